@@ -1,0 +1,40 @@
+# `make demo` sets up and runs the main job, `make test` sets up and runs the tests.
+# Each needs only Python 3.10 or newer; everything is installed into VENV.
+
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
+RUN = $(VENV)/bin/python
+DEMO = demo
+DEMO_FLAGS = --limit 8000 --epochs 6
+MODEL = $(DEMO)/vae_synthetic_filters_0032_dims_0008.npz
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/installed
+	$(RUN) train.py --dataset synthetic --image_size 32 --max_filters 32 --lr 0.002 $(DEMO_FLAGS) --outdir $(DEMO)
+	$(RUN) generate.py --model $(MODEL) --outfile $(DEMO)/samples.png
+	$(RUN) reconstruct.py --model $(MODEL) --rec_testdata --limit 256 --outdir $(DEMO)/reconstructions
+	@echo "Look at $(DEMO)/samples.png and $(DEMO)/reconstructions/synthetic_test/0008_latent_dims/overview.png"
+
+test: $(VENV)/installed-dev
+	$(RUN) -m pytest -q
+
+lint: $(VENV)/installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+clean:
+	rm -rf $(VENV) $(DEMO)
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.10 or newer found — install one, or say make PYTHON=…" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: requirements.txt | $(VENV)/bin/python
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/installed-dev: requirements-dev.txt $(VENV)/installed
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

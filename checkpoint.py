@@ -1,0 +1,161 @@
+"""Checkpoints: `.npz` files that say all that is needed to use them.
+
+The arrays carry the key names of the MLX example that this toolkit descends from, so files travel both ways. Every
+number of the configuration is read off their shapes. What shapes cannot say (data set, epochs, …) rides as JSON in the
+comment of the zip archive: an extra array would make other loaders refuse the file, and they never look at a comment.
+Nothing is unpickled.
+"""
+
+import io
+import json
+import math
+import zipfile
+import zlib
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
+
+from errors import UserError
+from files import reason, write
+from vae import VAE, VAEConfig
+
+# What files of the family may hold besides their weights.
+STRAY_KEYS = {"encoder.kl_div"}
+
+
+def model_name(dataset, max_filters, latent_dims):
+    """The name of a model's file, without its ending."""
+    return f"vae_{dataset}_filters_{max_filters:04d}_dims_{latent_dims:04d}"
+
+
+def save_model(path, model, facts):
+    """Write the weights of a model and the facts that its shapes cannot say."""
+    write(path, pack(dict(tree_flatten(model.parameters())), facts))
+
+
+def load_model(path):
+    """Read a model, ready to use, and the facts in its file."""
+    arrays, facts = read(path)
+    if any(key.startswith("optimizer.") for key in arrays):
+        model = Path(path).resolve().parent.with_suffix(".npz").name
+        raise UserError(f"{path} is a training state — the model is {model}, beside its folder")
+    return model_from(path, arrays), facts
+
+
+def save_state(path, model, optimizer, facts):
+    """Write all that a run needs to go on as if it had never stopped."""
+    arrays = dict(tree_flatten(model.parameters()))
+    arrays |= {f"optimizer.{key}": array for key, array in tree_flatten(optimizer.state)}
+    write(path, pack(arrays, facts))
+
+
+def load_state(path):
+    """Read a training state: the model, the optimizer's state, and the facts."""
+    arrays, facts = read(path)
+    optimizer = {k.removeprefix("optimizer."): a for k, a in arrays.items() if k.startswith("optimizer.")}
+    if not optimizer or not facts:
+        raise UserError(f"{path} is not a training state — start without --resume")
+    weights = {key: array for key, array in arrays.items() if not key.startswith("optimizer.")}
+    return model_from(path, weights), tree_unflatten([(k, mx.array(a)) for k, a in optimizer.items()]), facts
+
+
+def pack(arrays, facts):
+    """Arrays and facts as the bytes of an `.npz` file: the same ones always give the same bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for key, array in arrays.items():
+            entry = io.BytesIO()
+            np.lib.format.write_array(entry, np.array(array), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{key}.npy"), entry.getvalue())  # without the time of day
+        text = json.dumps(facts)
+        archive.comment = f"{zlib.crc32(text.encode()):08x} {text}".encode()
+    return buffer.getvalue()
+
+
+def read(path):
+    """Read arrays and facts; whatever a broken file does to its readers becomes one line."""
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"no such file: {path} — check the name, or train a model with train.py")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder — name a checkpoint (.npz) in it")
+    try:
+        size = path.stat().st_size
+        if size == 0:
+            raise UserError(f"{path} is empty — train or copy it again")
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            if sum(entry.file_size for entry in entries) > 16 * size + 2**20:
+                raise ValueError("it claims far more data than it holds")
+            arrays = {entry.filename.removesuffix(".npy"): read_array(archive.read(entry)) for entry in entries}
+            return arrays, read_facts(archive.comment)
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {reason(error)}") from None
+    except Exception as error:  # zipfile and NumPy raise nearly anything on damaged files
+        said = " ".join(str(error).split())[:100] or type(error).__name__
+        raise UserError(f"{path} is no checkpoint or is damaged ({said}) — train or copy it again") from None
+
+
+def read_array(data):
+    array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"it holds values of type {array.dtype}")
+    return array
+
+
+def read_facts(comment):
+    """The JSON of the archive's comment; none in files from elsewhere."""
+    if not comment:
+        return {}
+    checksum, _, text = comment.partition(b" ")
+    if int(checksum, 16) != zlib.crc32(text):
+        raise ValueError("the checksum of its description is wrong")
+    return json.loads(text)
+
+
+def model_from(path, arrays):
+    """Build the model that the arrays describe, and check every one of them."""
+    arrays = {key: array for key, array in arrays.items() if key not in STRAY_KEYS}
+    model = VAE(config_of(path, arrays))
+    expected = {key: array.shape for key, array in tree_flatten(model.parameters())}
+    problem = None
+    if missing := expected.keys() - arrays.keys():
+        problem = f"lacks {min(missing)}"
+    elif unknown := arrays.keys() - expected.keys():
+        problem = f"holds {min(unknown)}, which the model has not"
+    if problem:
+        raise UserError(f"{path} {problem} — it is not a checkpoint of this family")
+    weights = []
+    for key, shape in expected.items():
+        array = arrays[key].astype(np.float32)
+        if key.endswith(("running_mean", "running_var")) and array.shape == (1, 1, 1, *shape):
+            array = array.reshape(shape)
+        if array.shape != shape:
+            raise UserError(f"{path}: {key} has shape {array.shape} instead of {shape} — it fits no model")
+        if not np.isfinite(array).all():
+            raise UserError(f"{path}: {key} holds NaN or infinite values — train or copy it again")
+        weights.append((key, mx.array(array)))
+    model.load_weights(weights)
+    model.eval()
+    return model
+
+
+def config_of(path, arrays):
+    """Read the configuration off the shapes of the arrays."""
+    try:
+        max_filters = arrays["encoder.conv3.weight"].shape[0]
+        grid = math.isqrt(arrays["decoder.lin1.weight"].shape[0] // max_filters)
+        return VAEConfig(
+            latent_dims=arrays["encoder.proj_mu.weight"].shape[0],
+            max_filters=max_filters,
+            image_size=8 * grid,
+            channels=arrays["encoder.conv1.weight"].shape[3],
+        )
+    except KeyError as error:
+        raise UserError(f"{path} lacks {error.args[0]} — it is not a checkpoint of this family") from None
+    except (IndexError, ZeroDivisionError, UserError):
+        raise UserError(f"{path}: its arrays have shapes that fit no model — it is not of this family") from None

@@ -1,0 +1,188 @@
+"""What all commands share: how flags are read, their common types, and how a command ends.
+
+Flags are spelled with underscores and work with hyphens too; those of the ancestors are aliases. A command is a
+`main(argv=None)` under `@command`, which turns what can go wrong into one line and an exit status.
+"""
+
+import argparse
+import difflib
+import functools
+import math
+import os
+import sys
+from pathlib import Path
+
+from errors import UserError
+
+ROOT = Path(__file__).resolve().parent
+DEFAULT_MODEL = "pretrained/vae_mnist_filters_0064_dims_0008.npz"
+
+
+def command(main):
+    """Run a command; errors become one line and exit status 2, Ctrl-C 130, a closed pipe ends it quietly."""
+
+    @functools.wraps(main)
+    def run(argv=None):
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
+        try:
+            main(argv)
+            sys.stdout.flush()
+        except UserError as error:
+            fail(error)
+        except BrokenPipeError:  # the reader (`| head`) has left: so do we, without a word
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(141) from None
+        except KeyboardInterrupt as interrupt:
+            print(f"\ninterrupted{interrupt.args[0] if interrupt.args else ''}", file=sys.stderr)
+            raise SystemExit(130) from None
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            fail(f"{where}{error.strerror or error} — check the name, the rights and the space left")
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "alloc" not in str(error):
+                raise
+            fail("out of memory — try smaller numbers (batch size, image size, filters, samples)")
+
+    return run
+
+
+def fail(message):
+    """Print the one line of an error and leave with status 2."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2) from None
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Shows the default of every flag that has one."""
+
+    def _get_help_string(self, action):
+        has_one = action.default not in (None, False, argparse.SUPPRESS)
+        return f"{action.help} (default: %(default)s)" if has_one else action.help
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that shows defaults, takes hyphens for underscores and fails in one line.
+
+    The description is the docstring of a command: the line to type, and below it what that does.
+    """
+
+    def __init__(self, description):
+        super().__init__(
+            usage=argparse.SUPPRESS, description=description, formatter_class=HelpFormatter, allow_abbrev=False
+        )
+
+    def parse(self, argv=None):
+        """Parse; the result's `typed` holds the names of the flags that the person typed."""
+        argv = [underscored(word) for word in (sys.argv[1:] if argv is None else map(str, argv))]
+        args, unknown = self.parse_known_args(argv)
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            near = difflib.get_close_matches(unknown[0].split("=")[0], flags, n=1)
+            self.error(f"{unknown[0]} is not a flag" + (f" — did you mean {near[0]}?" if near else ""))
+        flags = {word.split("=")[0] for word in argv}
+        args.typed = {action.dest for action in self._actions if flags.intersection(action.option_strings)}
+        return args
+
+    def error(self, message):
+        hint = "" if "—" in message else f" — see python {self.prog} -h"
+        fail(message + hint)
+
+
+def underscored(word):
+    """`--latent-dims=8` → `--latent_dims=8`; anything but a flag stays as it is."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word[2:].partition("=")
+    return "--" + name.replace("-", "_") + equals + value
+
+
+def number(kind, least, below=math.inf, *, exclusive=False):
+    """An argparse type: a number of that kind, at least `least` (or above it) and below `below`."""
+    noun = "a whole number" if kind is int else "a number"
+    bound = f"above {least}" if exclusive else f"of at least {least}"
+    if below != math.inf:
+        bound += f" and below {below}"
+
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not (value > least if exclusive else value >= least) or not value < below:
+            shown = text if len(text) <= 40 else text[:40] + "…"
+            raise argparse.ArgumentTypeError(f"{shown!r} is not {noun} {bound}")
+        return value
+
+    return parse
+
+
+count = number(int, 1)
+rate = number(float, 0, exclusive=True)
+seed = number(int, 0, 2**32)
+
+
+def add_device_flags(parser):
+    parser.add_argument("--cpu", action="store_true", help="use the CPU even where there is a GPU")
+    parser.add_argument(
+        "--compile",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="compile with mx.compile; auto does it on a GPU, where it costs little",
+    )
+
+
+def add_model_flags(parser):
+    """--model, and flags of the ancestors that the model's file answers by itself."""
+    add = parser.add_argument
+    add("--model", "--checkpoint_path", metavar="FILE", default=DEFAULT_MODEL, help="checkpoint (.npz) to use")
+    add("--latent_dims", type=count, metavar="N", help="latent dimensions: checked against the model's file")
+    add("--max_filters", type=count, metavar="N", help="widest layer: checked against the model's file")
+
+
+def add_data_flags(parser, default=None):
+    help = "mnist or synthetic" + ("" if default else " (default: what the model was trained on)")
+    parser.add_argument("--dataset", metavar="NAME", default=default, help=help)
+    parser.add_argument(
+        "--data_dir",
+        metavar="DIR",
+        default=os.environ.get("VAE_DATA_DIR", "data"),
+        help="folder of the data sets, which missing files are downloaded to; VAE_DATA_DIR sets it too",
+    )
+    parser.add_argument("--limit", type=count, metavar="N", help="first N images of a split only (default: all)")
+
+
+def open_model(args):
+    """Start the device and load the model of --model; returns it, the facts in its file, and the device's name."""
+    import device
+
+    device_name = device.start(args.cpu, args.compile)
+    import checkpoint
+
+    path = Path(args.model)
+    if "model" not in args.typed and not path.exists():
+        path = ROOT / path  # the shipped model is found wherever the command is called from
+    model, facts = checkpoint.load_model(path)
+    check_model_flags(args, model)
+    return model, facts, device_name
+
+
+def check_model_flags(args, model):
+    """Stop where a typed flag contradicts what the model's file says."""
+    config = model.config
+    for flag, has in (
+        ("latent_dims", config.latent_dims),
+        ("max_filters", config.max_filters),
+        ("nimg_channels", config.channels),
+    ):
+        asked = getattr(args, flag, None)
+        if asked is not None and asked != has:
+            raise UserError(f"--{flag} {asked} contradicts {args.model}, which has {has} — leave the flag out")
+
+
+def bar(total, title):
+    """A bar that counts images on a terminal, and keeps quiet elsewhere."""
+    from tqdm import tqdm
+
+    shown = sys.stdout.isatty() and sys.stderr.isatty()
+    return tqdm(total=total, desc=title, unit=" images", leave=False, dynamic_ncols=True, disable=not shown)

@@ -1,0 +1,81 @@
+"""python generate.py --model pretrained/vae_mnist_filters_0064_dims_0008.npz --outfile samples.png
+
+Draw random codes and let the decoder make pictures of them. The model's file is enough: it says all the rest.
+"""
+
+from pathlib import Path
+
+import cli
+
+SQUARE = 16  # images along a side of the latent square
+
+
+def parse(argv):
+    parser = cli.Parser(__doc__)
+    cli.add_model_flags(parser)
+    add = parser.add_argument
+    add("--nimg_channels", type=cli.count, metavar="N", help="image channels: checked against the model's file")
+    add("--outfile", "--output_path", default="samples.png", metavar="FILE", help="the sheet of samples")
+    add("--outdir", metavar="DIR", help="write each sample as a PNG here, and the sheet as all.png, instead")
+    add("--nsamples", "--num_samples", type=cli.count, default=128, metavar="N", help="how many samples")
+    add("--grid_size", type=cli.count, metavar="N", help="samples in a row (default: what fills the sheet best)")
+    add("--seed", type=cli.seed, default=0, metavar="N", help="the number that all chance comes from")
+    add("--vis_lat_space", action="store_true", help="for 2-dim models: the square [-2, 2]² of codes, 16×16 images")
+    add("--info", "--info_only", action="store_true", help="print what the model's file says of itself, and stop")
+    cli.add_device_flags(parser)
+    return parser.parse(argv)
+
+
+@cli.command
+def main(argv=None):
+    args = parse(argv)
+    import images
+
+    images.check_name(args.outfile)
+    model, facts, _ = cli.open_model(args)
+    if args.info:
+        print_info(args.model, model, facts)
+        return
+    import inference
+
+    if args.vis_lat_space:
+        codes, columns = inference.latent_square(model, SQUARE), SQUARE
+    else:
+        columns = args.grid_size or images.best_columns(args.nsamples)
+        images.check_sheet(args.nsamples, model.config.image_size, columns)
+        codes = inference.prior_codes(model, args.nsamples, args.seed)
+    samples = images.to_bytes(inference.decode(model, codes))
+
+    sheets = [Path(args.outfile)] if "outfile" in args.typed or not args.outdir else []
+    if args.outdir:
+        folder = Path(args.outdir)
+        with images.Writer() as writer:
+            for i, sample in enumerate(samples):
+                writer.save(folder / f"img_{i:06d}.png", sample)
+        print(f"{len(samples)} samples: {folder / 'img_000000.png'} and so on")
+        sheets.append(folder / "all.png")
+    for path in sheets:
+        images.save(path, images.sheet(samples, columns))
+        print(f"Sheet of {len(samples)} samples: {path}")
+
+
+def print_info(path, model, facts):
+    config = model.config
+    print(f"Model: {path}")
+    print(f"  Data set: {facts.get('dataset', 'not said')}")
+    print(f"  Number of latent dimensions: {config.latent_dims}")
+    print(f"  Max number of filters: {config.max_filters}")
+    print(f"  Images: {config.image_size}×{config.image_size}, {config.channels} channel(s)")
+    print(f"  Number of trainable params: {model.parameter_count():,}")
+    if "epoch" in facts:
+        options = ", ".join(f"{name} {value}" for name, value in facts["options"].items() if value is not None)
+        test = facts["test"]
+        print(f"  Trained for {facts['epoch']} epoch(s): {options}")
+        print(
+            f"  Test loss: {test['loss']:.2f} per image (reconstruction {test['reconstruction']:.2f}, "
+            f"KL {test['kl']:.2f})"
+        )
+
+
+if __name__ == "__main__":
+    main()

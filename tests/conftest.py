@@ -1,0 +1,93 @@
+"""Small models and small data, and a way to call a command as a person would."""
+
+import importlib
+import struct
+
+import pytest
+
+import device
+
+device.start(cpu=True)
+
+import mlx.core as mx  # noqa: E402
+import numpy as np  # noqa: E402
+
+import checkpoint  # noqa: E402  (MLX must not be imported before the device is prepared)
+import vae  # noqa: E402
+
+
+@pytest.fixture
+def run(capsys):
+    """Call a command; returns its exit status, stdout and stderr."""
+
+    def call(name, *argv):
+        try:
+            importlib.import_module(name).main([str(word) for word in argv])
+            status = 0
+        except SystemExit as end:
+            status = end.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def fails(run):
+    """Call a command that must fail in one line with status 2; returns that line."""
+
+    def call(name, *argv):
+        status, _, err = run(name, *argv)
+        assert status == 2
+        assert err.startswith("error: ") and err.count("\n") == 1 and " — " in err, err
+        return err
+
+    return call
+
+
+def make_model(**config):
+    """A tiny model with weights and statistics that are nowhere trivial."""
+    model = vae.VAE(vae.VAEConfig(**{"latent_dims": 3, "max_filters": 8, "image_size": 16} | config))
+    random = np.random.default_rng(0)
+    for module in (model.encoder, model.decoder):
+        for name, part in module.items():
+            if name.startswith("bn"):
+                size = part.weight.size
+                part.weight = mx.array(random.uniform(0.5, 1.5, size).astype(np.float32))
+                part.bias = mx.array(random.normal(0, 0.3, size).astype(np.float32))
+                part.running_mean = mx.array(random.normal(0, 0.3, size).astype(np.float32))
+                part.running_var = mx.array(random.uniform(0.5, 1.5, size).astype(np.float32))
+    model.eval()
+    mx.eval(model.parameters())
+    return model
+
+
+@pytest.fixture
+def model():
+    return make_model()
+
+
+@pytest.fixture
+def model_file(model, tmp_path):
+    path = tmp_path / "vae_synthetic_filters_0008_dims_0003.npz"
+    checkpoint.save_model(path, model, {"dataset": "synthetic"})
+    return path
+
+
+@pytest.fixture
+def mnist_folder(tmp_path):
+    """A data_dir with a small MNIST of its own; returns the folder of its four files."""
+    folder = tmp_path / "data" / "mnist"
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for prefix, count in (("train", 30), ("t10k", 20)):
+        images = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels = random.integers(0, 10, count, dtype=np.uint8)
+        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(idx(images))
+        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(idx(labels))
+    return folder
+
+
+def idx(array):
+    """An array of bytes as the bytes of an IDX file."""
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()

@@ -1,0 +1,209 @@
+"""Round trips, files of the family in both directions, and every kind of broken file."""
+
+import io
+import pickle
+import zipfile
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from conftest import make_model
+from mlx.utils import tree_flatten
+
+import checkpoint
+from errors import UserError
+
+
+def arrays_of(model):
+    return {key: np.array(array) for key, array in tree_flatten(model.parameters())}
+
+
+def assert_same(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for key, array in ours.items():
+        np.testing.assert_array_equal(array, theirs[key], err_msg=key)
+
+
+@pytest.mark.parametrize(
+    "config", [{}, {"latent_dims": 1}, {"channels": 3, "image_size": 24}, {"max_filters": 10, "image_size": 8}]
+)
+def test_round_trip(tmp_path, config):
+    model = make_model(**config)
+    facts = {"dataset": "mnist", "name": "ümlaut", "epoch": 3}
+    checkpoint.save_model(tmp_path / "a.npz", model, facts)
+    loaded, read_facts = checkpoint.load_model(tmp_path / "a.npz")
+    assert loaded.config == model.config
+    assert read_facts == facts
+    assert_same(arrays_of(loaded), arrays_of(model))
+
+
+def test_same_model_same_bytes(tmp_path, model):
+    checkpoint.save_model(tmp_path / "a.npz", model, {"epoch": 1})
+    checkpoint.save_model(tmp_path / "b.npz", model, {"epoch": 1})
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+class AncestorsUpconv(nn.Module):
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+class AncestorsEncoder(nn.Module):
+    def __init__(self, f, d):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, f // 4, 3), nn.Conv2d(f // 4, f // 2, 3)
+        self.conv3 = nn.Conv2d(f // 2, f, 3)
+        self.bn1, self.bn2, self.bn3 = nn.BatchNorm(f // 4), nn.BatchNorm(f // 2), nn.BatchNorm(f)
+        self.proj_mu, self.proj_log_var = nn.Linear(64 * f, d), nn.Linear(64 * f, d)
+
+
+class AncestorsDecoder(nn.Module):
+    def __init__(self, f, d):
+        super().__init__()
+        self.lin1 = nn.Linear(d, 64 * f)
+        self.upconv1, self.upconv2 = AncestorsUpconv(f, f // 2), AncestorsUpconv(f // 2, f // 4)
+        self.upconv3 = AncestorsUpconv(f // 4, 1)
+        self.bn1, self.bn2 = nn.BatchNorm(f // 2), nn.BatchNorm(f // 4)
+
+
+class Ancestor(nn.Module):
+    """The parameter tree of the MLX example, in plain layers."""
+
+    def __init__(self, f, d):
+        super().__init__()
+        self.encoder, self.decoder = AncestorsEncoder(f, d), AncestorsDecoder(f, d)
+
+
+def test_our_files_load_strictly_in_the_ancestor(tmp_path):
+    model = make_model(max_filters=64, latent_dims=8, image_size=64)
+    checkpoint.save_model(tmp_path / "ours.npz", model, {"dataset": "mnist"})
+    ancestor = Ancestor(64, 8)
+    ancestor.load_weights(str(tmp_path / "ours.npz"), strict=True)
+    assert_same(arrays_of(ancestor), arrays_of(model))
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_files_of_the_family_load(tmp_path, compress):
+    arrays = arrays_of(Ancestor(64, 8))
+    old = {k: a.reshape(1, 1, 1, -1) if "running" in k else a for k, a in arrays.items()}
+    old["encoder.kl_div"] = np.float32(17.5)
+    (np.savez_compressed if compress else np.savez)(tmp_path / "old.npz", **old)
+    model, facts = checkpoint.load_model(tmp_path / "old.npz")
+    assert (model.config.latent_dims, model.config.max_filters, model.config.image_size) == (8, 64, 64)
+    assert facts == {}
+    assert_same(arrays_of(model), arrays)
+
+
+def test_mlx_savez_files_load(tmp_path, model):
+    mx.savez(str(tmp_path / "m.npz"), **dict(tree_flatten(model.parameters())))
+    assert_same(arrays_of(checkpoint.load_model(tmp_path / "m.npz")[0]), arrays_of(model))
+
+
+class Hostile:
+    def __reduce__(self):
+        return (pytest.fail, ("a pickle was loaded",))
+
+
+def broken_files(model):
+    """Kind of damage → the bytes of a file."""
+    good = arrays_of(model)
+    data = checkpoint.pack(good, {"dataset": "mnist"})
+
+    def npz(**arrays):
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        return buffer.getvalue()
+
+    def without(key):
+        return {k: a for k, a in good.items() if k != key}
+
+    middle = bytearray(data)
+    middle[len(data) // 2] ^= 8
+    described = bytearray(data)
+    described[data.rindex(b"mnist")] ^= 1
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("encoder.conv1.weight.npy", bytes(50_000_000))
+    lying = io.BytesIO()
+    np.lib.format.write_array_header_1_0(lying, {"descr": "<f4", "fortran_order": False, "shape": (10**6, 10**6)})
+    claims = io.BytesIO()
+    with zipfile.ZipFile(claims, "w") as archive:
+        archive.writestr("encoder.conv1.weight.npy", lying.getvalue())
+    return {
+        "empty": b"",
+        "truncated": data[: len(data) // 2],
+        "cut short": data[:-1],
+        "bit flipped": bytes(middle),
+        "description flipped": bytes(described),
+        "not npz": b"\x89PNG\r\n" + bytes(1000),
+        "pickled archive": pickle.dumps(good),
+        "pickled object": npz(**without("encoder.bn1.bias"), **{"encoder.bn1.bias": np.array([Hostile()])}),
+        "empty archive": npz(),
+        "lacks a key": npz(**without("decoder.bn2.running_var")),
+        "lacks the key that tells the size": npz(**without("encoder.conv3.weight")),
+        "one key too many": npz(**good, more=np.zeros(3)),
+        "wrong shape": npz(**good | {"decoder.bn1.weight": np.zeros(5)}),
+        "wrong number of dimensions": npz(**good | {"encoder.conv1.weight": np.zeros(5)}),
+        "scalar where a size is read": npz(**good | {"encoder.proj_mu.weight": np.float32(1)}),
+        "nan": npz(**good | {"encoder.bn1.weight": np.full(2, np.nan)}),
+        "infinite": npz(**good | {"encoder.proj_mu.bias": np.full(3, np.inf)}),
+        "text": npz(**good | {"encoder.bn1.weight": np.array(["a", "b"])}),
+        "bomb": bomb.getvalue(),
+        "claims terabytes": claims.getvalue(),
+    }
+
+
+@pytest.mark.parametrize("kind", broken_files(make_model()))
+def test_broken_file_ends_in_one_line(kind, fails, tmp_path, model):
+    path = tmp_path / "broken.npz"
+    path.write_bytes(broken_files(model)[kind])
+    assert "broken.npz" in fails("generate", "--model", path, "--outfile", tmp_path / "out.png")
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_missing_file_and_folder(fails, tmp_path):
+    assert "no such file" in fails("generate", "--model", tmp_path / "none.npz")
+    assert "is a folder" in fails("generate", "--model", tmp_path)
+
+
+def test_a_training_state_is_no_model(fails, run, tmp_path):
+    run(
+        "train",
+        *[
+            "--dataset",
+            "synthetic",
+            "--limit",
+            "20",
+            "--epochs",
+            "1",
+            "--image_size",
+            "16",
+            "--max_filters",
+            "8",
+            "--outdir",
+        ],
+        tmp_path,
+    )
+    name = "vae_synthetic_filters_0008_dims_0008"
+    line = fails("generate", "--model", tmp_path / name / "state.npz")
+    assert f"{name}.npz" in line
+
+
+def test_flipped_bits_never_pass_unnoticed(tmp_path, model):
+    """A file with one bit flipped is refused, or the flip was in a field that nobody reads."""
+    good = arrays_of(model)
+    data = checkpoint.pack(good, {"dataset": "mnist"})
+    random = np.random.default_rng(0)
+    refused = 0
+    for place in random.integers(0, len(data), 300):
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << int(random.integers(8))
+        path = tmp_path / "flipped.npz"
+        path.write_bytes(flipped)
+        try:
+            assert_same(arrays_of(checkpoint.load_model(path)[0]), good)
+        except UserError:
+            refused += 1
+    assert refused > 200

@@ -1,0 +1,114 @@
+"""Samples as pictures: how many, where, and what the model's file says of itself."""
+
+import numpy as np
+import pytest
+from conftest import make_model
+from PIL import Image
+
+import checkpoint
+
+
+def pixels(path):
+    with Image.open(path) as picture:
+        return np.array(picture)
+
+
+@pytest.mark.parametrize("count, columns, rows", [(128, 16, 8), (1, 1, 1), (7, 4, 2), (64, 8, 8), (300, 20, 15)])
+def test_any_number_of_samples_makes_a_sheet(run, model_file, tmp_path, count, columns, rows):
+    out = tmp_path / "sheets" / "a.png"
+    status, text, err = run("generate", "--model", model_file, "--nsamples", count, "--outfile", out)
+    assert (status, err) == (0, "") and str(out) in text
+    assert pixels(out).shape == (rows * 18 - 2, columns * 18 - 2)
+
+
+def test_grid_size_is_the_number_in_a_row(run, model_file, tmp_path):
+    flags = ["--checkpoint_path", model_file, "--num_samples", 10, "--grid_size", 4, "--output_path"]
+    run("generate", *flags, tmp_path / "a.png")
+    assert pixels(tmp_path / "a.png").shape == (3 * 18 - 2, 4 * 18 - 2)
+
+
+def test_the_seed_decides(run, model_file, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run("generate", "--model", model_file, "--seed", seed, "--outfile", tmp_path / f"{name}.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "c.png").read_bytes()
+
+
+def test_outdir_gets_every_sample_and_the_sheet(run, model_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--model", model_file, "--latent_dims=3", "--nimg_channels=1", "--nsamples=12", "--outdir=./samples/x"]
+    assert run("generate", *flags)[0] == 0
+    folder = tmp_path / "samples" / "x"
+    assert sorted(path.name for path in folder.iterdir()) == ["all.png", *(f"img_{i:06d}.png" for i in range(12))]
+    assert not (tmp_path / "samples.png").exists()
+    sheet = pixels(folder / "all.png")
+    np.testing.assert_array_equal(sheet[:16, 18:34], pixels(folder / "img_000001.png"))
+
+
+def test_colour_models_make_colour_sheets(run, tmp_path):
+    checkpoint.save_model(tmp_path / "rgb.npz", make_model(channels=3), {})
+    run("generate", "--model", tmp_path / "rgb.npz", "--nsamples", 4, "--outfile", tmp_path / "a.png")
+    assert pixels(tmp_path / "a.png").shape == (34, 34, 3)
+
+
+def test_latent_square_runs_to_the_right_and_upwards(run, tmp_path):
+    model = make_model(latent_dims=2)
+    checkpoint.save_model(tmp_path / "two.npz", model, {})
+    run("generate", "--model", tmp_path / "two.npz", "--vis_lat_space", "--outfile", tmp_path / "a.png")
+    sheet = pixels(tmp_path / "a.png")
+    assert sheet.shape == (16 * 18 - 2, 16 * 18 - 2)
+
+    import mlx.core as mx
+
+    import images
+
+    corners = {
+        (-2, 2): sheet[:16, :16],
+        (2, 2): sheet[:16, -16:],
+        (-2, -2): sheet[-16:, :16],
+        (2, -2): sheet[-16:, -16:],
+    }
+    for code, tile in corners.items():
+        expected = images.to_bytes(mx.sigmoid(model.decoder(mx.array([code], dtype=mx.float32))))[0, :, :, 0]
+        assert np.abs(tile.astype(int) - expected).max() <= 1
+
+
+def test_latent_square_needs_two_dims(fails, model_file):
+    assert "2 latent dims" in fails("generate", "--model", model_file, "--vis_lat_space")
+
+
+@pytest.mark.parametrize("flag", ["--info", "--info_only"])
+def test_info(run, model_file, tmp_path, flag, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = run("generate", "--model", model_file, flag)
+    assert status == 0
+    for line in ("Data set: synthetic", "latent dimensions: 3", "filters: 8", "16×16, 1 channel(s)"):
+        assert line in out
+    assert not (tmp_path / "samples.png").exists()
+
+
+@pytest.mark.parametrize("flag, asked, has", [("latent_dims", 4, 3), ("max_filters", 64, 8), ("nimg_channels", 3, 1)])
+def test_contradicting_flags_name_both_values(fails, model_file, flag, asked, has):
+    line = fails("generate", "--model", model_file, f"--{flag}", asked)
+    assert f"--{flag} {asked}" in line and f"has {has}" in line
+
+
+def test_outputs_that_cannot_be(fails, model_file, tmp_path):
+    (tmp_path / "file").touch()
+    model = ["--model", model_file]
+    fails("generate", *model, "--outfile", tmp_path / "a.xyz")
+    fails("generate", *model, "--outfile", tmp_path / "file" / "a.png")
+    fails("generate", *model, "--outdir", tmp_path / "file")
+    fails("generate", *model, "--nsamples", 10**9, "--outfile", tmp_path / "a.png")
+    fails("generate", *model, "--nsamples", 0)
+    (tmp_path / "b.png").mkdir()
+    assert "a folder is in its way" in fails("generate", *model, "--outfile", tmp_path / "b.png")
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_the_shipped_models_need_no_flag_and_work_from_anywhere(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run("generate")
+    assert (status, err) == (0, "")
+    assert pixels(tmp_path / "samples.png").shape == (8 * 66 - 2, 16 * 66 - 2)
+    assert "samples.png" in out

@@ -1,0 +1,62 @@
+"""Reconstructions: every pair under its own number, the figures, and data that does not fit."""
+
+import re
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from conftest import make_model
+from PIL import Image
+
+import checkpoint
+import datasets
+import vae
+
+
+def pixels(path):
+    with Image.open(path) as picture:
+        return np.array(picture)
+
+
+@pytest.mark.parametrize("split, flags", [("train", []), ("test", ["--rec_testdata"])])
+def test_every_pair_has_its_number(run, model, model_file, tmp_path, split, flags):
+    outdir = tmp_path / "out here"
+    status, out, err = run("reconstruct", "--model", model_file, *flags, "--limit", 300, "--outdir", outdir)
+    assert (status, err) == (0, "")
+    folder = outdir / f"synthetic_{split}" / "0003_latent_dims"
+    names = [f"img_{i:08d}.png" for i in range(300)]
+    assert sorted(path.name for path in folder.iterdir()) == [*names, "overview.png"]
+
+    images = datasets.load("synthetic", split, None, 300).images
+    x, y = (np.array(a) for a in vae.compiled_reconstruct(model)(mx.array(images)))
+    for i in (0, 1, 249, 250, 299):
+        pair = pixels(folder / names[i]).astype(int)
+        assert np.abs(pair[:, :16] - np.rint(x[i, :, :, 0] * 255)).max() <= 1
+        assert np.abs(pair[:, 16:] - np.rint(y[i, :, :, 0] * 255)).max() <= 1
+
+    error = np.square(x.astype(np.float64) - y).mean()
+    assert float(re.search(r"Mean squared error ([\d.]+)", out)[1]) == pytest.approx(error, abs=2e-6)
+    assert f"PSNR {10 * np.log10(1 / error):.2f} dB ({split} split)" in out
+    np.testing.assert_array_equal(pixels(folder / "overview.png")[:16, :32], pixels(folder / names[0]))
+
+
+def test_another_data_set_than_the_model_was_trained_on(run, model_file, mnist_folder, tmp_path):
+    flags = ["--dataset", "mnist", "--data_dir", mnist_folder.parent, "--rec_testdata", "--outdir", tmp_path]
+    assert run("reconstruct", "--model", model_file, *flags)[0] == 0
+    assert len(list((tmp_path / "mnist_test" / "0003_latent_dims").glob("img_*.png"))) == 20
+
+
+def test_what_does_not_fit(fails, model_file, tmp_path):
+    checkpoint.save_model(tmp_path / "rgb.npz", make_model(channels=3), {"dataset": "synthetic"})
+    assert "channel" in fails("reconstruct", "--model", tmp_path / "rgb.npz", "--outdir", tmp_path / "out")
+    assert "has 3" in fails("reconstruct", "--model", model_file, "--latent_dims", 8)
+    (tmp_path / "file").touch()
+    fails("reconstruct", "--model", model_file, "--limit", 10, "--outdir", tmp_path / "file")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_without_facts_means_mnist(run, mnist_folder, tmp_path):
+    checkpoint.save_model(tmp_path / "bare.npz", make_model(), {})
+    flags = ["--data_dir", mnist_folder.parent, "--outdir", tmp_path / "out"]
+    assert run("reconstruct", "--model", tmp_path / "bare.npz", *flags)[0] == 0
+    assert (tmp_path / "out" / "mnist_train" / "0003_latent_dims" / "img_00000029.png").exists()

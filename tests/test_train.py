@@ -1,0 +1,211 @@
+"""Training runs as a person meets them: what is printed and written, and that it can be stopped anywhere."""
+
+import hashlib
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+from PIL import Image
+
+import checkpoint
+import train
+
+ROOT = Path(train.__file__).parent
+TINY = [
+    "--dataset",
+    "synthetic",
+    "--limit",
+    "300",
+    "--image_size",
+    "16",
+    "--max_filters",
+    "8",
+    "--latent_dims",
+    "2",
+    "--batchsize",
+    "64",
+    "--epochs",
+]
+NAME = "vae_synthetic_filters_0008_dims_0002"
+
+
+def digest(folder):
+    return hashlib.sha256((folder / f"{NAME}.npz").read_bytes()).hexdigest()
+
+
+def read_log(folder):
+    return [json.loads(line) for line in (folder / NAME / "log.jsonl").read_text().splitlines()]
+
+
+def test_prints_and_writes_what_it_promises(run, tmp_path):
+    status, out, err = run("train", *TINY, 2, "--outdir", tmp_path)
+    assert (status, err) == (0, "")
+    assert "  Device: CPU, " in out
+    assert "  Data set: synthetic, 300 training and 300 test images" in out
+    assert "Number of trainable params: 0.0" in out
+    number = r" +[\d.]+"
+    line = (
+        rf"Epoch +\d \| Loss{number} \| Recon{number} \| KL{number} \| Test{number} "
+        rf"\| Throughput{number} im/s \| Time{number} \(s\)"
+    )
+    assert len(re.findall(line, out)) == 2
+    loss = read_log(tmp_path)[-1]["loss"]
+    assert f"a batch of 64: {loss:.2f} here is {loss * 64:.0f} there" in out
+
+    sheets = [f"epoch_000{e}_{kind}.png" for e in (1, 2) for kind in ("reconstructions", "samples")]
+    assert sorted(path.name for path in (tmp_path / NAME).iterdir()) == sorted([*sheets, "log.jsonl", "state.npz"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [NAME, f"{NAME}.npz"]
+    _, facts = checkpoint.load_model(tmp_path / f"{NAME}.npz")
+    assert facts["dataset"] == "synthetic" and facts["epoch"] == 2
+    assert facts["test"] == read_log(tmp_path)[-1]["test"]
+
+
+def test_it_learns(run, tmp_path):
+    run("train", *TINY, 8, "--lr", 0.01, "--outdir", tmp_path)
+    first, *_, last = read_log(tmp_path)
+    assert last["test"]["loss"] < 0.7 * first["test"]["loss"]
+    assert last["loss"] == pytest.approx(last["reconstruction"] + last["kl"])
+
+
+def test_sheets_show_the_same_originals_every_epoch(run, tmp_path):
+    run("train", *TINY, 2, "--outdir", tmp_path)
+
+    def originals(epoch):
+        with Image.open(tmp_path / NAME / f"epoch_000{epoch}_reconstructions.png") as picture:
+            return np.array(picture)[:16, :16]
+
+    np.testing.assert_array_equal(originals(1), originals(2))
+    assert originals(1).max() > 100
+
+
+def test_same_seed_same_bits_other_seed_other_bits(run, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run("train", *TINY, 1, "--seed", seed, "--outdir", tmp_path / name)
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+    a, c = (checkpoint.load_model(tmp_path / name / f"{NAME}.npz")[0] for name in "ac")
+    for (key, ours), (_, theirs) in zip(tree_flatten(a.parameters()), tree_flatten(c.parameters()), strict=True):
+        assert (np.array(ours) != np.array(theirs)).any(), key
+
+
+@pytest.mark.parametrize("extra", [[], ["--keep_best"]])
+def test_resumed_run_ends_with_the_same_bits(run, tmp_path, extra):
+    run("train", *TINY, 4, *extra, "--outdir", tmp_path / "whole")
+    run("train", *TINY, 2, *extra, "--outdir", tmp_path / "parts")
+    status, out, _ = run("train", *TINY, 4, *extra, "--resume", "--outdir", tmp_path / "parts")
+    assert status == 0 and "Resuming after epoch 2" in out
+    a, b = (checkpoint.load_model(tmp_path / name / f"{NAME}.npz")[0] for name in ("whole", "parts"))
+    for (key, ours), (_, theirs) in zip(tree_flatten(a.parameters()), tree_flatten(b.parameters()), strict=True):
+        np.testing.assert_array_equal(np.array(ours), np.array(theirs), err_msg=key)
+    figures = [[(e["epoch"], e["loss"], e["test"]) for e in read_log(tmp_path / name)] for name in ("whole", "parts")]
+    assert figures[0] == figures[1] and len(figures[0]) == 4
+
+
+def test_killed_anywhere_and_resumed_ends_with_the_same_bits(run, tmp_path):
+    run("train", *TINY, 6, "--outdir", tmp_path / "whole")
+    killed = tmp_path / "killed"
+    command = [sys.executable, "train.py", *TINY, "6", "--resume", "--outdir", str(killed)]
+    for seconds in (0, 0.02, 0.11, 0.23):  # after the run has begun to write: anywhere in an epoch or a write
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for line in process.stdout:
+            if line.startswith(("Resuming", "No run", "Epoch")):
+                break
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    status, _, _ = run("train", *TINY, 6, "--resume", "--outdir", killed)
+    assert status == 0
+    assert digest(killed) == digest(tmp_path / "whole")
+    assert [entry["epoch"] for entry in read_log(killed)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_resume_remembers_the_options_and_refuses_others(run, fails, tmp_path):
+    run("train", *TINY, 1, "--lr", 0.002, "--outdir", tmp_path)
+    names = [
+        "--dataset",
+        "synthetic",
+        "--max_filters",
+        "8",
+        "--latent_dims",
+        "2",
+        "--resume",
+        "--epochs",
+        "2",
+        "--outdir",
+    ]
+    _, out, _ = run("train", *names, tmp_path)
+    assert "Learning rate: 0.002" in out and "300 training" in out and "Resuming after epoch 1" in out
+    line = fails("train", *names, tmp_path, "--lr", 0.1)
+    assert "0.1" in line and "0.002" in line
+    assert "64" in fails("train", *names, tmp_path, "--batchsize", 32)
+
+
+def test_resume_of_a_finished_run_says_so(run, tmp_path):
+    run("train", *TINY, 1, "--outdir", tmp_path)
+    before = digest(tmp_path)
+    status, out, _ = run("train", *TINY, 1, "--resume", "--outdir", tmp_path)
+    assert status == 0 and "nothing left to do" in out and "--epochs" in out
+    assert digest(tmp_path) == before
+
+
+def test_a_new_run_does_not_go_on_from_an_old_one(run, tmp_path):
+    run("train", *TINY, 3, "--outdir", tmp_path)
+    run("train", *TINY, 1, "--outdir", tmp_path)
+    assert [entry["epoch"] for entry in read_log(tmp_path)] == [1]
+    assert not list((tmp_path / NAME).glob("epoch_0003*"))
+
+
+def test_a_broken_state_is_one_line_and_a_broken_log_costs_only_itself(run, fails, tmp_path):
+    run("train", *TINY, 1, "--outdir", tmp_path)
+    (tmp_path / NAME / "log.jsonl").write_text('{"epoch": 1, "lo')
+    assert run("train", *TINY, 2, "--resume", "--outdir", tmp_path)[0] == 0
+    state = tmp_path / NAME / "state.npz"
+    state.write_bytes(state.read_bytes()[:5000])
+    fails("train", *TINY, 2, "--resume", "--outdir", tmp_path)
+    state.write_bytes((tmp_path / f"{NAME}.npz").read_bytes())
+    assert "not a training state" in fails("train", *TINY, 2, "--resume", "--outdir", tmp_path)
+
+
+def test_keep_best_keeps_the_epoch_that_is_best_on_held_out_images(run, tmp_path):
+    status, out, _ = run("train", *TINY, 3, "--lr", 0.05, "--keep_best", "--outdir", tmp_path)
+    assert status == 0 and "| Held out " in out and "275 training" in out
+    log = read_log(tmp_path)
+    best = min(log, key=lambda entry: entry["held_out"]["loss"])
+    _, facts = checkpoint.load_model(tmp_path / f"{NAME}.npz")
+    assert facts["epoch"] == best["epoch"] and facts["test"] == best["test"]
+
+
+def test_loss_that_is_no_number_stops_and_keeps_the_last_model(run, fails, tmp_path):
+    line = fails("train", *TINY, 3, "--lr", 1e6, "--outdir", tmp_path / "new")
+    assert "no model was written" in line and "smaller --lr" in line
+    assert not (tmp_path / "new" / f"{NAME}.npz").exists()
+
+
+def test_files_in_the_way(fails, tmp_path):
+    (tmp_path / "file").touch()
+    assert "a file is in its way" in fails("train", *TINY, 1, "--outdir", tmp_path / "file")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / NAME).touch()
+    fails("train", *TINY, 1, "--outdir", tmp_path / "out")
+
+
+def test_one_image_and_odd_batches(run, fails, tmp_path):
+    status, _, _ = run("train", *TINY, 1, "--limit", 1, "--outdir", tmp_path)
+    assert status == 0
+    status, _, _ = run("train", *TINY, 1, "--limit", 65, "--outdir", tmp_path)
+    assert status == 0
+    assert "--batchsize" in fails("train", *TINY, 1, "--limit", 65, "--image_size", 8, "--outdir", tmp_path)
+    fails("train", *TINY, 1, "--limit", 1, "--keep_best", "--outdir", tmp_path)
+
+
+def test_trains_on_mnist_files(run, mnist_folder, tmp_path):
+    flags = ["--image_size", "16", "--max_filters", "8", "--epochs", "1", "--data_dir"]
+    status, out, _ = run("train", *flags, mnist_folder.parent, "--outdir", tmp_path / "out")
+    assert status == 0 and "mnist, 30 training and 20 test images" in out
+    assert (tmp_path / "out" / "vae_mnist_filters_0008_dims_0008.npz").exists()

@@ -1,0 +1,159 @@
+"""The model against independent NumPy, and its compiled functions against themselves uncompiled."""
+
+import mlx.core as mx
+import mlx.optimizers as optim
+import numpy as np
+import pytest
+from conftest import make_model
+from mlx.utils import tree_flatten
+from PIL import Image
+
+import vae
+from errors import UserError
+
+
+def test_parameter_count_of_the_default_model():
+    assert vae.VAE(vae.VAEConfig()).parameter_count() == 149_265
+
+
+@pytest.mark.parametrize("size, channels, filters, dims", [(64, 1, 64, 8), (16, 3, 8, 3), (8, 2, 10, 1)])
+def test_agrees_with_numpy(size, channels, filters, dims):
+    model = make_model(image_size=size, channels=channels, max_filters=filters, latent_dims=dims)
+    weights = {key: np.array(array, np.float64) for key, array in tree_flatten(model.parameters())}
+    x = np.random.default_rng(1).random((3, size, size, channels), np.float32)
+    mean, log_var = model.encoder(mx.array(x))
+    expected_mean, expected_log_var = numpy_encoder(weights, x)
+    np.testing.assert_allclose(np.array(mean), expected_mean, atol=1e-4)
+    np.testing.assert_allclose(np.array(log_var), expected_log_var, atol=1e-4)
+    logits = model.decoder(mean)
+    assert logits.shape == x.shape
+    np.testing.assert_allclose(np.array(logits), numpy_decoder(weights, expected_mean), atol=1e-4)
+
+
+def numpy_conv(x, weight, bias, stride=1):
+    padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    height, width = x.shape[1:3]
+    out = np.zeros((len(x), height // stride, width // stride, len(weight)))
+    for i in range(3):
+        for j in range(3):
+            out += padded[:, i : i + height : stride, j : j + width : stride] @ weight[:, i, j].T
+    return out + bias
+
+
+def numpy_norm(x, weights, name):
+    mean, var = weights[f"{name}.running_mean"], weights[f"{name}.running_var"]
+    y = (x - mean) / np.sqrt(var + 1e-5) * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+    return np.where(y > 0, y, 0.01 * y)
+
+
+def numpy_encoder(weights, x):
+    h = x
+    for i in (1, 2, 3):
+        conv = f"encoder.conv{i}"
+        h = numpy_conv(h, weights[f"{conv}.weight"], weights[f"{conv}.bias"], stride=2)
+        h = numpy_norm(h, weights, f"encoder.bn{i}")
+    h = h.reshape(len(h), -1)
+    return [h @ weights[f"encoder.{p}.weight"].T + weights[f"encoder.{p}.bias"] for p in ("proj_mu", "proj_log_var")]
+
+
+def numpy_decoder(weights, z):
+    h = z @ weights["decoder.lin1.weight"].T + weights["decoder.lin1.bias"]
+    filters = weights["decoder.upconv1.conv.weight"].shape[3]
+    grid = int(np.sqrt(h.shape[1] // filters))
+    h = h.reshape(len(h), grid, grid, filters)
+    for i in (1, 2, 3):
+        h = h.repeat(2, axis=1).repeat(2, axis=2)
+        conv = f"decoder.upconv{i}.conv"
+        h = numpy_conv(h, weights[f"{conv}.weight"], weights[f"{conv}.bias"])
+        if i < 3:
+            h = numpy_norm(h, weights, f"decoder.bn{i}")
+    return h
+
+
+def test_bound_agrees_with_numpy():
+    random = np.random.default_rng(2)
+    x, logits = random.random((4, 8, 8, 1)), random.normal(0, 3, (4, 8, 8, 1))
+    mean, log_var = random.normal(size=(4, 5)), random.normal(size=(4, 5))
+    terms = vae.elbo(*(mx.array(a.astype(np.float32)) for a in (x, logits, mean, log_var)))
+    pixels = 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(np.array(terms[0]), ((pixels - x) ** 2).sum(axis=(1, 2, 3)), rtol=1e-5)
+    variance = np.exp(log_var)
+    np.testing.assert_allclose(
+        np.array(terms[1]), 0.5 * (variance + mean**2 - 1 - np.log(variance)).sum(axis=1), rtol=1e-4
+    )
+
+
+def test_sample_has_the_asked_mean_and_variance():
+    mean, log_var = mx.full((20_000, 2), 3.0), mx.full((20_000, 2), 2 * np.log(0.5))
+    z = np.array(vae.sample(mean, log_var, mx.random.key(0)))
+    np.testing.assert_allclose(z.mean(axis=0), 3, atol=0.02)
+    np.testing.assert_allclose(z.std(axis=0), 0.5, atol=0.02)
+
+
+@pytest.mark.parametrize("new_size", [64, 28, 16, 8])
+def test_resizing_agrees_with_pillow(new_size):
+    image = np.random.default_rng(3).integers(0, 256, (28, 20), dtype=np.uint8)
+    ours = np.array(vae.to_floats(mx.array(image[None, :, :, None]), new_size))[0, :, :, 0]
+    pillow = Image.fromarray(image.astype(np.float32)).resize((new_size, new_size), Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(ours, np.array(pillow) / 255, atol=1e-5)
+
+
+def make_step(model):
+    optimizer = optim.AdamW(learning_rate=0.0)  # weights stay, so that only the noise can make a difference
+    optimizer.init(model.trainable_parameters())
+    return vae.compiled_training_step(model, optimizer)
+
+
+def test_compiled_step_draws_new_noise_every_time():
+    mx.enable_compile()
+    try:
+        model = make_model()
+        model.train()
+        step = make_step(model)
+        images = mx.array(np.random.default_rng(4).integers(0, 256, (6, 28, 28, 1), dtype=np.uint8))
+        first, second, again = (step(images, mx.random.key(key)).tolist() for key in (1, 2, 1))
+    finally:
+        mx.disable_compile()
+    assert first[0] != second[0]
+    assert first == again
+    plain = make_step(model)(images, mx.random.key(1)).tolist()
+    np.testing.assert_allclose(first, plain, rtol=1e-4)
+
+
+def test_training_step_changes_weights_and_statistics():
+    model = make_model()
+    before = {key: np.array(array) for key, array in tree_flatten(model.parameters())}
+    optimizer = optim.AdamW(learning_rate=0.01)
+    optimizer.init(model.trainable_parameters())
+    model.train()
+    images = mx.array(np.random.default_rng(5).integers(0, 256, (5, 28, 28, 1), dtype=np.uint8))
+    vae.compiled_training_step(model, optimizer)(images, mx.random.key(0))
+    for key, array in tree_flatten(model.parameters()):
+        assert (np.array(array) != before[key]).any(), f"{key} stayed as it was"
+
+
+def test_inference_does_not_depend_on_the_batch():
+    model = make_model()
+    images = mx.array(np.random.default_rng(6).integers(0, 256, (7, 28, 28, 1), dtype=np.uint8))
+    reconstruct = vae.compiled_reconstruct(model)
+    together = np.array(reconstruct(images)[1])
+    apart = np.concatenate([np.array(reconstruct(images[i : i + 1])[1]) for i in range(7)])
+    np.testing.assert_allclose(together, apart, atol=1e-5)
+
+
+def test_inference_follows_the_weights():
+    model = make_model()
+    decode = vae.compiled_decode(model)
+    z = mx.zeros((1, 3))
+    before = np.array(decode(z))
+    model.decoder.upconv3.conv.bias = model.decoder.upconv3.conv.bias + 1
+    assert (np.array(decode(z)) > before).all()
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [{"image_size": 60}, {"image_size": 4}, {"max_filters": 3}, {"max_filters": 10**6}, {"latent_dims": 10**7}],
+)
+def test_impossible_configurations_are_refused(numbers):
+    with pytest.raises(UserError):
+        vae.VAEConfig(**numbers)

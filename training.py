@@ -1,0 +1,240 @@
+"""Training: one run with its epochs, its scores, its files, and a state from which it goes on when stopped.
+
+All chance comes from the seed: the order of epoch e from (seed, e), the noise of step s from (seed, s). So a run that
+was killed and resumed draws what an uninterrupted one would have drawn, and ends with the same bits on a CPU.
+What a step computes is vae.py's, what a person sees is train.py's.
+"""
+
+import json
+import math
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.optimizers as optim
+import numpy as np
+from mlx.utils import tree_flatten
+
+import checkpoint
+import images
+import vae
+from errors import UserError
+from files import uninterrupted, write
+
+CHUNK = 256  # images at a time where nothing is learned
+SHOWN = 64  # images on a sheet
+ORDER, NOISE, SPLIT, SCORE, SAMPLES = range(5)  # what a random number is for
+
+
+def random_numbers(seed, purpose, index=0):
+    """NumPy's random numbers for one purpose of a run."""
+    return np.random.default_rng([seed, purpose, index])
+
+
+def random_key(seed, purpose, index=0):
+    """MLX's random key for one purpose of a run."""
+    return mx.array(np.random.SeedSequence([seed, purpose, index]).generate_state(2))
+
+
+def model_file(outdir, options):
+    """Where a run keeps its model; its state, log and sheets are in the folder of that name without ending."""
+    name = checkpoint.model_name(options["dataset"], options["max_filters"], options["latent_dims"])
+    return Path(outdir) / f"{name}.npz"
+
+
+def model_config(options, channels=1):
+    """The configuration that a run's options ask for."""
+    return vae.VAEConfig(options["latent_dims"], options["max_filters"], options["image_size"], channels)
+
+
+def stored_run(path):
+    """The state of the run that keeps its model in `path`: model, optimizer state and facts; None if there is none."""
+    state = path.with_suffix("") / "state.npz"
+    return checkpoint.load_state(state) if state.exists() else None
+
+
+def stored_options(options, typed, facts):
+    """The options of a stored run; those typed now may ask for other epochs and must not contradict the rest."""
+    for name, value in facts["options"].items():
+        if name in typed and name != "epochs" and options[name] != value:
+            raise UserError(
+                f"--{name} {options[name]} contradicts the run to resume, which has {value} — leave the flag out, "
+                "or start afresh without --resume"
+            )
+    return facts["options"] | {name: options[name] for name in typed & {"epochs"}}
+
+
+class Run:
+    """A model in training, with its data and its files."""
+
+    def __init__(self, options, path, train, test, stored=None):
+        self.options, self.path, self.folder = options, path, path.with_suffix("")
+        self.train, self.test, self.held_out = train.images, test.images, None
+        seed = options["seed"]
+        if options["keep_best"]:
+            self.train, self.held_out = hold_out(self.train, seed)
+        config = model_config(options, self.train.shape[3])
+        self.batch_size = min(options["batchsize"], len(self.train))
+        check_batches(config, self.batch_size, len(self.train))
+
+        mx.random.seed(seed)
+        self.model = vae.VAE(config)
+        self.optimizer = optim.AdamW(learning_rate=options["lr"], weight_decay=0.01)
+        self.optimizer.init(self.model.trainable_parameters())
+        self.epoch, self.best, self.log = 0, math.inf, []
+        if stored:
+            self.go_on_from(*stored)
+        else:
+            for sheet in self.folder.glob("epoch_*.png"):  # of an earlier run
+                sheet.unlink()
+            self.save_state()
+
+        self.step = vae.compiled_training_step(self.model, self.optimizer)
+        self.encode = vae.compiled_encode(self.model)
+        self.decode = vae.compiled_decode(self.model)
+        self.reconstruct = vae.compiled_reconstruct(self.model)
+        self.error = vae.compiled_error(self.model)
+
+    def go_on_from(self, model, optimizer_state, facts):
+        """Take over what an earlier session has left."""
+
+        def shapes(state):
+            return {key: array.shape for key, array in tree_flatten(state)}
+
+        if model.config != self.model.config or shapes(optimizer_state) != shapes(self.optimizer.state):
+            raise UserError(f"the run in {self.folder} does not fit this data — start afresh without --resume")
+        self.model.update(model.parameters())
+        self.optimizer.state = optimizer_state
+        self.epoch = facts["epoch"]
+        self.best = math.inf if facts["best"] is None else facts["best"]
+        self.log = read_log(self.folder / "log.jsonl", self.epoch)
+
+    def next_epoch(self, watch):
+        """Train, score and save one epoch; returns its figures. `watch(images, loss)` is told of every step."""
+        entry = {"epoch": self.epoch + 1} | self.train_epoch(watch)
+        if self.held_out is not None:
+            entry["held_out"] = self.score(self.held_out)
+        entry["test"] = self.score(self.test)
+        self.epoch += 1
+        self.log.append(entry)
+        self.save(entry)
+        return entry
+
+    def train_epoch(self, watch):
+        """One pass over the training images; means over images."""
+        self.model.train()
+        seed, count, size = self.options["seed"], len(self.train), self.batch_size
+        order = random_numbers(seed, ORDER, self.epoch).permutation(count)
+        steps = math.ceil(count / size)
+        totals, first_step = np.zeros(2), None
+        start = time.perf_counter()
+        for i in range(steps):
+            chosen = order[i * size : (i + 1) * size]
+            sums = self.step(mx.array(self.train[chosen]), random_key(seed, NOISE, self.epoch * steps + i))
+            mx.eval(sums, self.model.state, self.optimizer.state)
+            totals += sums.tolist()
+            self.check_finite(totals.sum(), f"in step {i + 1} of epoch {self.epoch + 1}")
+            watch(len(chosen), totals.sum() / min((i + 1) * size, count))
+            if first_step is None:  # on a GPU it compiles, which is no throughput
+                first_step, timed_from = time.perf_counter() - start, time.perf_counter()
+        end = time.perf_counter()
+        speed = (count - size) / (end - timed_from) if steps > 1 else count / (end - start)
+        return figures(totals / count) | {
+            "images_per_second": speed,
+            "seconds": end - start,
+            "first_step_seconds": first_step,
+        }
+
+    def score(self, split):
+        """The bound on a split, with one code per image drawn from noise that depends on the seed alone."""
+        self.model.eval()
+        parts = [split[i : i + CHUNK] for i in range(0, len(split), CHUNK)]
+        codes = [self.encode(mx.array(part)) for part in parts]
+        mean, log_var = (mx.concatenate(arrays) for arrays in zip(*codes, strict=True))
+        z = vae.sample(mean, log_var, random_key(self.options["seed"], SCORE))
+        errors = [self.error(mx.array(part), z[i * CHUNK :][: len(part)]) for i, part in enumerate(parts)]
+        terms = mx.concatenate(errors).mean().item(), vae.kl_divergence(mean, log_var).mean().item()
+        self.check_finite(sum(terms), f"on images not trained on, after epoch {self.epoch + 1}")
+        return figures(terms)
+
+    def check_finite(self, loss, where):
+        """Stop at once when there is nothing left to learn from."""
+        if not math.isfinite(loss):
+            kept = f"the model of epoch {self.epoch} is kept" if self.epoch else "no model was written yet"
+            raise UserError(f"the loss became {loss} {where} ({kept}) — try a smaller --lr")
+
+    def save(self, entry):
+        """Write what an epoch has brought; the state comes last, so that whatever a crash leaves can be resumed."""
+        chosen_by = entry.get("held_out", {"loss": -math.inf})["loss"]
+        before = self.folder / f"epoch_{self.epoch:04d}"
+        with uninterrupted():
+            images.save(f"{before}_reconstructions.png", self.reconstruction_sheet())
+            images.save(f"{before}_samples.png", self.sample_sheet())
+            write(self.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in self.log).encode())
+            if self.held_out is None or chosen_by < self.best:
+                self.best = chosen_by
+                facts = {"dataset": self.options["dataset"], "likelihood": "mse", "epoch": self.epoch}
+                checkpoint.save_model(self.path, self.model, facts | {"options": self.options, "test": entry["test"]})
+            self.save_state()
+
+    def save_state(self):
+        best = self.best if math.isfinite(self.best) else None
+        facts = {"options": self.options, "epoch": self.epoch, "best": best}
+        checkpoint.save_state(self.folder / "state.npz", self.model, self.optimizer, facts)
+
+    def reconstruction_sheet(self):
+        """The first test images, each beside its reconstruction."""
+        self.model.eval()
+        x, y = self.reconstruct(mx.array(self.test[:SHOWN]))
+        return images.sheet(images.pairs(images.to_bytes(x), images.to_bytes(y)), columns=8)
+
+    def sample_sheet(self):
+        """What the decoder makes of codes that are the same in every epoch."""
+        self.model.eval()
+        key = random_key(self.options["seed"], SAMPLES)
+        z = mx.random.normal((SHOWN, self.model.config.latent_dims), key=key)
+        return images.sheet(images.to_bytes(self.decode(z)))
+
+
+def read_log(path, epochs):
+    """The log's entries of the first epochs: what a crash left behind them is done again."""
+    entries = []
+    with suppress(OSError, ValueError, KeyError, TypeError):  # a broken log costs its rest, not the run
+        for line in path.read_text().splitlines():
+            entry = json.loads(line)
+            if entry["epoch"] <= epochs:
+                entries.append(entry)
+    return entries
+
+
+def hold_out(split, seed):
+    """Cut a validation split from training images: a twelfth, 5,000 of MNIST's 60,000; returns both parts."""
+    if len(split) < 2:
+        raise UserError("one image cannot be cut in two — use more images, or leave --keep_best out")
+    order = random_numbers(seed, SPLIT).permutation(len(split))
+    count = math.ceil(len(split) / 12)
+    return split[np.sort(order[count:])], split[np.sort(order[:count])]
+
+
+def check_batches(config, size, count):
+    """Stop before the first step where a batch is too large for memory, or too small to be normalised."""
+    needed = 4 * size * config.image_size**2 * config.max_filters  # bytes of activations, from below
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise UserError(
+            f"a batch of {size} images needs more than {needed / 2**30:.0f} GiB of memory, this machine has "
+            f"{memory / 2**30:.0f} — take a smaller --batchsize"
+        )
+    if config.grid == 1 and 1 in (size, count % size):
+        raise UserError(
+            f"with --image_size 8 a batch of one image cannot be normalised, and {count} images in batches of {size} "
+            "have one — take another --batchsize"
+        )
+
+
+def figures(terms):
+    """Reconstruction and KL per image, and their sum."""
+    reconstruction, kl = map(float, terms)
+    return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
