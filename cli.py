@@ -34,7 +34,8 @@ def command(main):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(141) from None
         except KeyboardInterrupt as interrupt:
-            print(f"\ninterrupted{interrupt.args[0] if interrupt.args else ''}", file=sys.stderr)
+            said = str(interrupt) or "interrupted — what is written stays, the same command starts over"
+            print(f"\n{said}", file=sys.stderr)
             raise SystemExit(130) from None
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
@@ -146,7 +147,7 @@ def add_data_flags(parser, default=None):
     parser.add_argument(
         "--data_dir",
         metavar="DIR",
-        default=os.environ.get("VAE_DATA_DIR", "data"),
+        default=os.environ.get("VAE_DATA_DIR") or "data",
         help="folder of the data sets, which missing files are downloaded to; VAE_DATA_DIR sets it too",
     )
     parser.add_argument("--limit", type=count, metavar="N", help="first N images of a split only (default: all)")

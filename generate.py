@@ -41,8 +41,8 @@ def main(argv=None):
     if args.vis_lat_space:
         codes, columns = inference.latent_square(model, SQUARE), SQUARE
     else:
+        images.check_sheet(args.nsamples, model.config.image_size)
         columns = args.grid_size or images.best_columns(args.nsamples)
-        images.check_sheet(args.nsamples, model.config.image_size, columns)
         codes = inference.prior_codes(model, args.nsamples, args.seed)
     samples = images.to_bytes(inference.decode(model, codes))
 

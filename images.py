@@ -34,10 +34,9 @@ def best_columns(count):
     return min(range(square, 2 * square + 1), key=lambda columns: -count % columns)
 
 
-def check_sheet(count, size, columns):
+def check_sheet(count, size):
     """Stop before the work where a sheet of square images would be too large to look at."""
-    rows = -(-count // columns)
-    if (pixels := rows * columns * (size + GAP) ** 2) > LARGEST:
+    if (pixels := count * (size + GAP) ** 2) > LARGEST:
         raise UserError(f"a sheet of {count} images would have {pixels // 10**6} million pixels — ask for fewer")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from errors import UserError
-from files import make_folder, reason, write
+from files import reason, write
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -55,7 +55,6 @@ def find(folder, name):
 
 def download(folder, name):
     """Fetch one file from the first mirror that has it."""
-    make_folder(folder)
     path = folder / f"{name}.gz"
     reasons = []
     for mirror in MIRRORS:

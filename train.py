@@ -59,9 +59,8 @@ def main(argv=None):
     try:
         follow(run)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f" in epoch {run.epoch + 1} of {options['epochs']} — the same command with --resume goes on from there"
-        ) from None
+        at = f"in epoch {run.epoch + 1} of {options['epochs']}"
+        raise KeyboardInterrupt(f"interrupted {at} — the same command with --resume repeats it and goes on") from None
     print_end(run)
 
 
