@@ -52,6 +52,7 @@ def prepare_linux():
     for name in OPENBLAS:
         with suppress(OSError, AttributeError):
             library = ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
+            library.openblas_set_num_threads(1)  # cpu.py keeps every core busy with a stream of its own
             library.openblas_get_config.restype = ctypes.c_char_p
             return " ".join(library.openblas_get_config().decode().split()[:2])
     return None

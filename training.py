@@ -151,10 +151,10 @@ class Run:
         """The bound on a split, with one code per image drawn from noise that depends on the seed alone."""
         self.model.eval()
         parts = [split[i : i + CHUNK] for i in range(0, len(split), CHUNK)]
-        codes = [self.encode(mx.array(part)) for part in parts]
+        codes = [evaluated(self.encode(mx.array(part))) for part in parts]
         mean, log_var = (mx.concatenate(arrays) for arrays in zip(*codes, strict=True))
         z = vae.sample(mean, log_var, random_key(self.options["seed"], SCORE))
-        errors = [self.error(mx.array(part), z[i * CHUNK :][: len(part)]) for i, part in enumerate(parts)]
+        errors = [evaluated(self.error(mx.array(part), z[i * CHUNK :][: len(part)])) for i, part in enumerate(parts)]
         terms = mx.concatenate(errors).mean().item(), vae.kl_divergence(mean, log_var).mean().item()
         self.check_finite(sum(terms), f"on images not trained on, after epoch {self.epoch + 1}")
         return figures(terms)
@@ -232,6 +232,12 @@ def check_batches(config, size, count):
             f"with --image_size 8 a batch of one image cannot be normalised, and {count} images in batches of {size} "
             "have one — take another --batchsize"
         )
+
+
+def evaluated(arrays):
+    """The same, computed now: what waits keeps all that it depends on in memory."""
+    mx.eval(arrays)
+    return arrays
 
 
 def figures(terms):

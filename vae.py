@@ -60,24 +60,41 @@ class VAEConfig:
         return 9 * (self.channels * a + a * b + b * c) * 2 + 3 * self.features * self.latent_dims
 
 
-def conv_down(x, conv):
-    """A 3×3 convolution that halves the image: (N, H, W, C) → (N, H/2, W/2, O)."""
-    if mx.default_device() == mx.Device(mx.cpu):
-        return cpu.conv_down(x, conv.weight) + conv.bias
-    return conv(x)
+# The layers. On a CPU `h` is a list of parts, one for each core: cpu.py says how and why.
+
+
+def split(x):
+    return cpu.split(x) if cpu.is_used() else x
+
+
+def join(h):
+    return cpu.join(h) if cpu.is_used() else h
+
+
+def sigmoid(logits):
+    """Logits → pixels."""
+    return cpu.sigmoid(logits) if cpu.is_used() else mx.sigmoid(logits)
+
+
+def down(h, conv, norm):
+    """A convolution that halves the image, batch norm, leaky ReLU: (N, H, W, C) → (N, H/2, W/2, O)."""
+    if cpu.is_used():
+        return cpu.down(h, conv, norm)
+    return nn.leaky_relu(norm(conv(h)))
 
 
 class UpsampleConv(nn.Module):
-    """Nearest ×2 upsampling and a 3×3 convolution: (N, H, W, C) → (N, 2H, 2W, O)."""
+    """Nearest ×2 upsampling and a convolution: (N, H, W, C) → (N, 2H, 2W, O); with `norm` as above."""
 
     def __init__(self, channels, filters):
         super().__init__()
         self.conv = nn.Conv2d(channels, filters, 3, padding=1)
 
-    def __call__(self, x):
-        if mx.default_device() == mx.Device(mx.cpu):
-            return cpu.conv_up(x, self.conv.weight) + self.conv.bias
-        return self.conv(mx.repeat(mx.repeat(x, 2, axis=1), 2, axis=2))
+    def __call__(self, h, norm=None):
+        if cpu.is_used():
+            return cpu.up(h, self.conv, norm)
+        h = self.conv(mx.repeat(mx.repeat(h, 2, axis=1), 2, axis=2))
+        return h if norm is None else nn.leaky_relu(norm(h))
 
 
 class Encoder(nn.Module):
@@ -96,10 +113,11 @@ class Encoder(nn.Module):
         self.proj_log_var = nn.Linear(config.features, config.latent_dims)
 
     def __call__(self, x):  # (N, S, S, C)
-        h = nn.leaky_relu(self.bn1(conv_down(x, self.conv1)))  # (N, S/2, S/2, F/4)
-        h = nn.leaky_relu(self.bn2(conv_down(h, self.conv2)))  # (N, S/4, S/4, F/2)
-        h = nn.leaky_relu(self.bn3(conv_down(h, self.conv3)))  # (N, S/8, S/8, F)
-        h = h.flatten(1)
+        h = split(x)
+        h = down(h, self.conv1, self.bn1)  # (N, S/2, S/2, F/4)
+        h = down(h, self.conv2, self.bn2)  # (N, S/4, S/4, F/2)
+        h = down(h, self.conv3, self.bn3)  # (N, S/8, S/8, F)
+        h = join(h).flatten(1)
         return self.proj_mu(h), self.proj_log_var(h)  # (N, D) each
 
 
@@ -124,10 +142,11 @@ class Decoder(nn.Module):
         self._grid = config.grid
 
     def __call__(self, z):  # (N, D)
-        h = self.lin1(z).reshape(z.shape[0], self._grid, self._grid, -1)  # (N, S/8, S/8, F)
-        h = nn.leaky_relu(self.bn1(self.upconv1(h)))  # (N, S/4, S/4, F/2)
-        h = nn.leaky_relu(self.bn2(self.upconv2(h)))  # (N, S/2, S/2, F/4)
-        return self.upconv3(h)  # (N, S, S, C)
+        h = self.lin1(z).reshape(len(z), self._grid, self._grid, -1)  # (N, S/8, S/8, F)
+        h = split(h)
+        h = self.upconv1(h, self.bn1)  # (N, S/4, S/4, F/2)
+        h = self.upconv2(h, self.bn2)  # (N, S/2, S/2, F/4)
+        return join(self.upconv3(h))  # (N, S, S, C)
 
 
 class VAE(nn.Module):
@@ -150,7 +169,7 @@ class VAE(nn.Module):
 
 def reconstruction_error(x, logits):
     """Squared error per image, summed over its pixels."""
-    return mx.square(mx.sigmoid(logits) - x).sum(axis=(1, 2, 3))
+    return mx.square(sigmoid(logits) - x).sum(axis=(1, 2, 3))
 
 
 def kl_divergence(mean, log_var):
@@ -215,7 +234,7 @@ def compiled_encode(model):
 
 def compiled_decode(model):
     """A function codes → pixels in [0, 1]."""
-    return mx.compile(lambda z: mx.sigmoid(model.decoder(z)), inputs=model.state)
+    return mx.compile(lambda z: sigmoid(model.decoder(z)), inputs=model.state)
 
 
 def compiled_reconstruct(model):
@@ -224,7 +243,7 @@ def compiled_reconstruct(model):
     def reconstruct(images):
         x = to_floats(images, model.config.image_size)
         mean, _ = model.encoder(x)
-        return x, mx.sigmoid(model.decoder(mean))
+        return x, sigmoid(model.decoder(mean))
 
     return mx.compile(reconstruct, inputs=model.state)
 

@@ -91,7 +91,8 @@ def test_same_seed_same_bits_other_seed_other_bits(run, tmp_path):
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
     a, c = (checkpoint.load_model(tmp_path / name / f"{NAME}.npz")[0] for name in "ac")
     for (key, ours), (_, theirs) in zip(tree_flatten(a.parameters()), tree_flatten(c.parameters()), strict=True):
-        assert (np.array(ours) != np.array(theirs)).any(), key
+        if not key.endswith(".bias"):  # those that batch norm takes away stay at zero
+            assert (np.array(ours) != np.array(theirs)).any(), key
 
 
 @pytest.mark.parametrize("extra", [[], ["--keep_best"]])
