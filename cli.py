@@ -129,7 +129,7 @@ def add_device_flags(parser):
         "--compile",
         choices=("auto", "on", "off"),
         default="auto",
-        help="compile with mx.compile; auto does it on a GPU, where it costs little",
+        help="compile the model's functions: auto does it on a GPU, and on a CPU for long training runs",
     )
 
 
@@ -157,7 +157,8 @@ def open_model(args):
     """Start the device and load the model of --model; returns it, the facts in its file, and the device's name."""
     import device
 
-    device_name = device.start(args.cpu, args.compile)
+    device_name = device.start(args.cpu)
+    device.compile(args.compile)
     import checkpoint
 
     path = Path(args.model)

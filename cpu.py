@@ -44,11 +44,6 @@ UP_BACK = ((0, 0, 1), (0, 1, 1), (1, 1, 0), (1, 0, 0))
 DOWN_BACK = (((0, 1, 0), (0, 0, 0)), ((0, 0, 1), (1, 0, 0)))
 
 
-def is_used():
-    """Whether the default device is a CPU."""
-    return mx.default_device() == mx.Device(mx.cpu)
-
-
 # Parts
 
 

@@ -1,26 +1,34 @@
 """Which device computes, and what must be set before MLX is imported.
 
-On Linux the MLX wheel for CPUs multiplies matrices with a slow reference BLAS; an OpenBLAS that is loaded first takes
-its place. Memory that is kept instead of given back to the system saves another quarter of the time.
+On Linux the MLX wheel for CPUs multiplies matrices with a slow reference BLAS; a good one that is loaded first takes
+its place. Memory that is kept instead of given back to the system saves another part of the time.
 """
 
+import atexit
 import ctypes
 import os
+import shutil
 import sys
+import tempfile
 from contextlib import suppress
+from pathlib import Path
 
 from errors import UserError
 
-OPENBLAS = ("libopenblas.so.0", "libopenblas.so")
-# Parameters of glibc's mallopt, from malloc.h.
+# Name, file names, the function that sets its threads, and the one that tells its version.
+LIBRARIES = (
+    ("MKL", ("libmkl_rt.so.3", "libmkl_rt.so.2", "libmkl_rt.so"), "MKL_Set_Num_Threads", None),
+    ("OpenBLAS", ("libopenblas.so.0", "libopenblas.so"), "openblas_set_num_threads", "openblas_get_config"),
+    ("BLIS", ("libblis.so.4", "libblis.so"), "bli_thread_set_num_threads", "bli_info_get_version_str"),
+)
+# Parameters of glibc's mallopt, from its malloc.h.
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX, ARENA_MAX = -1, -2, -4, -8
+# Images that a training run on a CPU must see before the compiler has earned back its time.
+LONG_RUN = 2_000_000
 
 
-def start(cpu=False, compile="auto"):
-    """Choose the device and import MLX; returns what the options print of it.
-
-    Compiling pays on a GPU at once; on a CPU every function costs seconds of g++, so there it is asked for.
-    """
+def start(cpu=False):
+    """Choose the device and import MLX; returns what the options say of it. Nothing is compiled until `compile`."""
     blas = prepare_linux() if sys.platform == "linux" else None
     try:
         import mlx.core as mx
@@ -29,35 +37,80 @@ def start(cpu=False, compile="auto"):
         raise UserError(f'MLX does not start: {error} — pip install "{package}"') from None
     if cpu:
         mx.set_default_device(mx.cpu)
-    on_cpu = mx.default_device() == mx.Device(mx.cpu)
-    if compile == "off" or (compile == "auto" and on_cpu):
-        mx.disable_compile()
-    else:
-        mx.enable_compile()
-    if not on_cpu:
+    mx.disable_compile()
+    if not on_cpu():
         name = mx.device_info().get("device_name", "")
         return f"GPU ({name})" if name else "GPU"
     details = [f"{cores()} core{'s' if cores() > 1 else ''}"]
     if sys.platform == "linux":
-        details.append(blas or "reference BLAS: slow, see Troubleshooting in README.md")
+        details.append(blas or "reference BLAS (libopenblas0 would make it several times faster)")
     return f"CPU, {', '.join(details)}"
 
 
-def prepare_linux():
-    """Set the memory allocator and load OpenBLAS; returns its name and version, or None where there is none."""
-    with suppress(OSError, AttributeError):  # another C library than glibc has no mallopt
-        libc = ctypes.CDLL(None)
-        for parameter, value in ((MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, 2**26), (ARENA_MAX, 1)):
-            libc.mallopt(parameter, value)
-    for name in OPENBLAS:
-        with suppress(OSError, AttributeError):
-            library = ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
-            library.openblas_set_num_threads(1)  # cpu.py keeps every core busy with a stream of its own
-            library.openblas_get_config.restype = ctypes.c_char_p
-            return " ".join(library.openblas_get_config().decode().split()[:2])
-    return None
+def on_cpu():
+    """Whether the default device is a CPU."""
+    import mlx.core as mx
+
+    return mx.default_device() == mx.Device(mx.cpu)
 
 
 def cores():
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def prepare_linux():
+    """Set the memory allocator and load the best BLAS there is; returns its name and version, None without one."""
+    with suppress(OSError, AttributeError):  # another C library than glibc has no mallopt
+        libc = ctypes.CDLL(None)
+        for parameter, value in ((MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, 2**26), (ARENA_MAX, 1)):
+            libc.mallopt(parameter, value)
+    os.environ.setdefault("MKL_THREADING_LAYER", "SEQUENTIAL")
+    own = Path(sys.prefix, "lib")  # where packages from PyPI and Conda put theirs
+    for name, files, set_threads, get_version in LIBRARIES:
+        for file in [own / file for file in files if (own / file).exists()] + list(files):
+            with suppress(OSError, AttributeError):  # not there, or not what its name says
+                library = ctypes.CDLL(str(file), mode=ctypes.RTLD_GLOBAL)
+                library.cblas_sgemm  # noqa: B018  (raises where there is none)
+                getattr(library, set_threads)(1)  # cpu.py keeps every core busy with a stream of its own
+                return f"{name} {version(library, get_version)}".strip()
+    return None
+
+
+def version(library, function):
+    """The version that a BLAS tells of itself."""
+    if function is None:
+        return ""
+    function = getattr(library, function)
+    function.restype = ctypes.c_char_p
+    words = function().decode().split()
+    return next((word for word in words if word[0].isdigit()), "")
+
+
+def compile(choice, images=0):
+    """Let mx.compile compile, or not; returns what the options say of it.
+
+    On a GPU it costs little. On a CPU MLX writes C++ and calls g++, half a minute for a training step, which only a
+    long run earns back. The compiled code goes to a folder of this process alone: MLX's own is shared by all.
+    """
+    import mlx.core as mx
+
+    if choice == "off":
+        return "off"
+    if not on_cpu():
+        mx.enable_compile()
+        return "on"
+    if choice == "auto" and images < LONG_RUN:
+        return "off, the run is short"
+    if shutil.which("g++") is None:
+        return "off, as there is no g++: about 5 % slower"
+    folder = tempfile.mkdtemp(prefix="vae-compiled-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["TMPDIR"] = folder
+    mx.enable_compile()
+    with suppress(RuntimeError):
+        mx.eval(mx.compile(lambda x: mx.exp(x) + x)(mx.ones(3)))
+    if any(Path(folder).rglob("*.so")):
+        return "on"
+    mx.disable_compile()
+    return "off, as g++ does not work here: about 5 % slower"

@@ -37,7 +37,7 @@ def main(argv=None):
     args = parse(argv)
     import device
 
-    device_name = device.start(args.cpu, args.compile)
+    device_name = device.start(args.cpu)
     import datasets
     import training
 
@@ -49,26 +49,28 @@ def main(argv=None):
     if stored:
         options = training.stored_options(options, args.typed, stored[-1])
     train, test = (datasets.load(args.dataset, split, args.data_dir, options["limit"]) for split in ("train", "test"))
+    compiled = device.compile(args.compile, len(train.images) * options["epochs"])
     run = training.Run(options, path, train, test, stored)
-    print_options(run, device_name)
+    print_options(run, device_name, compiled)
     if args.resume:
         print(f"Resuming after epoch {run.epoch}" if stored else f"No run to resume in {run.folder}: starting afresh")
         if run.epoch >= options["epochs"]:
             print(f"All {run.epoch} epochs are done, nothing left to do: --epochs asks for more")
             return
     try:
-        follow(run)
+        follow(run, compiled)
     except KeyboardInterrupt:
         at = f"in epoch {run.epoch + 1} of {options['epochs']}"
         raise KeyboardInterrupt(f"interrupted {at} — the same command with --resume repeats it and goes on") from None
     print_end(run)
 
 
-def print_options(run, device_name):
+def print_options(run, device_name, compiled):
     options = run.options
     print("Options:")
     for name, value in (
         ("Device", device_name),
+        ("Compiled", compiled),
         ("Data set", f"{options['dataset']}, {len(run.train)} training and {len(run.test)} test images"),
         ("Image size", options["image_size"]),
         ("Seed", options["seed"]),
@@ -83,8 +85,9 @@ def print_options(run, device_name):
     print(f"Number of trainable params: {run.model.parameter_count() / 1e6:.4f} M")
 
 
-def follow(run):
+def follow(run, compiled):
     """Print a line for every epoch, and on a terminal a bar while it lasts."""
+    first = run.epoch + 1
     while run.epoch < run.options["epochs"]:
         with cli.bar(len(run.train), f"Epoch {run.epoch + 1:4d}") as bar:
 
@@ -93,6 +96,8 @@ def follow(run):
                 bar.update(images)
 
             entry = run.next_epoch(watch)
+        if compiled == "on" and entry["epoch"] == first:
+            print(f"Compiled with the first step, in {entry['first_step_seconds']:.1f} s (not in the throughput)")
         print_epoch(entry)
 
 

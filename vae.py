@@ -13,6 +13,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 import cpu
+from device import on_cpu
 from errors import UserError
 
 
@@ -64,21 +65,21 @@ class VAEConfig:
 
 
 def split(x):
-    return cpu.split(x) if cpu.is_used() else x
+    return cpu.split(x) if on_cpu() else x
 
 
 def join(h):
-    return cpu.join(h) if cpu.is_used() else h
+    return cpu.join(h) if on_cpu() else h
 
 
 def sigmoid(logits):
     """Logits → pixels."""
-    return cpu.sigmoid(logits) if cpu.is_used() else mx.sigmoid(logits)
+    return cpu.sigmoid(logits) if on_cpu() else mx.sigmoid(logits)
 
 
 def down(h, conv, norm):
     """A convolution that halves the image, batch norm, leaky ReLU: (N, H, W, C) → (N, H/2, W/2, O)."""
-    if cpu.is_used():
+    if on_cpu():
         return cpu.down(h, conv, norm)
     return nn.leaky_relu(norm(conv(h)))
 
@@ -91,7 +92,7 @@ class UpsampleConv(nn.Module):
         self.conv = nn.Conv2d(channels, filters, 3, padding=1)
 
     def __call__(self, h, norm=None):
-        if cpu.is_used():
+        if on_cpu():
             return cpu.up(h, self.conv, norm)
         h = self.conv(mx.repeat(mx.repeat(h, 2, axis=1), 2, axis=2))
         return h if norm is None else nn.leaky_relu(norm(h))

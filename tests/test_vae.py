@@ -83,6 +83,24 @@ def test_bound_agrees_with_numpy():
     )
 
 
+def test_the_layers_for_a_gpu_compute_the_same(monkeypatch):
+    """The formulation that a GPU runs, run here on the CPU: same values, same step."""
+    images = mx.array(np.random.default_rng(7).integers(0, 256, (19, 28, 28, 1), dtype=np.uint8))
+    results = []
+    for cpu_forms in (True, False):
+        monkeypatch.setattr(vae, "on_cpu", lambda cpu_forms=cpu_forms: cpu_forms)
+        model = make_model()
+        seen = [np.array(vae.compiled_reconstruct(model)(images)[1])]
+        optimizer = optim.SGD(learning_rate=1e-3)
+        optimizer.init(model.trainable_parameters())
+        model.train()
+        seen.append(np.array(vae.compiled_training_step(model, optimizer)(images, mx.random.key(0))))
+        seen += [np.array(array) for _, array in tree_flatten(model.parameters())]
+        results.append(seen)
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
 def test_sample_has_the_asked_mean_and_variance():
     mean, log_var = mx.full((20_000, 2), 3.0), mx.full((20_000, 2), 2 * np.log(0.5))
     z = np.array(vae.sample(mean, log_var, mx.random.key(0)))

@@ -1,0 +1,223 @@
+"""What throughput.py times, each in a process of its own: this toolkit, its ancestor's formulation, PyTorch.
+
+A process reads lines of JSON, `[task, batch, filters, side, repeats]`, and answers each with the seconds of every
+repeat. All subjects compute the same architecture in float32: three stride-2 convolutions and three upsampling ones.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+DIMS = 8
+
+
+def toolkit(batch, filters, side):
+    """This toolkit as train.py, generate.py and reconstruct.py use it, from bytes of MNIST's size."""
+    import mlx.core as mx
+    import mlx.optimizers as optim
+    import numpy as np
+
+    import vae
+
+    model = vae.VAE(vae.VAEConfig(DIMS, filters, side))
+    optimizer = optim.AdamW(learning_rate=0.001)
+    optimizer.init(model.trainable_parameters())
+    step, decode, reconstruct = (
+        vae.compiled_training_step(model, optimizer),
+        vae.compiled_decode(model),
+        vae.compiled_reconstruct(model),
+    )
+    images = np.random.default_rng(0).integers(0, 256, (batch, 28, 28, 1), dtype=np.uint8)
+    z = mx.random.normal((batch, DIMS))
+    mx.eval(z)
+    count = iter(range(10**9))
+
+    def train():
+        model.train()
+        mx.eval(step(mx.array(images), mx.random.key(next(count))), model.state, optimizer.state)
+
+    def in_eval(function):
+        model.eval()
+        mx.eval(function())
+
+    return {
+        "train": train,
+        "decode": lambda: in_eval(lambda: decode(z)),
+        "reconstruct": lambda: in_eval(lambda: reconstruct(mx.array(images))),
+    }
+
+
+def ancestor(batch, filters, side):
+    """The formulation of the MLX example: plain layers of mlx.nn, compiled, with MLX as it is installed."""
+    import mlx.core as mx
+    import mlx.nn as nn
+    import mlx.optimizers as optim
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            a, b, c = filters // 4, filters // 2, filters
+            self.down = [nn.Conv2d(i, o, 3, stride=2, padding=1) for i, o in ((1, a), (a, b), (b, c))]
+            self.down_norm = [nn.BatchNorm(o) for o in (a, b, c)]
+            self.mu, self.log_var = (nn.Linear((side // 8) ** 2 * c, DIMS) for _ in range(2))
+            self.linear = nn.Linear(DIMS, (side // 8) ** 2 * c)
+            self.up = [nn.Conv2d(i, o, 3, padding=1) for i, o in ((c, b), (b, a), (a, 1))]
+            self.up_norm = [nn.BatchNorm(o) for o in (b, a)]
+            self.double = nn.Upsample(scale_factor=2, mode="nearest")
+
+        def encode(self, x):
+            for conv, norm in zip(self.down, self.down_norm, strict=True):
+                x = nn.leaky_relu(norm(conv(x)))
+            return self.mu(x.flatten(1)), self.log_var(x.flatten(1))
+
+        def decode(self, z):
+            h = self.linear(z).reshape(-1, side // 8, side // 8, filters)
+            for conv, norm in zip(self.up, self.up_norm, strict=False):
+                h = nn.leaky_relu(norm(conv(self.double(h))))
+            return mx.sigmoid(self.up[2](self.double(h)))
+
+    model = Model()
+    optimizer = optim.AdamW(learning_rate=0.001)
+    x, z = mx.random.uniform(shape=(batch, side, side, 1)), mx.random.normal((batch, DIMS))
+
+    def loss(x):
+        mean, log_var = model.encode(x)
+        y = model.decode(mean + mx.exp(0.5 * log_var) * mx.random.normal(mean.shape))
+        return mx.square(y - x).sum() + 0.5 * (mx.square(mean) + mx.exp(log_var) - 1 - log_var).sum()
+
+    loss_and_gradients = nn.value_and_grad(model, loss)
+    state = [model.state, optimizer.state, mx.random.state]
+
+    def update(x):
+        value, gradients = loss_and_gradients(x)
+        optimizer.update(model, gradients)
+        return value
+
+    update = mx.compile(update, inputs=state, outputs=state)
+
+    def train():
+        model.train()
+        mx.eval(update(x), state)
+
+    def in_eval(function):
+        model.eval()
+        mx.eval(function())
+
+    return {
+        "train": train,
+        "decode": lambda: in_eval(lambda: model.decode(z)),
+        "reconstruct": lambda: in_eval(lambda: model.decode(model.encode(x)[0])),
+    }
+
+
+def torch_subject(channels_last, compiled):
+    def make(batch, filters, side):
+        import torch
+        from torch import nn
+        from torch.nn import functional as F
+
+        a, b, c = filters // 4, filters // 2, filters
+        grid = side // 8
+
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.down = nn.ModuleList(nn.Conv2d(i, o, 3, 2, 1) for i, o in ((1, a), (a, b), (b, c)))
+                self.down_norm = nn.ModuleList(nn.BatchNorm2d(o) for o in (a, b, c))
+                self.mu, self.log_var = nn.Linear(grid**2 * c, DIMS), nn.Linear(grid**2 * c, DIMS)
+                self.linear = nn.Linear(DIMS, grid**2 * c)
+                self.up = nn.ModuleList(nn.Conv2d(i, o, 3, 1, 1) for i, o in ((c, b), (b, a), (a, 1)))
+                self.up_norm = nn.ModuleList(nn.BatchNorm2d(o) for o in (b, a))
+
+            def encode(self, x):
+                for conv, norm in zip(self.down, self.down_norm, strict=True):
+                    x = F.leaky_relu(norm(conv(x)))
+                return self.mu(x.flatten(1)), self.log_var(x.flatten(1))
+
+            def decode(self, z):
+                h = self.linear(z).view(-1, c, grid, grid)
+                for conv, norm in zip(self.up, self.up_norm, strict=False):
+                    h = F.leaky_relu(norm(conv(F.interpolate(h, scale_factor=2.0, mode="nearest"))))
+                return torch.sigmoid(self.up[2](F.interpolate(h, scale_factor=2.0, mode="nearest")))
+
+            def loss(self, x):
+                mean, log_var = self.encode(x)
+                y = self.decode(mean + torch.exp(0.5 * log_var) * torch.randn_like(mean))
+                kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum()
+                return ((y - x).square().sum() + kl) / len(x)
+
+            def reconstruct(self, x):
+                return self.decode(self.encode(x)[0])
+
+        torch.manual_seed(0)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        model = Model().to(memory_format=layout)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.001)
+        x = torch.rand(batch, 1, side, side).to(memory_format=layout)
+        z = torch.randn(batch, DIMS)
+        wrap = torch.compile if compiled else lambda function: function
+        loss, decode, reconstruct = wrap(model.loss), wrap(model.decode), wrap(model.reconstruct)
+
+        def train():
+            model.train()
+            optimizer.zero_grad()
+            loss(x).backward()
+            optimizer.step()
+
+        @torch.inference_mode()
+        def in_eval(function, argument):
+            model.eval()
+            function(argument)
+
+        return {
+            "train": train,
+            "decode": lambda: in_eval(decode, z),
+            "reconstruct": lambda: in_eval(reconstruct, x),
+        }
+
+    return make
+
+
+SUBJECTS = {
+    "toolkit": toolkit,
+    "ancestor": ancestor,
+    "torch": torch_subject(channels_last=False, compiled=False),
+    "torch channels_last": torch_subject(channels_last=True, compiled=False),
+    "torch compiled": torch_subject(channels_last=True, compiled=True),
+}
+
+
+def main(name, device_name):
+    described = ""
+    if name == "toolkit":
+        sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+        import device
+
+        described = device.start(cpu=device_name == "cpu")
+    elif name == "ancestor":
+        import mlx.core as mx
+
+        if device_name == "cpu":
+            mx.set_default_device(mx.cpu)
+        described = f"mlx {mx.__version__}"
+    else:
+        import torch
+
+        described = f"torch {torch.__version__}, {torch.get_num_threads()} threads"
+    print(json.dumps(described), flush=True)
+    tasks, made = {}, None
+    for line in sys.stdin:
+        task, *shape, repeats = json.loads(line)
+        if shape != made:
+            tasks, made = SUBJECTS[name](*shape), shape
+        seconds = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            tasks[task]()
+            seconds.append(time.perf_counter() - start)
+        print(json.dumps(seconds), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
