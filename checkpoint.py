@@ -23,6 +23,9 @@ from vae import VAE, VAEConfig
 
 # What files of the family may hold besides their weights.
 STRAY_KEYS = {"encoder.kl_div"}
+MARK = b"vae "  # begins the comment of our files
+# What a description may say, and as what.
+FACTS = {"dataset": str, "likelihood": str, "epoch": int, "options": dict, "test": dict, "best": (float, type(None))}
 
 
 def model_name(dataset, max_filters, latent_dims):
@@ -32,7 +35,7 @@ def model_name(dataset, max_filters, latent_dims):
 
 def save_model(path, model, facts):
     """Write the weights of a model and the facts that its shapes cannot say."""
-    write(path, pack(dict(tree_flatten(model.parameters())), facts))
+    write(path, pack(dict(tree_flatten(model.parameters())), facts), durable=True)
 
 
 def load_model(path):
@@ -48,14 +51,14 @@ def save_state(path, model, optimizer, facts):
     """Write all that a run needs to go on as if it had never stopped."""
     arrays = dict(tree_flatten(model.parameters()))
     arrays |= {f"optimizer.{key}": array for key, array in tree_flatten(optimizer.state)}
-    write(path, pack(arrays, facts))
+    write(path, pack(arrays, facts), durable=True)
 
 
 def load_state(path):
     """Read a training state: the model, the optimizer's state, and the facts."""
     arrays, facts = read(path)
     optimizer = {k.removeprefix("optimizer."): a for k, a in arrays.items() if k.startswith("optimizer.")}
-    if not optimizer or not facts:
+    if not optimizer or not facts.keys() >= {"options", "epoch", "best"}:
         raise UserError(f"{path} is not a training state — start without --resume")
     weights = {key: array for key, array in arrays.items() if not key.startswith("optimizer.")}
     return model_from(path, weights), tree_unflatten([(k, mx.array(a)) for k, a in optimizer.items()]), facts
@@ -70,7 +73,7 @@ def pack(arrays, facts):
             np.lib.format.write_array(entry, np.array(array), allow_pickle=False)
             archive.writestr(zipfile.ZipInfo(f"{key}.npy"), entry.getvalue())  # without the time of day
         text = json.dumps(facts)
-        archive.comment = f"{zlib.crc32(text.encode()):08x} {text}".encode()
+        archive.comment = MARK + f"{zlib.crc32(text.encode()):08x} {text}".encode()
     return buffer.getvalue()
 
 
@@ -109,12 +112,18 @@ def read_array(data):
 
 def read_facts(comment):
     """The JSON of the archive's comment; none in files from elsewhere."""
-    if not comment:
+    if not comment.startswith(MARK):
         return {}
-    checksum, _, text = comment.partition(b" ")
+    checksum, _, text = comment.removeprefix(MARK).partition(b" ")
     if int(checksum, 16) != zlib.crc32(text):
         raise ValueError("the checksum of its description is wrong")
-    return json.loads(text)
+    facts = json.loads(text)
+    if not isinstance(facts, dict):
+        raise ValueError("its description is none")
+    for name, kind in FACTS.items():
+        if name in facts and not isinstance(facts[name], kind):
+            raise ValueError(f"its description says {facts[name]!r} of its {name}")
+    return facts
 
 
 def model_from(path, arrays):
@@ -131,13 +140,14 @@ def model_from(path, arrays):
         raise UserError(f"{path} {problem} — it is not a checkpoint of this family")
     weights = []
     for key, shape in expected.items():
-        array = arrays[key].astype(np.float32)
+        with np.errstate(over="ignore"):  # the next lines see what has become infinite
+            array = arrays[key].astype(np.float32)
         if key.endswith(("running_mean", "running_var")) and array.shape == (1, 1, 1, *shape):
             array = array.reshape(shape)
         if array.shape != shape:
             raise UserError(f"{path}: {key} has shape {array.shape} instead of {shape} — it fits no model")
-        if not np.isfinite(array).all():
-            raise UserError(f"{path}: {key} holds NaN or infinite values — train or copy it again")
+        if not np.isfinite(array).all() or (key.endswith("running_var") and (array < 0).any()):
+            raise UserError(f"{path}: {key} holds impossible values — train or copy it again")
         weights.append((key, mx.array(array)))
     model.load_weights(weights)
     model.eval()

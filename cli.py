@@ -9,7 +9,9 @@ import difflib
 import functools
 import math
 import os
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from errors import UserError
@@ -23,42 +25,60 @@ def command(main):
 
     @functools.wraps(main)
     def run(argv=None):
-        for stream in (sys.stdout, sys.stderr):
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # a stream may be closed
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
+        pressed = []
+
+        def interrupt(*_):
+            pressed.append(True)
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGINT, interrupt)
         try:
             main(argv)
-            sys.stdout.flush()
-        except UserError as error:
-            fail(error)
-        except BrokenPipeError:  # the reader (`| head`) has left: so do we, without a word
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise SystemExit(141) from None
-        except KeyboardInterrupt as interrupt:
-            said = str(interrupt) or "interrupted — what is written stays, the same command starts over"
-            print(f"\n{said}", file=sys.stderr)
-            raise SystemExit(130) from None
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            fail(f"{where}{error.strerror or error} — check the name, the rights and the space left")
-        except (MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "alloc" not in str(error):
+        except BaseException as error:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            if pressed:  # whatever an interrupted import or library made of it
+                said = str(error) if isinstance(error, KeyboardInterrupt) else ""
+                leave(130, said or "interrupted — what is written stays, the same command starts over")
+            status, message = explain(error)
+            if status is None:
                 raise
-            fail("out of memory — try smaller numbers (batch size, image size, filters, samples)")
+            leave(status, message)
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     return run
 
 
-def fail(message):
-    """Print the one line of an error and leave with status 2."""
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(2) from None
+def explain(error):
+    """The exit status and the line for what ended a command; None where it is a bug."""
+    if isinstance(error, UserError):
+        return 2, f"error: {error}"
+    if isinstance(error, BrokenPipeError):  # the reader (`| head`) has left: so do we, without a word
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141, ""
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return 2, f"error: {where}{error.strerror or error} — check the name, the rights and the space left"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "alloc" in str(error)):
+        return 2, "error: out of memory — try smaller numbers (batch size, image size, filters, samples)"
+    return None, ""
+
+
+def leave(status, message):
+    """Print one line on stderr, if anything can still be printed there, and exit."""
+    if message:
+        with suppress(OSError):
+            print(" ".join(message.splitlines()), file=sys.stderr)
+    raise SystemExit(status) from None
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Shows the default of every flag that has one."""
 
     def _get_help_string(self, action):
-        has_one = action.default not in (None, False, argparse.SUPPRESS)
+        has_one = action.default is not None and action.default is not False and action.default != argparse.SUPPRESS
         return f"{action.help} (default: %(default)s)" if has_one else action.help
 
 
@@ -79,15 +99,14 @@ class Parser(argparse.ArgumentParser):
         args, unknown = self.parse_known_args(argv)
         if unknown:
             flags = [flag for action in self._actions for flag in action.option_strings]
-            near = difflib.get_close_matches(unknown[0].split("=")[0], flags, n=1)
+            near = difflib.get_close_matches(unknown[0].split("=")[0], flags, n=1) if len(unknown[0]) > 2 else []
             self.error(f"{unknown[0]} is not a flag" + (f" — did you mean {near[0]}?" if near else ""))
         flags = {word.split("=")[0] for word in argv}
         args.typed = {action.dest for action in self._actions if flags.intersection(action.option_strings)}
         return args
 
     def error(self, message):
-        hint = "" if "—" in message else f" — see python {self.prog} -h"
-        fail(message + hint)
+        leave(2, f"error: {message}" + ("" if "—" in message else f" — see python {self.prog} -h"))
 
 
 def underscored(word):
@@ -118,6 +137,13 @@ def number(kind, least, below=math.inf, *, exclusive=False):
     return parse
 
 
+def name(text):
+    """An argparse type: the name of a file or folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty name")
+    return text
+
+
 count = number(int, 1)
 rate = number(float, 0, exclusive=True)
 seed = number(int, 0, 2**32)
@@ -136,7 +162,7 @@ def add_device_flags(parser):
 def add_model_flags(parser):
     """--model, and flags of the ancestors that the model's file answers by itself."""
     add = parser.add_argument
-    add("--model", "--checkpoint_path", metavar="FILE", default=DEFAULT_MODEL, help="checkpoint (.npz) to use")
+    add("--model", "--checkpoint_path", type=name, metavar="FILE", default=DEFAULT_MODEL, help="checkpoint (.npz)")
     add("--latent_dims", type=count, metavar="N", help="latent dimensions: checked against the model's file")
     add("--max_filters", type=count, metavar="N", help="widest layer: checked against the model's file")
 
@@ -146,6 +172,7 @@ def add_data_flags(parser, default=None):
     parser.add_argument("--dataset", metavar="NAME", default=default, help=help)
     parser.add_argument(
         "--data_dir",
+        type=name,
         metavar="DIR",
         default=os.environ.get("VAE_DATA_DIR") or "data",
         help="folder of the data sets, which missing files are downloaded to; VAE_DATA_DIR sets it too",

@@ -23,8 +23,8 @@ LIBRARIES = (
 )
 # Parameters of glibc's mallopt, from its malloc.h.
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX, ARENA_MAX = -1, -2, -4, -8
-# Images that a training run on a CPU must see before the compiler has earned back its time.
-LONG_RUN = 2_000_000
+# Pixels that a training run on a CPU must see before the compiler has earned back its time.
+LONG_RUN = 2_000_000 * 64 * 64
 
 
 def start(cpu=False):
@@ -87,7 +87,7 @@ def version(library, function):
     return next((word for word in words if word[0].isdigit()), "")
 
 
-def compile(choice, images=0):
+def compile(choice, pixels=0):
     """Let mx.compile compile, or not; returns what the options say of it.
 
     On a GPU it costs little. On a CPU MLX writes C++ and calls g++, half a minute for a training step, which only a
@@ -100,7 +100,7 @@ def compile(choice, images=0):
     if not on_cpu():
         mx.enable_compile()
         return "on"
-    if choice == "auto" and images < LONG_RUN:
+    if choice == "auto" and pixels < LONG_RUN:
         return "off, the run is short"
     if shutil.which("g++") is None:
         return "off, as there is no g++: about 5 % slower"

@@ -22,8 +22,8 @@ def make_folder(folder):
         raise UserError(f"cannot make the folder {folder}: {reason(error)} — choose another place") from None
 
 
-def write(path, data):
-    """Put bytes into a file: written beside its name, then renamed into place."""
+def write(path, data, durable=False):
+    """Put bytes into a file: written beside its name, then renamed into place; `durable` survives a power cut."""
     path = Path(path)
     make_folder(path.parent)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -31,6 +31,9 @@ def write(path, data):
         try:
             with open(part, "wb") as file:
                 file.write(data)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(part, path)
         except IsADirectoryError:
             raise UserError(f"cannot write {path}: a folder is in its way — choose another name") from None

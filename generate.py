@@ -15,8 +15,13 @@ def parse(argv):
     cli.add_model_flags(parser)
     add = parser.add_argument
     add("--nimg_channels", type=cli.count, metavar="N", help="image channels: checked against the model's file")
-    add("--outfile", "--output_path", default="samples.png", metavar="FILE", help="the sheet of samples")
-    add("--outdir", metavar="DIR", help="write each sample as a PNG here, and the sheet as all.png, instead")
+    add("--outfile", "--output_path", type=cli.name, default="samples.png", metavar="FILE", help="the sheet of samples")
+    add(
+        "--outdir",
+        type=cli.name,
+        metavar="DIR",
+        help="instead: each sample as a PNG here, and the sheet as all.png",
+    )
     add("--nsamples", "--num_samples", type=cli.count, default=128, metavar="N", help="how many samples")
     add("--grid_size", type=cli.count, metavar="N", help="samples in a row (default: what fills the sheet best)")
     add("--seed", type=cli.seed, default=0, metavar="N", help="the number that all chance comes from")
@@ -41,8 +46,7 @@ def main(argv=None):
     if args.vis_lat_space:
         codes, columns = inference.latent_square(model, SQUARE), SQUARE
     else:
-        images.check_sheet(args.nsamples, model.config.image_size)
-        columns = args.grid_size or images.best_columns(args.nsamples)
+        columns = images.check_sheet(args.nsamples, model.config.image_size, args.grid_size)
         codes = inference.prior_codes(model, args.nsamples, args.seed)
     samples = images.to_bytes(inference.decode(model, codes))
 
@@ -68,13 +72,11 @@ def print_info(path, model, facts):
     print(f"  Images: {config.image_size}×{config.image_size}, {config.channels} channel(s)")
     print(f"  Number of trainable params: {model.parameter_count():,}")
     if "epoch" in facts:
-        options = ", ".join(f"{name} {value}" for name, value in facts["options"].items() if value is not None)
-        test = facts["test"]
-        print(f"  Trained for {facts['epoch']} epoch(s): {options}")
-        print(
-            f"  Test loss: {test['loss']:.2f} per image (reconstruction {test['reconstruction']:.2f}, "
-            f"KL {test['kl']:.2f})"
-        )
+        print(f"  Trained for {facts['epoch']} epoch(s)")
+    for title, values in (("Options", facts.get("options", {})), ("Test figures per image", facts.get("test", {}))):
+        said = [f"{name} {round(v, 4) if isinstance(v, float) else v}" for name, v in values.items() if v is not None]
+        if said:
+            print(f"  {title}: {', '.join(said)}")
 
 
 if __name__ == "__main__":

@@ -14,13 +14,18 @@ from files import write
 
 GAP = 2  # pixels between the images of a sheet
 GAP_GREY = 64
-LARGEST = 2**28  # pixels of a sheet
+LARGEST = 2**26  # pixels of a sheet
+LONGEST = 2**15  # pixels along one side of it
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 MOST_WAITING = 1000  # pictures to be written
 
 
 def to_bytes(pixels):
     """Floats in [0, 1] → bytes, rounded."""
-    return np.rint(np.clip(np.array(pixels), 0, 1) * 255).astype(np.uint8)
+    pixels = np.array(pixels)
+    if not np.isfinite(pixels).all():
+        raise UserError("the model makes pixels that are no numbers: its weights are broken — train or copy it again")
+    return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
 
 
 def pairs(left, right):
@@ -34,10 +39,15 @@ def best_columns(count):
     return min(range(square, 2 * square + 1), key=lambda columns: -count % columns)
 
 
-def check_sheet(count, size):
-    """Stop before the work where a sheet of square images would be too large to look at."""
-    if (pixels := count * (size + GAP) ** 2) > LARGEST:
-        raise UserError(f"a sheet of {count} images would have {pixels // 10**6} million pixels — ask for fewer")
+def check_sheet(count, size, columns=None):
+    """The columns of a sheet of square images; stops where it would be too large to look at."""
+    if count * (size + GAP) ** 2 > LARGEST:
+        most = LARGEST // (size + GAP) ** 2
+        raise UserError(f"a sheet of {count} images of {size}×{size} is too large — ask for at most {most}")
+    columns = min(columns or best_columns(count), count)
+    if max(columns, -(-count // columns)) * (size + GAP) > LONGEST:
+        raise UserError(f"a sheet with {columns} of {count} images in a row is too long — choose another --grid_size")
+    return columns
 
 
 def sheet(images, columns=None):
@@ -55,22 +65,20 @@ def sheet(images, columns=None):
 
 
 def check_name(path):
-    """Stop where Pillow has no writer for the ending of a file name."""
-    ending = Path(path).suffix.lower()
-    if ending != ".png" and Image.registered_extensions().get(ending) not in Image.SAVE:
-        ending = f"'{ending}'" if ending else "no ending"
-        raise UserError(f"{path} has {ending}, which is no picture format known here — use .png")
+    """Stop where the ending of a file name is no picture format."""
+    if (ending := Path(path).suffix.lower()) not in ENDINGS:
+        raise UserError(f"{path} ends in {ending or 'nothing'}, not in a picture format — use {', '.join(ENDINGS)}")
 
 
 def save(path, image):
     """Write one image (H, W, C) of 1 or 3 channels to a file."""
     if image.shape[2] not in (1, 3):
-        raise UserError(f"a picture needs 1 or 3 channels, these images have {image.shape[2]}")
+        raise UserError(f"a picture needs 1 or 3 channels, these images have {image.shape[2]} — see vae.py for arrays")
     picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     ending = Path(path).suffix.lower()
     buffer = io.BytesIO()
     try:
-        picture.save(buffer, Image.registered_extensions()[ending] if ending != ".png" else "PNG")
+        picture.save(buffer, "PNG" if ending == ".png" else Image.registered_extensions()[ending])
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"cannot write {path} as {ending}: {error} — use .png") from None
     write(path, buffer.getvalue())

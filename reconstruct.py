@@ -18,7 +18,7 @@ def parse(argv):
     cli.add_data_flags(parser)
     add = parser.add_argument
     add("--rec_testdata", action="store_true", help="reconstruct the test split instead of the training split")
-    add("--outdir", default="reconstructions", metavar="DIR", help="folder for the pictures")
+    add("--outdir", type=cli.name, default="reconstructions", metavar="DIR", help="folder for the pictures")
     cli.add_device_flags(parser)
     return parser.parse(argv)
 

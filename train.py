@@ -4,6 +4,8 @@ Train a variational autoencoder and write it to OUTDIR. Every epoch is scored on
 anything, and leaves two sheets of pictures, so that the folder shows learning as it happens.
 """
 
+from contextlib import closing
+
 import cli
 
 
@@ -19,8 +21,16 @@ def parse(argv):
     add("--lr", "--learning_rate", type=cli.rate, default=0.001, metavar="X", help="learning rate of AdamW")
     add("--latent_dims", type=cli.count, default=8, metavar="N", help="numbers in the code of an image")
     add("--image_size", type=cli.count, default=64, metavar="N", help="side in pixels, divisible by 8")
-    add("--outdir", "--save_dir", default="models", metavar="DIR", help="folder for the model, its log and sheets")
+    add(
+        "--outdir",
+        "--save_dir",
+        type=cli.name,
+        default="models",
+        metavar="DIR",
+        help="folder for all files",
+    )
     add("--resume", action="store_true", help="go on with the run in OUTDIR where it stopped")
+    add("--overwrite", action="store_true", help="start afresh where an unfinished run lies")
     add("--keep_best", action="store_true", help="hold out 1/12 of the training images and keep the epoch best on them")
     return parser.parse(argv)
 
@@ -46,23 +56,28 @@ def main(argv=None):
     datasets.check_name(args.dataset)
     path = training.model_file(args.outdir, options)
     stored = training.stored_run(path) if args.resume else None
+    if not args.resume and not args.overwrite:
+        training.check_unfinished(path)
     if stored:
         options = training.stored_options(options, args.typed, stored[-1])
     train, test = (datasets.load(args.dataset, split, args.data_dir, options["limit"]) for split in ("train", "test"))
-    compiled = device.compile(args.compile, len(train.images) * options["epochs"])
+    compiled = device.compile(args.compile, len(train.images) * options["epochs"] * options["image_size"] ** 2)
     run = training.Run(options, path, train, test, stored)
-    print_options(run, device_name, compiled)
-    if args.resume:
-        print(f"Resuming after epoch {run.epoch}" if stored else f"No run to resume in {run.folder}: starting afresh")
-        if run.epoch >= options["epochs"]:
-            print(f"All {run.epoch} epochs are done, nothing left to do: --epochs asks for more")
-            return
-    try:
-        follow(run, compiled)
-    except KeyboardInterrupt:
-        at = f"in epoch {run.epoch + 1} of {options['epochs']}"
-        raise KeyboardInterrupt(f"interrupted {at} — the same command with --resume repeats it and goes on") from None
-    print_end(run)
+    with closing(run):
+        print_options(run, device_name, compiled)
+        if args.resume:
+            fresh = f"No run to resume in {run.folder}: starting afresh"
+            print(f"Resuming after epoch {run.epoch}" if stored else fresh)
+            if run.epoch >= options["epochs"]:
+                print(f"All {run.epoch} epochs are done, nothing left to do: --epochs asks for more")
+                return
+        try:
+            follow(run, compiled)
+        except KeyboardInterrupt:
+            at = f"in epoch {run.epoch + 1} of {options['epochs']}"
+            said = f"interrupted {at} — the same command with --resume repeats it and goes on"
+            raise KeyboardInterrupt(said) from None
+        print_end(run)
 
 
 def print_options(run, device_name, compiled):

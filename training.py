@@ -5,9 +5,11 @@ was killed and resumed draws what an uninterrupted one would have drawn, and end
 What a step computes is vae.py's, what a person sees is train.py's.
 """
 
+import fcntl
 import json
 import math
 import os
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -20,11 +22,13 @@ from mlx.utils import tree_flatten
 import checkpoint
 import images
 import vae
+from device import on_cpu
 from errors import UserError
-from files import uninterrupted, write
+from files import make_folder, uninterrupted, write
 
 CHUNK = 256  # images at a time where nothing is learned
 SHOWN = 64  # images on a sheet
+CHANGEABLE = {"epochs", "lr"}  # options that a resumed run may have other than before
 ORDER, NOISE, SPLIT, SCORE, SAMPLES = range(5)  # what a random number is for
 
 
@@ -58,12 +62,25 @@ def stored_run(path):
 def stored_options(options, typed, facts):
     """The options of a stored run; those typed now may ask for other epochs and must not contradict the rest."""
     for name, value in facts["options"].items():
-        if name in typed and name != "epochs" and options[name] != value:
+        if name in typed - CHANGEABLE and options[name] != value:
             raise UserError(
                 f"--{name} {options[name]} contradicts the run to resume, which has {value} — leave the flag out, "
                 "or start afresh without --resume"
             )
-    return facts["options"] | {name: options[name] for name in typed & {"epochs"}}
+    return facts["options"] | {name: options[name] for name in typed & CHANGEABLE}
+
+
+def check_unfinished(path):
+    """Stop where a run that has begun to learn would be lost for good."""
+    try:
+        stored = stored_run(path)
+    except UserError:
+        return  # nobody can go on from a state that cannot be read
+    if stored and 0 < (done := stored[-1]["epoch"]) < (asked := stored[-1]["options"]["epochs"]):
+        raise UserError(
+            f"{path.with_suffix('')} holds an unfinished run, {done} of {asked} epochs — go on with --resume, start "
+            "afresh with --overwrite, or choose another --outdir"
+        )
 
 
 class Run:
@@ -84,11 +101,13 @@ class Run:
         self.optimizer = optim.AdamW(learning_rate=options["lr"], weight_decay=0.01)
         self.optimizer.init(self.model.trainable_parameters())
         self.epoch, self.best, self.log = 0, math.inf, []
+        make_folder(self.folder)
+        self.lock = lock(self.folder)
         if stored:
             self.go_on_from(*stored)
         else:
-            for sheet in self.folder.glob("epoch_*.png"):  # of an earlier run
-                sheet.unlink()
+            for left in (*self.folder.glob("epoch_*.png"), *self.folder.glob(".*.part")):  # by an earlier run
+                left.unlink()
             self.save_state()
 
         self.step = vae.compiled_training_step(self.model, self.optimizer)
@@ -107,9 +126,14 @@ class Run:
             raise UserError(f"the run in {self.folder} does not fit this data — start afresh without --resume")
         self.model.update(model.parameters())
         self.optimizer.state = optimizer_state
+        self.optimizer.learning_rate = self.options["lr"]
         self.epoch = facts["epoch"]
         self.best = math.inf if facts["best"] is None else facts["best"]
         self.log = read_log(self.folder / "log.jsonl", self.epoch)
+
+    def close(self):
+        """Let others have the folder."""
+        os.close(self.lock)
 
     def next_epoch(self, watch):
         """Train, score and save one epoch; returns its figures. `watch(images, loss)` is told of every step."""
@@ -162,8 +186,8 @@ class Run:
     def check_finite(self, loss, where):
         """Stop at once when there is nothing left to learn from."""
         if not math.isfinite(loss):
-            kept = f"the model of epoch {self.epoch} is kept" if self.epoch else "no model was written yet"
-            raise UserError(f"the loss became {loss} {where} ({kept}) — try a smaller --lr")
+            hint = "--resume with a smaller --lr, from the last good epoch" if self.epoch else "try a smaller --lr"
+            raise UserError(f"the loss became {loss} {where}; files are as the epoch before left them — {hint}")
 
     def save(self, entry):
         """Write what an epoch has brought; the state comes last, so that whatever a crash leaves can be resumed."""
@@ -198,6 +222,17 @@ class Run:
         return images.sheet(images.to_bytes(self.decode(z)))
 
 
+def lock(folder):
+    """Keep a folder to this process while it lives; returns what must not be closed before."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise UserError(f"another run is writing to {folder} — wait for it, or choose another --outdir") from None
+    return handle
+
+
 def read_log(path, epochs):
     """The log's entries of the first epochs: what a crash left behind them is done again."""
     entries = []
@@ -219,18 +254,20 @@ def hold_out(split, seed):
 
 
 def check_batches(config, size, count):
-    """Stop before the first step where a batch is too large for memory, or too small to be normalised."""
+    """Stop before the first step where a batch is too small to be normalised, or too large for memory."""
+    if config.grid == 1 and 1 in (size, count % size):
+        raise UserError(
+            f"with --image_size 8 a batch of one image cannot be normalised, and {count} images in batches of {size} "
+            "have one — take another --batchsize"
+        )
+    if not on_cpu() and sys.platform == "linux":
+        return  # a GPU with memory of its own
     needed = 4 * size * config.image_size**2 * config.max_filters  # bytes of activations, from below
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > memory:
         raise UserError(
             f"a batch of {size} images needs more than {needed / 2**30:.0f} GiB of memory, this machine has "
             f"{memory / 2**30:.0f} — take a smaller --batchsize"
-        )
-    if config.grid == 1 and 1 in (size, count % size):
-        raise UserError(
-            f"with --image_size 8 a batch of one image cannot be normalised, and {count} images in batches of {size} "
-            "have one — take another --batchsize"
         )
 
 

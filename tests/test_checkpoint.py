@@ -148,6 +148,10 @@ def broken_files(model):
         "wrong number of dimensions": npz(**good | {"encoder.conv1.weight": np.zeros(5)}),
         "scalar where a size is read": npz(**good | {"encoder.proj_mu.weight": np.float32(1)}),
         "nan": npz(**good | {"encoder.bn1.weight": np.full(2, np.nan)}),
+        "negative variance": npz(**good | {"encoder.bn1.running_var": -np.ones(2)}),
+        "too large for float32": npz(**good | {"encoder.bn1.weight": np.full(2, 1e300)}),
+        "description of another kind": checkpoint.pack(good, ["mnist"]),
+        "data set of another kind": checkpoint.pack(good, {"dataset": 5}),
         "infinite": npz(**good | {"encoder.proj_mu.bias": np.full(3, np.inf)}),
         "text": npz(**good | {"encoder.bn1.weight": np.array(["a", "b"])}),
         "bomb": bomb.getvalue(),
@@ -161,6 +165,27 @@ def test_broken_file_ends_in_one_line(kind, fails, tmp_path, model):
     path.write_bytes(broken_files(model)[kind])
     assert "broken.npz" in fails("generate", "--model", path, "--outfile", tmp_path / "out.png")
     assert not (tmp_path / "out.png").exists()
+
+
+def test_weights_that_make_no_picture(fails, tmp_path, model):
+    arrays = arrays_of(model)
+    arrays["decoder.lin1.weight"] = np.full_like(arrays["decoder.lin1.weight"], 3e38)
+    (tmp_path / "broken.npz").write_bytes(checkpoint.pack(arrays, {}))
+    fails("generate", "--model", tmp_path / "broken.npz", "--outfile", tmp_path / "out.png")
+
+
+def test_a_comment_from_elsewhere_says_nothing(tmp_path, model):
+    checkpoint.save_model(tmp_path / "a.npz", model, {"dataset": "mnist"})
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.comment = b"made by hand"
+    assert checkpoint.load_model(tmp_path / "a.npz")[1] == {}
+
+
+@pytest.mark.parametrize("facts", [{"epoch": 3}, {"epoch": 3, "options": {"lr": None}, "test": {"loss": "low"}}])
+def test_a_scant_description_is_printed(run, tmp_path, model, facts):
+    checkpoint.save_model(tmp_path / "a.npz", model, facts)
+    status, out, _ = run("generate", "--model", tmp_path / "a.npz", "--info")
+    assert status == 0 and "Trained for 3 epoch(s)" in out
 
 
 def test_missing_file_and_folder(fails, tmp_path):

@@ -28,6 +28,16 @@ def test_without_any_blas_it_works_and_says_so(monkeypatch):
     assert said.startswith("CPU, ") and "reference BLAS" in said and "libopenblas0" in said
 
 
+def test_a_blas_of_the_system_is_found():
+    import ctypes
+
+    try:
+        ctypes.CDLL("libopenblas.so.0")
+    except OSError:
+        pytest.skip("needs Debian's libopenblas0")
+    assert device.prepare_linux().startswith(("MKL", "OpenBLAS "))
+
+
 def test_a_library_that_is_no_blas_is_passed_over(monkeypatch):
     if sys.platform != "linux":
         pytest.skip("libraries are only looked for on Linux")
@@ -37,22 +47,22 @@ def test_a_library_that_is_no_blas_is_passed_over(monkeypatch):
 
 def test_short_runs_on_a_cpu_are_not_compiled():
     device.start(cpu=True)
-    assert device.compile("auto", images=1000) == "off, the run is short"
-    assert device.compile("off", images=10**9) == "off"
+    assert device.compile("auto", pixels=1000) == "off, the run is short"
+    assert device.compile("off", pixels=10**11) == "off"
 
 
 RUN = """
 import device, sys
 device.start(cpu=True)
-print(device.compile(sys.argv[1], images=int(sys.argv[2])))
+print(device.compile(sys.argv[1], pixels=int(sys.argv[2])))
 import mlx.core as mx
 print(mx.compile(lambda x: mx.sin(x) + x)(mx.zeros(3)).tolist())
 """
 
 
-def compiled_with(path, choice="auto", images=10**9):
+def compiled_with(path, choice="auto", pixels=10**11):
     """What a fresh process says that finds its programs in `path`, which has a compiler or has none."""
-    command = [sys.executable, "-c", RUN, choice, str(images)]
+    command = [sys.executable, "-c", RUN, choice, str(pixels)]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PATH": str(path)})
     assert ended.returncode == 0, ended.stderr
     said, result = ended.stdout.splitlines()

@@ -48,6 +48,18 @@ def test_saved_png_has_the_same_pixels(tmp_path, channels):
         np.testing.assert_array_equal(np.array(picture).reshape(image.shape), image)
 
 
+def test_broken_pixels_are_no_picture():
+    with pytest.raises(UserError, match="no numbers"):
+        images.to_bytes(np.array([0.5, np.nan]))
+
+
+def test_sheets_too_large_or_too_long():
+    assert images.check_sheet(128, 64) == 16
+    for count, size, columns in ((10**6, 64, None), (2000, 64, 1), (2000, 64, 2000)):
+        with pytest.raises(UserError):
+            images.check_sheet(count, size, columns)
+
+
 @pytest.mark.parametrize("name", ["a.PNG", "a.jpg", "a.bmp", "a.webp"])
 def test_other_formats(tmp_path, name):
     images.check_name(name)

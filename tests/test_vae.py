@@ -162,7 +162,17 @@ def test_inference_does_not_depend_on_the_batch():
     np.testing.assert_allclose(together, apart, atol=1e-5)
 
 
-def test_inference_follows_the_weights():
+@pytest.mark.parametrize("compiled", [False, True])
+def test_inference_follows_the_weights(compiled):
+    if compiled:
+        mx.enable_compile()
+    try:
+        check_inference_follows_the_weights()
+    finally:
+        mx.disable_compile()
+
+
+def check_inference_follows_the_weights():
     model = make_model()
     decode = vae.compiled_decode(model)
     z = mx.zeros((1, 3))
