@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 RUN = $(VENV)/bin/python
 DEMO = demo
-DEMO_FLAGS = --limit 8000 --epochs 6
+DEMO_FLAGS = --limit 8000 --epochs 10
 MODEL = $(DEMO)/vae_synthetic_filters_0032_dims_0008.npz
 
 .PHONY: demo test lint clean

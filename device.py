@@ -43,7 +43,7 @@ def start(cpu=False):
         return f"GPU ({name})" if name else "GPU"
     details = [f"{cores()} core{'s' if cores() > 1 else ''}"]
     if sys.platform == "linux":
-        details.append(blas or "reference BLAS (libopenblas0 would make it several times faster)")
+        details.append(blas or "reference BLAS: a good one is 7 times faster, apt install libopenblas0")
     return f"CPU, {', '.join(details)}"
 
 
