@@ -60,7 +60,11 @@ def stored_run(path):
 
 
 def stored_options(options, typed, facts):
-    """The options of a stored run; those typed now may ask for other epochs and must not contradict the rest."""
+    """The options of a stored run; those typed now may change the changeable ones and must not contradict the rest."""
+    if facts["options"].keys() != options.keys():
+        raise UserError(
+            "the run to resume was begun by another version of this toolkit — start afresh without --resume"
+        )
     for name, value in facts["options"].items():
         if name in typed - CHANGEABLE and options[name] != value:
             raise UserError(

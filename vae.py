@@ -56,7 +56,7 @@ class VAEConfig:
 
     @property
     def parameter_bound(self):
-        """Roughly how many parameters the model has, never more than it has, known before they are made."""
+        """Fewer parameters than the model has, by little; known before they are made."""
         a, b, c = self.filters
         return 9 * (self.channels * a + a * b + b * c) * 2 + 3 * self.features * self.latent_dims
 
