@@ -155,7 +155,7 @@ def add_device_flags(parser):
         "--compile",
         choices=("auto", "on", "off"),
         default="auto",
-        help="compile the model's functions: auto does it on a GPU, and on a CPU for long training runs",
+        help="compile the model's functions; auto does it on a GPU, where it pays",
     )
 
 

@@ -48,6 +48,7 @@ def main(argv=None):
     import device
 
     device_name = device.start(args.cpu)
+    compiled = device.compile(args.compile)
     import datasets
     import training
 
@@ -61,7 +62,6 @@ def main(argv=None):
     if stored:
         options = training.stored_options(options, args.typed, stored[-1])
     train, test = (datasets.load(args.dataset, split, args.data_dir, options["limit"]) for split in ("train", "test"))
-    compiled = device.compile(args.compile, len(train.images) * options["epochs"] * options["image_size"] ** 2)
     run = training.Run(options, path, train, test, stored)
     with closing(run):
         print_options(run, device_name, compiled)
@@ -111,7 +111,7 @@ def follow(run, compiled):
                 bar.update(images)
 
             entry = run.next_epoch(watch)
-        if compiled == "on" and entry["epoch"] == first:
+        if compiled == "yes" and entry["epoch"] == first:
             print(f"Compiled with the first step, in {entry['first_step_seconds']:.1f} s (not in the throughput)")
         print_epoch(entry)
 
