@@ -195,6 +195,7 @@ def main(name, device_name):
         import device
 
         described = device.start(cpu=device_name == "cpu")
+        device.compile("auto")
     elif name == "ancestor":
         import mlx.core as mx
 

@@ -27,7 +27,8 @@ class Subject:
 
     def __init__(self, name, python, device):
         self.name, self.times = name, {task: [] for task in TASKS}
-        environment = os.environ | {"TMPDIR": tempfile.mkdtemp()}  # no compile cache shared with anybody
+        self.cache = tempfile.TemporaryDirectory()  # what it compiles is shared with nobody
+        environment = os.environ | {"TMPDIR": self.cache.name}
         command = [python, str(HERE / "subjects.py"), name, device]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -42,6 +43,7 @@ class Subject:
     def end(self):
         self.process.stdin.close()
         self.process.wait()
+        self.cache.cleanup()
 
 
 def torch_python():
