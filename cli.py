@@ -78,7 +78,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Shows the default of every flag that has one."""
 
     def _get_help_string(self, action):
-        has_one = action.default is not None and action.default is not False and action.default != argparse.SUPPRESS
+        has_one = not any(action.default is nothing for nothing in (None, False, argparse.SUPPRESS))
         return f"{action.help} (default: %(default)s)" if has_one else action.help
 
 

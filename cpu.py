@@ -98,10 +98,9 @@ def convolve_and_norm(convolve, parts, conv, norm):
     if norm.training:
         # The convolution's bias is left out: batch norm would take it away again.
         parts, mean, variance = norm_in_training(each(lambda x: convolve(x, conv.weight), parts), norm)
-        count = sum(y.size for y in parts) // mean.size
         keep = 1 - norm.momentum
         norm.running_mean = keep * norm.running_mean + norm.momentum * (mean + conv.bias)
-        norm.running_var = keep * norm.running_var + norm.momentum * variance * (count / max(1, count - 1))
+        norm.running_var = keep * norm.running_var + norm.momentum * variance
         return parts
     # With fixed statistics batch norm is linear, and part of the kernel.
     scale = norm.weight * mx.rsqrt(norm.running_var + norm.eps)
@@ -120,7 +119,7 @@ def sigmoid(x):
 
 
 def norm_in_training(parts, norm):
-    """Batch norm and leaky ReLU over all parts; returns the parts, the mean and the variance.
+    """Batch norm and leaky ReLU over all parts; returns the parts, the mean and the unbiased variance.
 
     With r = 1/σ, per channel: z = γ r (y - μ) + β and out = leaky(z). Backwards, with dz the gradient at z,
 
@@ -159,7 +158,8 @@ def norm_in_training(parts, norm):
         return dgamma, dbeta, *each(lambda dz, y: dz * of_dz + (y * of_y + constant), dzs, ys)
 
     *outs, mean, variance = forward(norm.weight, norm.bias, *flat)
-    return [out.reshape(y.shape) for out, y in zip(outs, parts, strict=True)], mean, variance
+    outs = [out.reshape(y.shape) for out, y in zip(outs, parts, strict=True)]
+    return outs, mean, variance * (count / max(1, count - 1))
 
 
 # Convolutions of one part

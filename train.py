@@ -21,14 +21,7 @@ def parse(argv):
     add("--lr", "--learning_rate", type=cli.rate, default=0.001, metavar="X", help="learning rate of AdamW")
     add("--latent_dims", type=cli.count, default=8, metavar="N", help="numbers in the code of an image")
     add("--image_size", type=cli.count, default=64, metavar="N", help="side in pixels, divisible by 8")
-    add(
-        "--outdir",
-        "--save_dir",
-        type=cli.name,
-        default="models",
-        metavar="DIR",
-        help="folder for all files",
-    )
+    add("--outdir", "--save_dir", type=cli.name, default="models", metavar="DIR", help="folder for all files")
     add("--resume", action="store_true", help="go on with the run in OUTDIR where it stopped")
     add("--overwrite", action="store_true", help="start afresh where an unfinished run lies")
     add("--keep_best", action="store_true", help="hold out 1/12 of the training images and keep the epoch best on them")
@@ -57,10 +50,10 @@ def main(argv=None):
     datasets.check_name(args.dataset)
     path = training.model_file(args.outdir, options)
     stored = training.stored_run(path) if args.resume else None
-    if not args.resume and not args.overwrite:
-        training.check_unfinished(path)
     if stored:
         options = training.stored_options(options, args.typed, stored[-1])
+    elif not args.resume and not args.overwrite:
+        training.check_unfinished(path)
     train, test = (datasets.load(args.dataset, split, args.data_dir, options["limit"]) for split in ("train", "test"))
     run = training.Run(options, path, train, test, stored)
     with closing(run):

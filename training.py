@@ -80,7 +80,7 @@ def check_unfinished(path):
         stored = stored_run(path)
     except UserError:
         return  # nobody can go on from a state that cannot be read
-    if stored and 0 < (done := stored[-1]["epoch"]) < (asked := stored[-1]["options"]["epochs"]):
+    if stored and 0 < (done := stored[-1]["epoch"]) < (asked := stored[-1]["options"].get("epochs", 0)):
         raise UserError(
             f"{path.with_suffix('')} holds an unfinished run, {done} of {asked} epochs — go on with --resume, start "
             "afresh with --overwrite, or choose another --outdir"
@@ -105,11 +105,11 @@ class Run:
         self.optimizer = optim.AdamW(learning_rate=options["lr"], weight_decay=0.01)
         self.optimizer.init(self.model.trainable_parameters())
         self.epoch, self.best, self.log = 0, math.inf, []
-        make_folder(self.folder)
-        self.lock = lock(self.folder)
         if stored:
             self.go_on_from(*stored)
-        else:
+        make_folder(self.folder)
+        self.lock = lock(self.folder)
+        if not stored:
             for left in (*self.folder.glob("epoch_*.png"), *self.folder.glob(".*.part")):  # by an earlier run
                 left.unlink()
             self.save_state()
