@@ -25,7 +25,15 @@ from vae import VAE, VAEConfig
 STRAY_KEYS = {"encoder.kl_div"}
 MARK = b"vae "  # begins the comment of our files
 # What a description may say, and as what.
-FACTS = {"dataset": str, "likelihood": str, "epoch": int, "options": dict, "test": dict, "best": (float, type(None))}
+FACTS = {
+    "dataset": str,
+    "binarize": str,
+    "likelihood": str,
+    "epoch": int,
+    "options": dict,
+    "test": dict,
+    "best": (float, type(None)),
+}
 
 
 def model_name(dataset, max_filters, latent_dims):
@@ -35,7 +43,7 @@ def model_name(dataset, max_filters, latent_dims):
 
 def save_model(path, model, facts):
     """Write the weights of a model and the facts that its shapes cannot say."""
-    write(path, pack(dict(tree_flatten(model.parameters())), facts), durable=True)
+    write(path, pack(dict(tree_flatten(model.parameters())), described(model) | facts), durable=True)
 
 
 def load_model(path):
@@ -44,14 +52,14 @@ def load_model(path):
     if any(key.startswith("optimizer.") for key in arrays):
         model = Path(path).resolve().parent.with_suffix(".npz").name
         raise UserError(f"{path} is a training state — the model is {model}, beside its folder")
-    return model_from(path, arrays), facts
+    return model_from(path, arrays, facts), facts
 
 
 def save_state(path, model, optimizer, facts):
     """Write all that a run needs to go on as if it had never stopped."""
     arrays = dict(tree_flatten(model.parameters()))
     arrays |= {f"optimizer.{key}": array for key, array in tree_flatten(optimizer.state)}
-    write(path, pack(arrays, facts), durable=True)
+    write(path, pack(arrays, described(model) | facts), durable=True)
 
 
 def load_state(path):
@@ -61,7 +69,12 @@ def load_state(path):
     if not optimizer or not facts.keys() >= {"options", "epoch", "best"}:
         raise UserError(f"{path} is not a training state — start without --resume")
     weights = {key: array for key, array in arrays.items() if not key.startswith("optimizer.")}
-    return model_from(path, weights), tree_unflatten([(k, mx.array(a)) for k, a in optimizer.items()]), facts
+    return model_from(path, weights, facts), tree_unflatten([(k, mx.array(a)) for k, a in optimizer.items()]), facts
+
+
+def described(model):
+    """What a model's shapes do not say of its configuration."""
+    return {"binarize": model.config.binarize}
 
 
 def pack(arrays, facts):
@@ -126,10 +139,10 @@ def read_facts(comment):
     return facts
 
 
-def model_from(path, arrays):
-    """Build the model that the arrays describe, and check every one of them."""
+def model_from(path, arrays, facts):
+    """Build the model that the arrays and facts describe, and check every one of them."""
     arrays = {key: array for key, array in arrays.items() if key not in STRAY_KEYS}
-    model = VAE(config_of(path, arrays))
+    model = VAE(config_of(path, arrays, facts))
     expected = {key: array.shape for key, array in tree_flatten(model.parameters())}
     problem = None
     if missing := expected.keys() - arrays.keys():
@@ -154,8 +167,8 @@ def model_from(path, arrays):
     return model
 
 
-def config_of(path, arrays):
-    """Read the configuration off the shapes of the arrays."""
+def config_of(path, arrays, facts):
+    """Read the configuration off the shapes of the arrays, and what they do not say off the facts."""
     try:
         max_filters = arrays["encoder.conv3.weight"].shape[0]
         grid = math.isqrt(arrays["decoder.lin1.weight"].shape[0] // max_filters)
@@ -164,8 +177,9 @@ def config_of(path, arrays):
             max_filters=max_filters,
             image_size=8 * grid,
             channels=arrays["encoder.conv1.weight"].shape[3],
+            binarize=facts.get("binarize", "none"),
         )
     except KeyError as error:
         raise UserError(f"{path} lacks {error.args[0]} — it is not a checkpoint of this family") from None
     except (IndexError, ZeroDivisionError, UserError):
-        raise UserError(f"{path}: its arrays have shapes that fit no model — it is not of this family") from None
+        raise UserError(f"{path}: its arrays or description fit no model — it is not of this family") from None

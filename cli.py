@@ -168,16 +168,29 @@ def add_model_flags(parser):
 
 
 def add_data_flags(parser, default=None):
-    help = "mnist or synthetic" + ("" if default else " (default: what the model was trained on)")
-    parser.add_argument("--dataset", metavar="NAME", default=default, help=help)
-    parser.add_argument(
+    add = parser.add_argument
+    help = "mnist, fashion-mnist, cifar-10, cifar-100, celeb-a, synthetic, or folder:PATH for your own pictures"
+    add("--dataset", metavar="NAME", default=default, help=help + ("" if default else " (default: the model's)"))
+    add(
         "--data_dir",
         type=name,
         metavar="DIR",
         default=os.environ.get("VAE_DATA_DIR") or "data",
         help="folder of the data sets, which missing files are downloaded to; VAE_DATA_DIR sets it too",
     )
-    parser.add_argument("--limit", type=count, metavar="N", help="first N images of a split only (default: all)")
+    add("--cache_dir", type=name, metavar="DIR", help="folder for decoded pictures (default: DATA_DIR/cache)")
+    add("--limit", type=count, metavar="N", help="first N images of a split only (default: all)")
+
+
+def load_split(args, dataset, split, image_size, channels):
+    """One split of a data set as the data flags ask for it; says so if files had to be left out."""
+    import datasets
+
+    loaded = datasets.load(dataset, split, args.data_dir, args.limit, image_size, channels, args.cache_dir)
+    if count := len(loaded.skipped):
+        file, why = loaded.skipped[0]
+        print(f"Skipped {count} of {loaded.total} {split} pictures that cannot be read, such as {file}: {why}")
+    return loaded
 
 
 def open_model(args):
@@ -207,11 +220,3 @@ def check_model_flags(args, model):
         asked = getattr(args, flag, None)
         if asked is not None and asked != has:
             raise UserError(f"--{flag} {asked} contradicts {args.model}, which has {has} — leave the flag out")
-
-
-def bar(total, title):
-    """A bar that counts images on a terminal, and keeps quiet elsewhere."""
-    from tqdm import tqdm
-
-    shown = sys.stdout.isatty() and sys.stderr.isatty()
-    return tqdm(total=total, desc=title, unit=" images", leave=False, dynamic_ncols=True, disable=not shown)

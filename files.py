@@ -1,10 +1,12 @@
 """Writing files so that a crash leaves the old file or the new one, never half of one.
 
-What goes into a file is decided elsewhere: checkpoint.py, images.py and training.py.
+What goes into a file is decided elsewhere: checkpoint.py, images.py, training.py, datasets/cache.py.
 """
 
+import fcntl
 import os
 import signal
+import sys
 import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,26 +24,49 @@ def make_folder(folder):
         raise UserError(f"cannot make the folder {folder}: {reason(error)} — choose another place") from None
 
 
-def write(path, data, durable=False):
-    """Put bytes into a file: written beside its name, then renamed into place; `durable` survives a power cut."""
+@contextmanager
+def replacing(path):
+    """A file to write to, beside its name; renamed into place at the end of the block, gone if that fails."""
     path = Path(path)
     make_folder(path.parent)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with uninterrupted():
+    try:
+        with open(part, "wb") as file:
+            yield file
+        os.replace(part, path)
+    except IsADirectoryError:
+        raise UserError(f"cannot write {path}: a folder is in its way — choose another name") from None
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {reason(error)} — make room or choose another place") from None
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write(path, data, durable=False):
+    """Put bytes into a file in one go, undisturbed by Ctrl-C; `durable` survives a power cut."""
+    with uninterrupted(), replacing(path) as file:
+        file.write(data)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def locked(folder, waiting=None):
+    """Keep a folder to this process while the block runs; if another has it, say `waiting` and wait, or stop."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
         try:
-            with open(part, "wb") as file:
-                file.write(data)
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-            os.replace(part, path)
-        except IsADirectoryError:
-            raise UserError(f"cannot write {path}: a folder is in its way — choose another name") from None
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {reason(error)} — make room or choose another place") from None
-        finally:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if waiting is None:
+                raise UserError(f"another process is writing to {folder} — wait for it, or choose another") from None
+            print(waiting, file=sys.stderr)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -33,5 +33,6 @@ def reconstructions(model, images):
     """Bytes → chunk by chunk, the floats the model sees and what it makes of them from the mean code."""
     reconstruct = vae.compiled_reconstruct(model)
     for i in range(0, len(images), CHUNK):
-        x, y = reconstruct(mx.array(images[i : i + CHUNK]))
+        part = mx.array(images[i : i + CHUNK])
+        x, y = reconstruct(part, mx.arange(i, i + len(part), dtype=mx.uint32))
         yield np.array(x), np.array(y)

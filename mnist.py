@@ -1,48 +1,57 @@
-"""MNIST: reads the four IDX files, plain or gzipped, and downloads what is missing.
+"""MNIST, and Fashion-MNIST, which has the same four files: IDX, plain or gzipped, downloaded where they are missing.
 
-Files that are in place are checked for their structure; downloads are checked against the published MD5 before they
-take their name.
+Files that are in place are checked for their structure, downloads against the published MD5.
 """
 
 import gzip
-import hashlib
-import http.client
+import math
 import struct
-import sys
-import urllib.request
 import zlib
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from download import download
 from errors import UserError
-from files import reason, write
+from files import reason
 
-MIRRORS = (
-    "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "https://storage.googleapis.com/cvdf-datasets/mnist/",
-    "https://raw.githubusercontent.com/fgnt/mnist/master/",
-)
-MD5 = {
-    "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-    "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
-    "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
-    "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
+MIRRORS = {
+    "mnist": (
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        "https://raw.githubusercontent.com/fgnt/mnist/master/",
+    ),
+    "fashion-mnist": ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
 }
-TIMEOUT = 10  # seconds without an answer before the next mirror is tried
+NAMES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+MD5 = {  # of the gzipped files
+    ("mnist", "train-images-idx3-ubyte"): "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    ("mnist", "train-labels-idx1-ubyte"): "d53e105ee54ea40749a09fcbcd1e9432",
+    ("mnist", "t10k-images-idx3-ubyte"): "9fb629c4189551a2d022fa330f9573f3",
+    ("mnist", "t10k-labels-idx1-ubyte"): "ec29112dd5afa0611ce80d1b7f02629c",
+    ("fashion-mnist", "train-images-idx3-ubyte"): "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    ("fashion-mnist", "train-labels-idx1-ubyte"): "25c81989df183df01b3e8a0aad5dffbe",
+    ("fashion-mnist", "t10k-images-idx3-ubyte"): "bef4ecab320f06d8554ea6380940ec79",
+    ("fashion-mnist", "t10k-labels-idx1-ubyte"): "bb300cfdad3c16e7a12a480ee83cd310",
+}
 LARGEST = 2**30  # bytes of one unpacked file
 
 
-def load(split, data_dir, limit=None):
+def load(split, data_dir, dataset="mnist"):
     """One split, "train" or "test": images (N, 28, 28, 1) as bytes, and labels (N,)."""
-    folder = Path(data_dir) / "mnist"
-    prefix = "train" if split == "train" else "t10k"
-    images = read_idx(find(folder, f"{prefix}-images-idx3-ubyte"), dimensions=3)
-    labels = read_idx(find(folder, f"{prefix}-labels-idx1-ubyte"), dimensions=1)
+    images_file, labels_file = (find(Path(data_dir) / dataset, name) for name in NAMES[split])
+    images = read_idx(images_file, (28, 28))
+    labels = read_idx(labels_file, ())
     if len(images) != len(labels):
-        raise UserError(f"{folder} has {len(images)} {split} images and {len(labels)} labels — replace its files")
-    return images[:limit, :, :, None], labels[:limit]
+        raise UserError(
+            f"{images_file.parent} has {len(images)} {split} images and {len(labels)} labels — replace its files"
+        )
+    if len(labels) and labels.max() > 9:
+        raise damaged(labels_file, f"it has a label {labels.max()}")
+    return images[..., None], labels
 
 
 def find(folder, name):
@@ -50,69 +59,32 @@ def find(folder, name):
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
-    return download(folder, name)
+    addresses = [f"{mirror}{name}.gz" for mirror in MIRRORS[folder.name]]
+    return download(folder / f"{name}.gz", addresses, MD5[folder.name, name])
 
 
-def download(folder, name):
-    """Fetch one file from the first mirror that has it."""
-    path = folder / f"{name}.gz"
-    reasons = []
-    for mirror in MIRRORS:
-        try:
-            data = fetch(f"{mirror}{name}.gz")
-        except (OSError, ValueError, http.client.HTTPException) as error:  # time-outs are OSErrors
-            reasons.append(reason(getattr(error, "reason", error)))
-            continue
-        if hashlib.md5(data, usedforsecurity=False).hexdigest() == MD5[name]:
-            write(path, data)
-            return path
-        reasons.append("wrong checksum")
-    raise UserError(
-        f"MNIST is not in {folder} and cannot be downloaded ({reasons[0]}) — put {name}.gz there, "
-        "or try --dataset synthetic, which needs no files"
-    )
-
-
-def fetch(url):
-    """The bytes behind an address, with a bar."""
-    with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
-        total = int(answer.headers.get("Content-Length") or 0)
-        chunks = []
-        bar = tqdm(
-            total=total or None,
-            desc=url.rsplit("/", 1)[1],
-            unit="B",
-            unit_scale=True,
-            leave=False,
-            disable=not sys.stderr.isatty(),
-        )
-        with bar:
-            while chunk := answer.read(2**16):
-                chunks.append(chunk)
-                bar.update(len(chunk))
-                if bar.n > LARGEST:
-                    raise ValueError("the answer is far too large")
-    return b"".join(chunks)
-
-
-def read_idx(path, dimensions):
-    """An IDX file of bytes: two zeros, type 8, the number of dimensions, their sizes, the values."""
+def read_idx(path, item):
+    """An IDX file: two zeros, type 8 (bytes), the number of dimensions, their sizes, the values; items of one shape."""
+    dimensions = 1 + len(item)
+    length = 4 + 4 * dimensions
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            data = file.read(LARGEST)
+            header = file.read(length)
+            if len(header) < length or header[:4] != bytes([0, 0, 8, dimensions]):
+                raise damaged(path, f"it does not begin like an IDX file of {dimensions} dimension(s)")
+            shape = struct.unpack(f">{dimensions}I", header[4:])
+            if shape[1:] != item:
+                raise damaged(path, f"its images are {shape[1]}×{shape[2]} instead of {item[0]}×{item[1]}")
+            if (size := math.prod(shape)) > LARGEST:
+                raise damaged(path, f"its header says {size} values")
+            data = file.read(size + 1)  # what a bomb holds beyond its header is not unpacked
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise damaged(path, f"gzip: {error}") from None
     except OSError as error:
-        raise UserError(f"cannot read {path}: {reason(error)}") from None
-    header = 4 + 4 * dimensions
-    if len(data) < header or data[:4] != bytes([0, 0, 8, dimensions]):
-        raise damaged(path, f"it does not begin like an IDX file of {dimensions} dimension(s)")
-    shape = struct.unpack(f">{dimensions}I", data[4:header])
-    if (size := int(np.prod(shape, dtype=object))) != len(data) - header:
-        raise damaged(path, f"its header says {size} values, it holds {len(data) - header}")
-    if dimensions == 3 and shape[1:] != (28, 28):
-        raise damaged(path, f"its images are {shape[1]}×{shape[2]} instead of 28×28")
-    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
+        raise UserError(f"cannot read {path}: {reason(error)} — check its rights, or replace it") from None
+    if len(data) != size:
+        raise damaged(path, f"its header says {size} values, it holds {'fewer' if len(data) < size else 'more'}")
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def damaged(path, what):

@@ -30,17 +30,18 @@ def main(argv=None):
     import datasets
     import images
     import inference
+    from progress import bar
 
     dataset = args.dataset or facts.get("dataset", "mnist")
     split = "test" if args.rec_testdata else "train"
-    originals = datasets.load(dataset, split, args.data_dir, args.limit).images
-    if (has := originals.shape[3]) != (wants := model.config.channels):
-        raise cli.UserError(f"{dataset} has {has} channel(s), {args.model} wants {wants} — take another data set")
-    folder = Path(args.outdir) / f"{dataset}_{split}" / f"{model.config.latent_dims:04d}_latent_dims"
+    config = model.config
+    originals = cli.load_split(args, dataset, split, config.image_size, config.channels).images
+    place = f"{datasets.file_name(dataset)}_{split}"
+    folder = Path(args.outdir) / place / f"{config.latent_dims:04d}_latent_dims"
     print(f"Device: {device_name}")
 
     overview, squared_error, number = [], 0.0, 0
-    with images.Writer() as writer, cli.bar(len(originals), "Reconstructing") as bar:
+    with images.Writer() as writer, bar(len(originals), "Reconstructing") as shown:
         for x, y in inference.reconstructions(model, originals):
             squared_error += float(((x - y) ** 2).mean(axis=(1, 2, 3)).sum())
             pairs = images.pairs(images.to_bytes(x), images.to_bytes(y))
@@ -48,7 +49,7 @@ def main(argv=None):
             for pair in pairs:
                 writer.save(folder / f"img_{number:08d}.png", pair)
                 number += 1
-            bar.update(len(pairs))
+            shown.update(len(pairs))
     images.save(folder / "overview.png", images.sheet(overview, columns=8))
 
     error = squared_error / len(originals)

@@ -21,6 +21,13 @@ def parse(argv):
     add("--lr", "--learning_rate", type=cli.rate, default=0.001, metavar="X", help="learning rate of AdamW")
     add("--latent_dims", type=cli.count, default=8, metavar="N", help="numbers in the code of an image")
     add("--image_size", type=cli.count, default=64, metavar="N", help="side in pixels, divisible by 8")
+    add("--channels", type=int, choices=(1, 3), help="1: grey, 3: coloured (default: as the data set is)")
+    add(
+        "--binarize",
+        choices=("none", "threshold", "dynamic"),
+        default="none",
+        help="make pixels 0 or 1: bytes above 128, or by lot, anew each time an image is learned from",
+    )
     add("--outdir", "--save_dir", type=cli.name, default="models", metavar="DIR", help="folder for all files")
     add("--resume", action="store_true", help="go on with the run in OUTDIR where it stopped")
     add("--overwrite", action="store_true", help="start afresh where an unfinished run lies")
@@ -30,7 +37,7 @@ def parse(argv):
 
 # What the state of a run remembers.
 OPTIONS = (
-    *("dataset", "limit", "image_size", "seed", "batchsize", "max_filters", "latent_dims"),
+    *("dataset", "limit", "image_size", "channels", "binarize", "seed", "batchsize", "max_filters", "latent_dims"),
     *("epochs", "lr", "keep_best"),
 )
 
@@ -54,7 +61,11 @@ def main(argv=None):
         options = training.stored_options(options, args.typed, stored[-1])
     elif not args.resume and not args.overwrite:
         training.check_unfinished(path)
-    train, test = (datasets.load(args.dataset, split, args.data_dir, options["limit"]) for split in ("train", "test"))
+    args.limit = options["limit"]
+    train, test = (
+        cli.load_split(args, options["dataset"], split, options["image_size"], options["channels"])
+        for split in ("train", "test")
+    )
     run = training.Run(options, path, train, test, stored)
     with closing(run):
         print_options(run, device_name, compiled)
@@ -74,13 +85,18 @@ def main(argv=None):
 
 
 def print_options(run, device_name, compiled):
-    options = run.options
+    options, config = run.options, run.model.config
     print("Options:")
     for name, value in (
         ("Device", device_name),
         ("Compiled", compiled),
-        ("Data set", f"{options['dataset']}, {len(run.train)} training and {len(run.test)} test images"),
-        ("Image size", options["image_size"]),
+        (
+            "Data set",
+            f"{options['dataset']}, {counted(run.learned, run.train)} training "
+            f"and {counted(run.test.images, run.test)} test images",
+        ),
+        ("Image size", f"{config.image_size}×{config.image_size}, {config.channels} channel(s)"),
+        ("Binarize", config.binarize),
         ("Seed", options["seed"]),
         ("Batch size", run.batch_size),
         ("Max number of filters", options["max_filters"]),
@@ -93,15 +109,22 @@ def print_options(run, device_name, compiled):
     print(f"Number of trainable params: {run.model.parameter_count() / 1e6:.4f} M")
 
 
+def counted(images, split):
+    """How many images, and of how many if not all."""
+    return f"{len(images)}" if len(images) == split.total else f"{len(images)} of {split.total}"
+
+
 def follow(run, compiled):
     """Print a line for every epoch, and on a terminal a bar while it lasts."""
+    from progress import bar
+
     first = run.epoch + 1
     while run.epoch < run.options["epochs"]:
-        with cli.bar(len(run.train), f"Epoch {run.epoch + 1:4d}") as bar:
+        with bar(len(run.learned), f"Epoch {run.epoch + 1:4d}") as shown:
 
-            def watch(images, loss, bar=bar):
-                bar.set_postfix_str(f"loss {loss:.2f}", refresh=False)
-                bar.update(images)
+            def watch(images, loss, shown=shown):
+                shown.set_postfix_str(f"loss {loss:.2f}", refresh=False)
+                shown.update(images)
 
             entry = run.next_epoch(watch)
         if compiled == "yes" and entry["epoch"] == first:

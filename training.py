@@ -5,13 +5,12 @@ was killed and resumed draws what an uninterrupted one would have drawn, and end
 What a step computes is vae.py's, what a person sees is train.py's.
 """
 
-import fcntl
 import json
 import math
 import os
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import mlx.core as mx
@@ -20,11 +19,12 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 import checkpoint
+import datasets
 import images
 import vae
 from device import on_cpu
 from errors import UserError
-from files import make_folder, uninterrupted, write
+from files import locked, make_folder, uninterrupted, write
 
 CHUNK = 256  # images at a time where nothing is learned
 SHOWN = 64  # images on a sheet
@@ -44,13 +44,19 @@ def random_key(seed, purpose, index=0):
 
 def model_file(outdir, options):
     """Where a run keeps its model; its state, log and sheets are in the folder of that name without ending."""
-    name = checkpoint.model_name(options["dataset"], options["max_filters"], options["latent_dims"])
+    name = checkpoint.model_name(datasets.file_name(options["dataset"]), options["max_filters"], options["latent_dims"])
     return Path(outdir) / f"{name}.npz"
 
 
 def model_config(options, channels=1):
-    """The configuration that a run's options ask for."""
-    return vae.VAEConfig(options["latent_dims"], options["max_filters"], options["image_size"], channels)
+    """The configuration that a run's options ask for; `channels` are those of the data."""
+    return vae.VAEConfig(
+        options["latent_dims"],
+        options["max_filters"],
+        options["image_size"],
+        options["channels"] or channels,
+        options["binarize"],
+    )
 
 
 def stored_run(path):
@@ -92,13 +98,15 @@ class Run:
 
     def __init__(self, options, path, train, test, stored=None):
         self.options, self.path, self.folder = options, path, path.with_suffix("")
-        self.train, self.test, self.held_out = train.images, test.images, None
+        self.train, self.test = train, test
+        # The images to learn from and those held out of them, by their numbers in the training split.
+        self.learned, self.held_out = np.arange(len(train.images)), None
         seed = options["seed"]
         if options["keep_best"]:
-            self.train, self.held_out = hold_out(self.train, seed)
-        config = model_config(options, self.train.shape[3])
-        self.batch_size = min(options["batchsize"], len(self.train))
-        check_batches(config, self.batch_size, len(self.train))
+            self.learned, self.held_out = hold_out(len(train.images), seed)
+        config = model_config(options, train.images.shape[3])
+        self.batch_size = min(options["batchsize"], len(self.learned))
+        check_batches(config, self.batch_size, len(self.learned))
 
         mx.random.seed(seed)
         self.model = vae.VAE(config)
@@ -108,7 +116,8 @@ class Run:
         if stored:
             self.go_on_from(*stored)
         make_folder(self.folder)
-        self.lock = lock(self.folder)
+        self.held = ExitStack()
+        self.held.enter_context(locked(self.folder))
         if not stored:
             for left in (*self.folder.glob("epoch_*.png"), *self.folder.glob(".*.part")):  # by an earlier run
                 left.unlink()
@@ -137,14 +146,14 @@ class Run:
 
     def close(self):
         """Let others have the folder."""
-        os.close(self.lock)
+        self.held.close()
 
     def next_epoch(self, watch):
         """Train, score and save one epoch; returns its figures. `watch(images, loss)` is told of every step."""
         entry = {"epoch": self.epoch + 1} | self.train_epoch(watch)
         if self.held_out is not None:
-            entry["held_out"] = self.score(self.held_out)
-        entry["test"] = self.score(self.test)
+            entry["held_out"] = self.score(self.train.images, self.held_out)
+        entry["test"] = self.score(self.test.images, np.arange(len(self.test.images)))
         self.epoch += 1
         self.log.append(entry)
         self.save(entry)
@@ -153,14 +162,14 @@ class Run:
     def train_epoch(self, watch):
         """One pass over the training images; means over images."""
         self.model.train()
-        seed, count, size = self.options["seed"], len(self.train), self.batch_size
-        order = random_numbers(seed, ORDER, self.epoch).permutation(count)
+        seed, count, size = self.options["seed"], len(self.learned), self.batch_size
+        order = self.learned[random_numbers(seed, ORDER, self.epoch).permutation(count)]
         steps = math.ceil(count / size)
         totals, first_step = np.zeros(2), None
         start = time.perf_counter()
         for i in range(steps):
             chosen = order[i * size : (i + 1) * size]
-            sums = self.step(mx.array(self.train[chosen]), random_key(seed, NOISE, self.epoch * steps + i))
+            sums = self.step(mx.array(self.train.images[chosen]), random_key(seed, NOISE, self.epoch * steps + i))
             mx.eval(sums, self.model.state, self.optimizer.state)
             totals += sums.tolist()
             self.check_finite(totals.sum(), f"in step {i + 1} of epoch {self.epoch + 1}")
@@ -175,14 +184,18 @@ class Run:
             "first_step_seconds": first_step,
         }
 
-    def score(self, split):
-        """The bound on a split, with one code per image drawn from noise that depends on the seed alone."""
+    def score(self, images, numbers):
+        """The bound on some images, with one code per image drawn from noise that depends on the seed alone."""
         self.model.eval()
-        parts = [split[i : i + CHUNK] for i in range(0, len(split), CHUNK)]
-        codes = [evaluated(self.encode(mx.array(part))) for part in parts]
+        parts = [numbers[i : i + CHUNK] for i in range(0, len(numbers), CHUNK)]
+
+        def inputs(part):
+            return mx.array(images[part]), mx.array(part.astype(np.uint32))
+
+        codes = [evaluated(self.encode(*inputs(part))) for part in parts]
         mean, log_var = (mx.concatenate(arrays) for arrays in zip(*codes, strict=True))
         z = vae.sample(mean, log_var, random_key(self.options["seed"], SCORE))
-        errors = [evaluated(self.error(mx.array(part), z[i * CHUNK :][: len(part)])) for i, part in enumerate(parts)]
+        errors = [evaluated(self.error(*inputs(part), z[i * CHUNK :][: len(part)])) for i, part in enumerate(parts)]
         terms = mx.concatenate(errors).mean().item(), vae.kl_divergence(mean, log_var).mean().item()
         self.check_finite(sum(terms), f"on images not trained on, after epoch {self.epoch + 1}")
         return figures(terms)
@@ -200,12 +213,17 @@ class Run:
         with uninterrupted():
             images.save(f"{before}_reconstructions.png", self.reconstruction_sheet())
             images.save(f"{before}_samples.png", self.sample_sheet())
-            write(self.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in self.log).encode())
+            write(self.folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in self.log_lines()).encode())
             if self.held_out is None or chosen_by < self.best:
                 self.best = chosen_by
                 facts = {"dataset": self.options["dataset"], "likelihood": "mse", "epoch": self.epoch}
                 checkpoint.save_model(self.path, self.model, facts | {"options": self.options, "test": entry["test"]})
             self.save_state()
+
+    def log_lines(self):
+        """The figures of every epoch, behind the names of the files that could not be read, if there are any."""
+        skipped = {"train": self.train.skipped, "test": self.test.skipped}
+        return [*([{"epoch": 0, "skipped": skipped}] if any(skipped.values()) else []), *self.log]
 
     def save_state(self):
         best = self.best if math.isfinite(self.best) else None
@@ -215,7 +233,8 @@ class Run:
     def reconstruction_sheet(self):
         """The first test images, each beside its reconstruction."""
         self.model.eval()
-        x, y = self.reconstruct(mx.array(self.test[:SHOWN]))
+        shown = mx.array(self.test.images[:SHOWN])
+        x, y = self.reconstruct(shown, mx.arange(len(shown), dtype=mx.uint32))
         return images.sheet(images.pairs(images.to_bytes(x), images.to_bytes(y)), columns=8)
 
     def sample_sheet(self):
@@ -226,35 +245,24 @@ class Run:
         return images.sheet(images.to_bytes(self.decode(z)))
 
 
-def lock(folder):
-    """Keep a folder to this process while it lives; returns what must not be closed before."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise UserError(f"another run is writing to {folder} — wait for it, or choose another --outdir") from None
-    return handle
-
-
 def read_log(path, epochs):
     """The log's entries of the first epochs: what a crash left behind them is done again."""
     entries = []
     with suppress(OSError, ValueError, KeyError, TypeError):  # a broken log costs its rest, not the run
         for line in path.read_text().splitlines():
             entry = json.loads(line)
-            if entry["epoch"] <= epochs:
+            if 0 < entry["epoch"] <= epochs:
                 entries.append(entry)
     return entries
 
 
-def hold_out(split, seed):
-    """Cut a validation split from training images: a twelfth, 5,000 of MNIST's 60,000; returns both parts."""
-    if len(split) < 2:
+def hold_out(count, seed):
+    """Cut a validation split from training images: a twelfth, 5,000 of MNIST's 60,000; returns the numbers of both."""
+    if count < 2:
         raise UserError("one image cannot be cut in two — use more images, or leave --keep_best out")
-    order = random_numbers(seed, SPLIT).permutation(len(split))
-    count = math.ceil(len(split) / 12)
-    return split[np.sort(order[count:])], split[np.sort(order[:count])]
+    order = random_numbers(seed, SPLIT).permutation(count)
+    held_out = math.ceil(count / 12)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
 def check_batches(config, size, count):

@@ -1,7 +1,7 @@
 """The model: a convolutional variational autoencoder, its bound, and its compiled functions.
 
-It knows arrays only. Images come in as bytes (N, H, W, C) of any size and leave as floats in [0, 1] at the model's
-size. Where data comes from is datasets.py, where weights are kept is checkpoint.py, how they are learned is
+It knows arrays only. Images come in as bytes (N, H, W, C) of any size, grey or coloured, and leave as floats in [0, 1]
+at the model's size. Where data comes from is datasets, where weights are kept is checkpoint.py, how they are learned is
 training.py.
 """
 
@@ -16,17 +16,23 @@ import cpu
 from device import on_cpu
 from errors import UserError
 
+BINARIZE = ("none", "threshold", "dynamic")
+GREY = (0.299, 0.587, 0.114)  # shares of red, green and blue, as in ITU-R 601
+
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """All the numbers that fix the shapes of a model."""
+    """All the numbers that fix the shapes of a model, and how it wants its images."""
 
     latent_dims: int = 8
     max_filters: int = 64
     image_size: int = 64
     channels: int = 1
+    binarize: str = "none"
 
     def __post_init__(self):
+        if self.binarize not in BINARIZE:
+            raise UserError(f"binarize {self.binarize!r} is unknown — take one of {', '.join(BINARIZE)}")
         for name, least in (("latent_dims", 1), ("max_filters", 4), ("image_size", 8), ("channels", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"{name} {getattr(self, name)} is too small — take at least {least}")
@@ -196,23 +202,38 @@ def resize_matrix(size, new_size):
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def to_floats(images, image_size):
-    """Bytes (N, H, W, C) → floats in [0, 1] at the model's size, by two small matrix products per image."""
+def to_floats(images, config, keys=None):
+    """Bytes (N, H, W, C) → floats in [0, 1] as the model wants them; `keys`, one an image, for dynamic binarisation."""
     x = images.astype(mx.float32) / 255
+    if images.shape[3] == 3 and config.channels == 1:
+        x = x @ mx.array(GREY)[:, None]
     height, width = images.shape[1:3]
-    if (height, width) == (image_size, image_size):
-        return x
-    rows = mx.array(resize_matrix(height, image_size))
-    columns = mx.array(resize_matrix(width, image_size))
-    x = rows @ x.transpose(0, 3, 1, 2) @ columns.T  # (N, C, S, S)
-    return x.transpose(0, 2, 3, 1)
+    if (height, width) != (config.image_size, config.image_size):  # by two small matrix products per image
+        rows = mx.array(resize_matrix(height, config.image_size))
+        columns = mx.array(resize_matrix(width, config.image_size))
+        x = (rows @ x.transpose(0, 3, 1, 2) @ columns.T).transpose(0, 2, 3, 1)
+    if config.binarize == "threshold":
+        x = (x > 128.5 / 255).astype(mx.float32)  # bytes above 128
+    elif config.binarize == "dynamic":
+        chance = mx.vmap(lambda key: mx.random.uniform(shape=x.shape[1:], key=key))(keys)
+        x = (chance < x).astype(mx.float32)
+    return mx.repeat(x, 3, axis=3) if config.channels > x.shape[3] else x
+
+
+def image_keys(numbers):
+    """The keys of images by their numbers in a split: what chance makes of one is the same whenever it is looked at."""
+    return mx.stack([mx.zeros_like(numbers), numbers], axis=1)
 
 
 def compiled_training_step(model, optimizer):
     """A function (bytes, key) → sums over the batch of reconstruction and KL, which also updates the model."""
 
     def loss(images, key):
-        x = to_floats(images, model.config.image_size)
+        keys = None
+        if model.config.binarize == "dynamic":  # new draws at every step
+            key, of_images = mx.random.split(key)
+            keys = mx.random.split(of_images, len(images))
+        x = to_floats(images, model.config, keys)
         logits, mean, log_var = model(x, key)
         reconstruction, kl = elbo(x, logits, mean, log_var)
         return mx.mean(reconstruction + kl), mx.stack([reconstruction.sum(), kl.sum()])
@@ -228,9 +249,16 @@ def compiled_training_step(model, optimizer):
     return mx.compile(step, inputs=state, outputs=state)
 
 
+# Below, `numbers` are those of the images in their split.
+
+
 def compiled_encode(model):
-    """A function bytes → mean and log-variance of the codes."""
-    return mx.compile(lambda images: model.encoder(to_floats(images, model.config.image_size)), inputs=model.state)
+    """A function (bytes, numbers) → mean and log-variance of the codes."""
+
+    def encode(images, numbers):
+        return model.encoder(to_floats(images, model.config, image_keys(numbers)))
+
+    return mx.compile(encode, inputs=model.state)
 
 
 def compiled_decode(model):
@@ -239,10 +267,10 @@ def compiled_decode(model):
 
 
 def compiled_reconstruct(model):
-    """A function bytes → the floats the model sees, and its reconstruction of them from the mean."""
+    """A function (bytes, numbers) → the floats the model sees, and its reconstruction of them from the mean."""
 
-    def reconstruct(images):
-        x = to_floats(images, model.config.image_size)
+    def reconstruct(images, numbers):
+        x = to_floats(images, model.config, image_keys(numbers))
         mean, _ = model.encoder(x)
         return x, sigmoid(model.decoder(mean))
 
@@ -250,9 +278,10 @@ def compiled_reconstruct(model):
 
 
 def compiled_error(model):
-    """A function (bytes, codes) → reconstruction error of what the codes decode to, per image."""
+    """A function (bytes, numbers, codes) → reconstruction error of what the codes decode to, per image."""
 
-    def error(images, z):
-        return reconstruction_error(to_floats(images, model.config.image_size), model.decoder(z))
+    def error(images, numbers, z):
+        x = to_floats(images, model.config, image_keys(numbers))
+        return reconstruction_error(x, model.decoder(z))
 
     return mx.compile(error, inputs=model.state)

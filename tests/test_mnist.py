@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def test_reads_both_splits(mnist_folder, zipped):
             (mnist_folder / name).unlink()
             (mnist_folder / f"{name}.gz").write_bytes(gzip.compress(raw[name]))
     for split, prefix, count in (("train", "train", 30), ("test", "t10k", 20)):
-        images, labels = load(mnist_folder, split)
+        images, labels, *_ = load(mnist_folder, split)
         assert images.shape == (count, 28, 28, 1) and images.dtype == np.uint8
         assert images.tobytes() == raw[f"{prefix}-images-idx3-ubyte"][16:]
         assert labels.tobytes() == raw[f"{prefix}-labels-idx1-ubyte"][8:]
@@ -50,6 +51,7 @@ DAMAGE = {
     "other size": idx(np.zeros((30, 14, 56), np.uint8)),
     "no images": idx(IMAGES[:0]),
     "fewer than labels": idx(IMAGES[:29]),
+    "far more than it says": idx(IMAGES) + bytes(2**20),
 }
 
 
@@ -64,6 +66,36 @@ def test_damaged_images(fails, mnist_folder, tmp_path, kind, zipped):
         path.write_bytes(DAMAGE[kind])
     fails("train", "--data_dir", mnist_folder.parent, "--outdir", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_bomb_is_not_unpacked(mnist_folder):
+    """A gzip file of a few kilobytes that would unpack to a gigabyte."""
+    path = mnist_folder / "train-images-idx3-ubyte"
+    path.unlink()
+    with gzip.open(f"{path}.gz", "wb", compresslevel=1) as file:
+        file.write(idx(IMAGES))
+        for _ in range(64):
+            file.write(bytes(2**24))
+    tracemalloc.start()
+    with pytest.raises(UserError, match="it holds more"):
+        load(mnist_folder)
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
+
+
+def test_impossible_labels(mnist_folder):
+    (mnist_folder / "train-labels-idx1-ubyte").write_bytes(idx(np.full(30, 10, np.uint8)))
+    with pytest.raises(UserError, match="a label 10"):
+        load(mnist_folder)
+
+
+def test_fashion_mnist_has_the_same_files_in_a_folder_of_its_own(run, mnist_folder, tmp_path):
+    mnist_folder.rename(mnist_folder.parent / "fashion-mnist")
+    images, labels, *_ = datasets.load("fashion-mnist", "test", mnist_folder.parent)
+    assert images.shape == (20, 28, 28, 1) and len(labels) == 20
+    flags = ["--image_size", 16, "--max_filters", 8, "--epochs", 1, "--data_dir", mnist_folder.parent]
+    status, out, _ = run("train", "--dataset", "fashion-mnist", *flags, "--outdir", tmp_path / "out")
+    assert status == 0 and (tmp_path / "out" / "vae_fashion-mnist_filters_0008_dims_0008.npz").exists()
 
 
 def test_no_images_and_no_labels(mnist_folder):
@@ -98,10 +130,10 @@ def mirrors(tmp_path, monkeypatch, mnist_folder):
         data = gzip.compress((mnist_folder / name).read_bytes())
         (right / f"{name}.gz").write_bytes(data)
         (wrong / f"{name}.gz").write_bytes(data[:-1])
-        monkeypatch.setitem(mnist.MD5, name, hashlib.md5(data).hexdigest())
+        monkeypatch.setitem(mnist.MD5, ("mnist", name), hashlib.md5(data).hexdigest())
         (mnist_folder / name).unlink()
     addresses = tuple(f"file://{folder}/" for folder in (tmp_path / "none", wrong, right))
-    monkeypatch.setattr(mnist, "MIRRORS", addresses)
+    monkeypatch.setitem(mnist.MIRRORS, "mnist", addresses)
     return mnist_folder
 
 
@@ -111,7 +143,7 @@ def test_downloads_from_the_first_mirror_that_is_right(mirrors):
 
 
 def test_without_network_and_files(mirrors, monkeypatch, fails, tmp_path):
-    monkeypatch.setattr(mnist, "MIRRORS", mnist.MIRRORS[:2])
+    monkeypatch.setitem(mnist.MIRRORS, "mnist", mnist.MIRRORS["mnist"][:2])
     line = fails("train", "--data_dir", mirrors.parent, "--outdir", tmp_path / "out")
     assert str(mirrors) in line and "No such file" in line and "--dataset synthetic" in line
     assert list(mirrors.iterdir()) == []
@@ -125,6 +157,6 @@ def test_real_mnist(monkeypatch):
     if not (data_dir / "mnist").is_dir():
         pytest.skip("needs real MNIST in data/mnist or in the folder that VAE_DATA_DIR names")
     for split, count in (("train", 60_000), ("test", 10_000)):
-        images, labels = datasets.load("mnist", split, data_dir)
+        images, labels, *_ = datasets.load("mnist", split, data_dir)
         assert images.shape == (count, 28, 28, 1)
         assert sorted(set(labels.tolist())) == list(range(10))

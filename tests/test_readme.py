@@ -27,5 +27,6 @@ def test_every_flag_is_explained(run, command):
 
 def test_pictures_and_files_are_there():
     root = Path(__file__).parent.parent
+    headings = {line.lstrip("# ").lower().replace(" ", "-") for line in README.splitlines() if line.startswith("#")}
     for name in re.findall(r"\]\(((?!http)[^)]+)\)", README):
-        assert (root / name).exists(), name
+        assert name[1:] in headings if name.startswith("#") else (root / name).exists(), name

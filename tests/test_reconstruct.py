@@ -28,7 +28,7 @@ def test_every_pair_has_its_number(run, model, model_file, tmp_path, split, flag
     assert sorted(path.name for path in folder.iterdir()) == [*names, "overview.png"]
 
     images = datasets.load("synthetic", split, None, 300).images
-    x, y = (np.array(a) for a in vae.compiled_reconstruct(model)(mx.array(images)))
+    x, y = (np.array(a) for a in vae.compiled_reconstruct(model)(mx.array(images), mx.arange(len(images))))
     for i in (0, 1, 249, 250, 299):
         pair = pixels(folder / names[i]).astype(int)
         assert np.abs(pair[:, :16] - np.rint(x[i, :, :, 0] * 255)).max() <= 1
@@ -47,12 +47,16 @@ def test_another_data_set_than_the_model_was_trained_on(run, model_file, mnist_f
 
 
 def test_what_does_not_fit(fails, model_file, tmp_path):
-    checkpoint.save_model(tmp_path / "rgb.npz", make_model(channels=3), {"dataset": "synthetic"})
-    assert "channel" in fails("reconstruct", "--model", tmp_path / "rgb.npz", "--outdir", tmp_path / "out")
     assert "has 3" in fails("reconstruct", "--model", model_file, "--latent_dims", 8)
     (tmp_path / "file").touch()
     fails("reconstruct", "--model", model_file, "--limit", 10, "--outdir", tmp_path / "file")
-    assert not (tmp_path / "out").exists()
+
+
+def test_a_coloured_model_sees_grey_images_too(run, tmp_path):
+    checkpoint.save_model(tmp_path / "rgb.npz", make_model(channels=3), {"dataset": "synthetic"})
+    assert run("reconstruct", "--model", tmp_path / "rgb.npz", "--limit", 2, "--outdir", tmp_path)[0] == 0
+    pair = pixels(tmp_path / "synthetic_train" / "0003_latent_dims" / "img_00000000.png")
+    assert pair.shape == (16, 32, 3) and (pair[:, :16, 0] == pair[:, :16, 2]).all()
 
 
 def test_a_file_without_facts_means_mnist(run, mnist_folder, tmp_path):

@@ -1,11 +1,9 @@
 """The drawn digits: seeded, as many as asked for, and told apart by eye."""
 
 import numpy as np
-import pytest
 
 import datasets
-import synthetic
-from errors import UserError
+from datasets import synthetic
 
 
 def test_same_seed_same_digits_and_a_longer_set_begins_like_a_shorter():
@@ -39,10 +37,3 @@ def test_classes_can_be_told_apart():
     flat, test_flat = images.reshape(4000, -1) / 255.0, tests.reshape(500, -1) / 255.0
     distances = (test_flat**2).sum(1)[:, None] - 2 * test_flat @ flat.T + (flat**2).sum(1)
     assert (labels[distances.argmin(axis=1)] == truth).mean() > 0.95
-
-
-def test_almost_right_names_get_a_hint():
-    with pytest.raises(UserError, match="did you mean synthetic"):
-        datasets.load("syntetic", "train", None)
-    with pytest.raises(UserError, match="take one of mnist, synthetic"):
-        datasets.load("photos", "train", None)

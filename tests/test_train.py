@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from mlx.utils import tree_flatten
 from PIL import Image
 
 import checkpoint
+import files
 import train
 
 ROOT = Path(train.__file__).parent
@@ -49,7 +49,7 @@ def test_prints_and_writes_what_it_promises(run, tmp_path):
     status, out, err = run("train", *TINY, 2, "--outdir", tmp_path)
     assert (status, err) == (0, "")
     assert "  Device: CPU, " in out
-    assert "  Data set: synthetic, 300 training and 300 test images" in out
+    assert "  Data set: synthetic, 300 of 60000 training and 300 of 10000 test images" in out
     assert "Number of trainable params: 0.0" in out
     number = r" +[\d.]+"
     line = (
@@ -142,7 +142,7 @@ def test_resume_remembers_the_options_and_refuses_others(run, fails, tmp_path):
         "--outdir",
     ]
     _, out, _ = run("train", *names, tmp_path)
-    assert "Learning rate: 0.002" in out and "300 training" in out and "Resuming after epoch 1" in out
+    assert "Learning rate: 0.002" in out and "300 of 60000 training" in out and "Resuming after epoch 1" in out
     line = fails("train", *names, tmp_path, "--batchsize", 32)
     assert "--batchsize 32" in line and "has 64" in line
 
@@ -175,7 +175,7 @@ def test_a_broken_state_is_one_line_and_a_broken_log_costs_only_itself(run, fail
 
 def test_keep_best_keeps_the_epoch_that_is_best_on_held_out_images(run, tmp_path):
     status, out, _ = run("train", *TINY, 3, "--lr", 0.05, "--keep_best", "--outdir", tmp_path)
-    assert status == 0 and "| Held out " in out and "275 training" in out
+    assert status == 0 and "| Held out " in out and "275 of 60000 training" in out
     log = read_log(tmp_path)
     best = min(log, key=lambda entry: entry["held_out"]["loss"])
     _, facts = checkpoint.load_model(tmp_path / f"{NAME}.npz")
@@ -214,12 +214,9 @@ def train_optimizer(state):
 
 
 def test_two_runs_do_not_share_a_folder(fails, tmp_path):
-    import training
-
     (tmp_path / NAME).mkdir()
-    handle = training.lock(tmp_path / NAME)
-    assert "another run" in fails("train", *TINY, 1, "--outdir", tmp_path)
-    os.close(handle)
+    with files.locked(tmp_path / NAME):
+        assert "another process" in fails("train", *TINY, 1, "--outdir", tmp_path)
 
 
 def test_interrupted_save_is_finished_first(run, tmp_path, monkeypatch):
@@ -248,7 +245,7 @@ def test_every_step_has_its_own_noise_and_every_epoch_its_own_order(tmp_path):
 
     train_split, test_split = (datasets.load("synthetic", split, None, 200) for split in ("train", "test"))
     options = dict(seed=3, batchsize=64, max_filters=8, latent_dims=2, image_size=16, epochs=2, lr=0.001)
-    options |= dict(dataset="synthetic", limit=200, keep_best=False)
+    options |= dict(dataset="synthetic", limit=200, keep_best=False, channels=None, binarize="none")
     run = training.Run(options, tmp_path / "a.npz", train_split, test_split)
     keys, batches, step = [], [], run.step
 
@@ -273,7 +270,7 @@ def test_every_step_has_its_own_noise_and_every_epoch_its_own_order(tmp_path):
     # The test score counts every image and draws its codes: it is the bound, not the error of the mean code.
     import vae
 
-    x = vae.to_floats(mx.array(test_split.images), 16)
+    x = vae.to_floats(mx.array(test_split.images), run.model.config)
     mean, log_var = run.model.encoder(x)
     z = vae.sample(mean, log_var, training.random_key(3, training.SCORE))
     reconstruction, kl = vae.elbo(x, run.model.decoder(z), mean, log_var)
@@ -301,5 +298,5 @@ def test_one_image_and_odd_batches(run, fails, tmp_path):
 def test_trains_on_mnist_files(run, mnist_folder, tmp_path):
     flags = ["--image_size", "16", "--max_filters", "8", "--epochs", "1", "--data_dir"]
     status, out, _ = run("train", *flags, mnist_folder.parent, "--outdir", tmp_path / "out")
-    assert status == 0 and "mnist, 30 training and 20 test images" in out
+    assert status == 0 and "mnist, 30 of 60000 training and 20 of 10000 test images" in out
     assert (tmp_path / "out" / "vae_mnist_filters_0008_dims_0008.npz").exists()

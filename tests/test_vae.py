@@ -90,7 +90,7 @@ def test_the_layers_for_a_gpu_compute_the_same(monkeypatch):
     for cpu_forms in (True, False):
         monkeypatch.setattr(vae, "on_cpu", lambda cpu_forms=cpu_forms: cpu_forms)
         model = make_model()
-        seen = [np.array(vae.compiled_reconstruct(model)(images)[1])]
+        seen = [np.array(vae.compiled_reconstruct(model)(images, mx.arange(19))[1])]
         optimizer = optim.SGD(learning_rate=1e-3)
         optimizer.init(model.trainable_parameters())
         model.train()
@@ -108,12 +108,54 @@ def test_sample_has_the_asked_mean_and_variance():
     np.testing.assert_allclose(z.std(axis=0), 0.5, atol=0.02)
 
 
-@pytest.mark.parametrize("new_size", [64, 28, 16, 8])
+@pytest.mark.parametrize("new_size", [64, 24, 16, 8])
 def test_resizing_agrees_with_pillow(new_size):
     image = np.random.default_rng(3).integers(0, 256, (28, 20), dtype=np.uint8)
-    ours = np.array(vae.to_floats(mx.array(image[None, :, :, None]), new_size))[0, :, :, 0]
+    ours = np.array(vae.to_floats(mx.array(image[None, :, :, None]), vae.VAEConfig(image_size=new_size)))[0, :, :, 0]
     pillow = Image.fromarray(image.astype(np.float32)).resize((new_size, new_size), Image.Resampling.BILINEAR)
     np.testing.assert_allclose(ours, np.array(pillow) / 255, atol=1e-5)
+
+
+def test_colours_are_made_and_left_out_as_by_pillow():
+    colours = np.random.default_rng(4).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    grey = np.array(Image.fromarray(colours).convert("L"))
+    made = np.array(vae.to_floats(mx.array(colours[None]), vae.VAEConfig(image_size=16, channels=1)))
+    np.testing.assert_allclose(made[0, :, :, 0] * 255, grey, atol=0.51)
+    made = np.array(vae.to_floats(mx.array(grey[None, :, :, None]), vae.VAEConfig(image_size=16, channels=3)))
+    assert made.shape == (1, 16, 16, 3)
+    np.testing.assert_allclose(made, np.repeat(grey[None, :, :, None], 3, axis=3) / 255, atol=1e-6)
+
+
+def test_threshold_is_above_128():
+    every_byte = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    x = vae.to_floats(mx.array(every_byte), vae.VAEConfig(image_size=16, binarize="threshold"))
+    np.testing.assert_array_equal(np.array(x), every_byte > 128)
+    smaller = vae.to_floats(mx.array(every_byte), vae.VAEConfig(image_size=8, binarize="threshold"))
+    assert set(np.array(smaller).flatten()) == {0, 1}
+
+
+def test_dynamic_draws_have_the_right_chance_and_are_fixed_by_the_number_of_an_image():
+    config = vae.VAEConfig(image_size=16, binarize="dynamic")
+    images = mx.array(np.full((500, 16, 16, 1), 51, np.uint8))
+    numbers = mx.arange(500, dtype=mx.uint32)
+    x = np.array(vae.to_floats(images, config, vae.image_keys(numbers)))
+    assert set(x.flatten()) == {0, 1} and x.mean() == pytest.approx(0.2, abs=0.005)
+    assert len({image.tobytes() for image in x}) == 500
+    some = np.array(vae.to_floats(images[:3], config, vae.image_keys(numbers[100:103])))
+    np.testing.assert_array_equal(some, x[100:103])  # in whatever batch it comes
+
+
+def test_dynamic_draws_are_new_in_every_step():
+    """With one code for all and no KL to speak of, the loss can only change with what is drawn of the images."""
+    model = make_model(binarize="dynamic")
+    model.encoder.proj_mu.weight *= 0
+    model.encoder.proj_log_var.weight *= 0
+    model.encoder.proj_log_var.bias = model.encoder.proj_log_var.bias * 0 - 60
+    model.train()
+    step = make_step(model)
+    images = mx.full((20, 16, 16, 1), 128, dtype=mx.uint8)
+    first, again, other = (step(images, mx.random.key(k))[0].item() for k in (0, 0, 1))
+    assert first == pytest.approx(again, rel=1e-5) and abs(first - other) > 1e-3 * first
 
 
 def make_step(model):
@@ -157,8 +199,8 @@ def test_inference_does_not_depend_on_the_batch():
     model = make_model()
     images = mx.array(np.random.default_rng(6).integers(0, 256, (7, 28, 28, 1), dtype=np.uint8))
     reconstruct = vae.compiled_reconstruct(model)
-    together = np.array(reconstruct(images)[1])
-    apart = np.concatenate([np.array(reconstruct(images[i : i + 1])[1]) for i in range(7)])
+    together = np.array(reconstruct(images, mx.arange(7))[1])
+    apart = np.concatenate([np.array(reconstruct(images[i : i + 1], mx.array([i]))[1]) for i in range(7)])
     np.testing.assert_allclose(together, apart, atol=1e-5)
 
 

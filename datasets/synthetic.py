@@ -141,7 +141,7 @@ FORMS = {
 }  # fmt: skip
 
 
-def load(split, data_dir=None, limit=None):
+def load(split, limit=None):
     """One split of the size of MNIST's: images (N, 28, 28, 1) as bytes, and labels (N,)."""
     return digits(min(limit or COUNTS[split], COUNTS[split]), SEEDS[split])
 

@@ -1,0 +1,147 @@
+"""Many picture files → one array on disk, decoded once on all cores and memory-mapped ever after.
+
+The array is a plain `.npy` file; beside it a `.json` says which files it was made of, so that it is made again when
+they have changed.
+"""
+
+import json
+import mmap
+import shutil
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import device
+from datasets.decoding import decode
+from errors import UserError
+from files import locked, make_folder, reason, replacing, write
+from progress import bar
+
+BLOCK = 1024  # pictures handed to the threads at once
+
+
+class Pictures(NamedTuple):
+    """The picture files of a split, before any is opened."""
+
+    where: str  # they are, for a person
+    key: str  # names their folder in the cache
+    stamp: str  # is another one when they have changed
+    open: Callable  # () → their names, a class number for each (or None), and a function from a name to its bytes
+    classes: tuple = None  # names of the classes
+    crop: int = None  # pixels of the square to cut out; None for the largest
+
+
+class Mapped:
+    """A stored array that is read where it is indexed, and leaves none of it in memory."""
+
+    def __init__(self, path):
+        with open(path, "rb") as file:
+            np.lib.format.read_magic(file)
+            self.shape, _, self.dtype = np.lib.format.read_array_header_1_0(file)
+            self.pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self.array = np.ndarray(self.shape, self.dtype, self.pages, file.tell())
+
+    def __len__(self):
+        return len(self.array)
+
+    def __getitem__(self, chosen):
+        rows = np.array(self.array[chosen])
+        self.pages.madvise(mmap.MADV_DONTNEED)  # else all that was ever read counts as this process's memory
+        return rows
+
+
+def load(pictures, split, cache_dir, limit, size, channels):
+    """Images (N, size, size, channels), labels or None, and facts: how many files there are and which were skipped."""
+    some = f"_first_{limit}" if limit else ""
+    path = Path(cache_dir) / pictures.key / f"{split}_{size}x{size}x{channels}{some}.npy"
+    stored = read(path, pictures.stamp)
+    if stored is None:
+        make_folder(path.parent)
+        with locked(path.parent, "another process decodes the same pictures: waiting for it"):
+            stored = read(path, pictures.stamp)  # it may have done it meanwhile
+            if stored is None:
+                fill(path, pictures, limit, size, channels)
+                stored = read(path, pictures.stamp)
+    images, facts = stored
+    labels = None if facts["labels"] is None else np.array(facts["labels"], np.int32)
+    return images, labels, facts
+
+
+def read(path, stamp):
+    """The stored array and its facts; None where there are none, or of other files, or damaged."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        facts = json.loads(path.with_suffix(".json").read_text())
+        images = Mapped(path)
+        if facts["stamp"] == stamp and len(images) == facts["count"] and images.dtype == np.uint8:
+            return images, facts
+    return None
+
+
+def fill(path, pictures, limit, size, channels):
+    """Decode all pictures into a file; those that cannot be read are skipped and remembered."""
+    names, labels, open_picture = pictures.open()
+    total, names = len(names), names[:limit]
+    check_space(path.parent, len(names) * size**2 * channels)
+    print(f"Decoding {len(names)} pictures once, into {path}")
+
+    def picture(name):
+        try:
+            return decode(open_picture(name), size, channels, pictures.crop)
+        except Exception as error:  # broken pictures make Pillow raise nearly anything
+            return " ".join(reason(error).split())[:200]
+
+    for left in path.parent.glob(".*.part"):  # by a process that was killed
+        left.unlink()
+    path.with_suffix(".json").unlink(missing_ok=True)
+    kept, skipped = [], []
+    with (
+        replacing(path) as file,
+        ThreadPoolExecutor(device.cores()) as pool,
+        bar(len(names), "Decoding") as shown,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # what Pillow says of odd files
+        write_header(file, (len(names), size, size, channels))
+        for start in range(0, len(names), BLOCK):
+            for i, made in enumerate(pool.map(picture, names[start : start + BLOCK]), start):
+                if isinstance(made, str):
+                    skipped.append([names[i], made])
+                else:
+                    file.write(made.tobytes())
+                    kept.append(i)
+                shown.update()
+        if not kept:
+            raise UserError(
+                f"none of {len(skipped)} pictures in {pictures.where} can be read, the first because: "
+                f"{skipped[0][1]} — replace them"
+            )
+        write_header(file, (len(kept), size, size, channels))
+    facts = {
+        "stamp": pictures.stamp,
+        "count": len(kept),
+        "total": total,
+        "labels": labels and [labels[i] for i in kept],
+        "skipped": skipped,
+    }
+    write(path.with_suffix(".json"), json.dumps(facts).encode())
+
+
+def write_header(file, shape):
+    """Begin a `.npy` file; the header has the same length for any number of pictures."""
+    file.seek(0)
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+def check_space(folder, needed):
+    """Stop before the first picture where the disk has no room for all."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"the decoded pictures need {needed / 2**30:.1f} GiB in {folder}, which has {free / 2**30:.1f} — make "
+            "room, choose another --cache_dir, or take fewer with --limit"
+        )

@@ -1,0 +1,100 @@
+"""CIFAR-10 and CIFAR-100 in their binary form: one record an image, its label and then its planes of red, green, blue.
+
+The files may lie in a folder, or in the published archive, which is read where it is: nothing of it is written to disk.
+The data sets' other form is pickled and never touched.
+"""
+
+import itertools
+import tarfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from download import download
+from errors import UserError
+from files import reason
+
+ADDRESS = "https://www.cs.toronto.edu/~kriz/"
+SHA256 = {
+    "cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+    "cifar-100-binary.tar.gz": "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+}
+PIXELS = 32 * 32 * 3
+LARGEST = 50_000 * (2 + PIXELS)  # bytes of one file
+MOST_MEMBERS = 100  # of an archive that are looked at
+
+
+def load_cifar_10(split, data_dir):
+    """One split: images (N, 32, 32, 3) as bytes, and labels (N,)."""
+    names = [f"data_batch_{i}.bin" for i in range(1, 6)] if split == "train" else ["test_batch.bin"]
+    return read(Path(data_dir) / "cifar-10", "cifar-10-batches-bin", names, labels=(10,))
+
+
+def load_cifar_100(split, data_dir):
+    """One split: images (N, 32, 32, 3) as bytes, and their fine labels (N,)."""
+    return read(Path(data_dir) / "cifar-100", "cifar-100-binary", [f"{split}.bin"], labels=(20, 100))
+
+
+def read(folder, inner, names, labels):
+    """What some files hold; `labels` says how many classes each label byte of a record has. The last byte counts."""
+    files = found(folder, inner, names) or unpacked(archive(folder), inner, names)
+    length = len(labels) + PIXELS
+    records = []
+    for name, data in files:
+        if not data or len(data) % length or len(data) > LARGEST:
+            raise damaged(name, f"its {len(data)} bytes are not a number of records of {length}")
+        rows = np.frombuffer(data, np.uint8).reshape(-1, length)
+        for column, classes in enumerate(labels):
+            if (largest := rows[:, column].max()) >= classes:
+                raise damaged(name, f"it has a label {largest}")
+        records.append(rows)
+    records = np.concatenate(records)
+    planes = records[:, len(labels) :].reshape(-1, 3, 32, 32)
+    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), records[:, len(labels) - 1].copy()
+
+
+def found(folder, inner, names):
+    """Those of the files that lie in a folder: (path, bytes)."""
+    files = []
+    for name in names:
+        for path in (folder / inner / name, folder / name):
+            if path.is_file():
+                try:
+                    with open(path, "rb") as file:
+                        files.append((path, file.read(LARGEST + 1)))
+                except OSError as error:
+                    raise UserError(f"cannot read {path}: {reason(error)} — check its rights, or replace it") from None
+                break
+    return files
+
+
+def archive(folder):
+    """The published archive, downloaded if need be."""
+    path = folder / f"{folder.name}-binary.tar.gz"
+    return path if path.is_file() else download(path, [ADDRESS + path.name], SHA256[path.name])
+
+
+def unpacked(path, inner, names):
+    """Some files of an archive, found by their own names: (name, bytes). What else it holds is passed over."""
+    wanted = {f"{inner}/{name}": None for name in names}
+    try:
+        with tarfile.open(path, "r|gz") as members:  # a stream: what comes is looked at once, and never written
+            for member in itertools.islice(members, MOST_MEMBERS):
+                if member.size > LARGEST:
+                    raise damaged(path, f"{member.name} claims {member.size} bytes")
+                if member.name in wanted:
+                    if not member.isreg():
+                        raise damaged(path, f"{member.name} is no plain file")
+                    wanted[member.name] = members.extractfile(member).read()
+                if None not in wanted.values():
+                    break
+    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, OverflowError) as error:
+        raise damaged(path, reason(error)) from None
+    if missing := [name for name, data in wanted.items() if data is None]:
+        raise damaged(path, f"it does not hold {missing[0]}")
+    return [(f"{path}: {name}", data) for name, data in wanted.items()]
+
+
+def damaged(path, what):
+    return UserError(f"{path} is damaged: {what} — replace it, or delete its folder to have all downloaded again")

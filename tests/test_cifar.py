@@ -1,0 +1,190 @@
+"""CIFAR: the binary files in a folder or in their archive, with every byte in its place, and hostile archives."""
+
+import hashlib
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import datasets
+from datasets import cifar
+from errors import UserError
+
+SHAPES = {  # of the files: labels a record has, records
+    "cifar-10": {**{f"data_batch_{i}.bin": (10,) for i in range(1, 6)}, "test_batch.bin": (10,)},
+    "cifar-100": {"train.bin": (20, 100), "test.bin": (20, 100)},
+}
+INNER = {"cifar-10": "cifar-10-batches-bin", "cifar-100": "cifar-100-binary"}
+
+
+def make_files(name, count=7):
+    random = np.random.default_rng(0)
+    files = {}
+    for file, classes in SHAPES[name].items():
+        labels = [random.integers(0, c, (count, 1), dtype=np.uint8) for c in classes]
+        pixels = random.integers(0, 256, (count, 3072), dtype=np.uint8)
+        files[file] = np.concatenate([*labels, pixels], axis=1).tobytes()
+    return files
+
+
+def put(data_dir, name, files, inner=True):
+    folder = data_dir / name / (INNER[name] if inner else "")
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, data in files.items():
+        (folder / file).write_bytes(data)
+    return folder
+
+
+def pack(path, members):
+    """An archive of (name, bytes or TarInfo)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in members:
+            info = data if isinstance(data, tarfile.TarInfo) else tarfile.TarInfo(name)
+            if isinstance(data, bytes):
+                info.size = len(data)
+            archive.addfile(info, io.BytesIO(data) if isinstance(data, bytes) else None)
+    return path
+
+
+def members(name, files):
+    return [(f"{INNER[name]}/{file}", data) for file, data in files.items()]
+
+
+@pytest.mark.parametrize("place", ["inner", "folder", "archive"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_reads_both_splits_wherever_they_are(tmp_path, name, place):
+    files = make_files(name)
+    if place == "archive":
+        pack(tmp_path / name / f"{name}-binary.tar.gz", [("readme.html", b"hello"), *members(name, files)])
+    else:
+        put(tmp_path, name, files, inner=place == "inner")
+    label_bytes = len(SHAPES[name]["test_batch.bin" if name == "cifar-10" else "test.bin"])
+    for split in ("train", "test"):
+        images, labels, *_ = datasets.load(name, split, tmp_path)
+        raw = b"".join(data for file, data in files.items() if ("test" in file) == (split == "test"))
+        records = np.frombuffer(raw, np.uint8).reshape(-1, label_bytes + 3072)
+        assert images.shape == (len(records), 32, 32, 3) and images.dtype == np.uint8
+        for i, y, x, channel in ((0, 0, 0, 0), (3, 5, 9, 1), (6, 31, 2, 2)):
+            assert images[i, y, x, channel] == records[i, label_bytes + channel * 1024 + y * 32 + x]
+        np.testing.assert_array_equal(labels, records[:, label_bytes - 1])  # of CIFAR-100 the fine ones
+    assert [path.name for path in (tmp_path / name).iterdir() if place == "archive"] in ([], [f"{name}-binary.tar.gz"])
+
+
+def test_part_of_the_files_is_used_and_said(run, tmp_path):
+    files = make_files("cifar-10")
+    put(
+        tmp_path, "cifar-10", {file: files[file] for file in ("data_batch_1.bin", "data_batch_3.bin", "test_batch.bin")}
+    )
+    flags = [
+        "--dataset",
+        "cifar-10",
+        "--image_size",
+        16,
+        "--max_filters",
+        8,
+        "--epochs",
+        1,
+        "--outdir",
+        tmp_path / "out",
+    ]
+    status, out, err = run("train", *flags, "--data_dir", tmp_path)
+    assert (status, err) == (0, "")
+    assert "cifar-10, 14 of 50000 training and 7 of 10000 test images" in out and "16×16, 3 channel(s)" in out
+    name = "vae_cifar-10_filters_0008_dims_0008.npz"
+    status, *_ = run("reconstruct", "--model", tmp_path / "out" / name, "--data_dir", tmp_path, "--outdir", tmp_path)
+    assert status == 0 and len(list((tmp_path / "cifar-10_train" / "0008_latent_dims").glob("img*.png"))) == 14
+    status, out, _ = run("train", *flags, "--data_dir", tmp_path, "--channels", 1)
+    assert status == 0 and "16×16, 1 channel(s)" in out
+
+
+RECORD = bytes([3]) + bytes(3072)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", RECORD[:-1], RECORD * 2 + b"\0", bytes([10]) + bytes(3072), RECORD + bytes([255]) + bytes(3072)],
+    ids=["empty", "one byte short", "one byte long", "label 10", "label 255"],
+)
+def test_damaged_files(fails, tmp_path, data):
+    put(tmp_path, "cifar-10", make_files("cifar-10") | {"data_batch_2.bin": data})
+    line = fails("train", "--dataset", "cifar-10", "--data_dir", tmp_path, "--outdir", tmp_path / "out")
+    assert "data_batch_2.bin" in line and not (tmp_path / "out").exists()
+
+
+def linked(name, kind, target):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return name, info
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE])
+def test_archives_whose_files_are_links_or_worse(tmp_path, kind):
+    (tmp_path / "secret").write_bytes(RECORD)
+    path = pack(
+        tmp_path / "cifar-10" / "cifar-10-binary.tar.gz",
+        [linked("cifar-10-batches-bin/test_batch.bin", kind, str(tmp_path / "secret"))],
+    )
+    with pytest.raises(UserError, match="is no plain file"):
+        datasets.load("cifar-10", "test", tmp_path)
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_nothing_is_written_by_the_names_in_an_archive(tmp_path):
+    outside = tmp_path / "outside"
+    evil = [
+        ("../../evil", b"evil"),
+        (str(outside), b"evil"),
+        ("cifar-10-batches-bin/../../../evil", b"evil"),
+        ("../cifar-10-batches-bin/test_batch.bin", RECORD * 3),
+        linked("cifar-10-batches-bin", tarfile.SYMTYPE, str(tmp_path)),
+    ]
+    path = pack(tmp_path / "data" / "cifar-10" / "cifar-10-binary.tar.gz", evil)
+    with pytest.raises(UserError, match="does not hold .*test_batch.bin"):
+        datasets.load("cifar-10", "test", tmp_path / "data")
+    pack(path, [*evil, *members("cifar-10", {"test_batch.bin": RECORD})])
+    assert len(datasets.load("cifar-10", "test", tmp_path / "data").images) == 1
+    assert {file.name for file in tmp_path.rglob("*")} == {"data", "cifar-10", path.name}
+
+
+def test_bombs_and_broken_archives(tmp_path):
+    path = tmp_path / "cifar-10" / "cifar-10-binary.tar.gz"
+    bomb = tarfile.TarInfo("cifar-10-batches-bin/test_batch.bin")
+    bomb.size = 10**10
+    pack(path, [("", bomb)])
+    with pytest.raises(UserError, match="claims 10000000000 bytes"):
+        datasets.load("cifar-10", "test", tmp_path)
+    pack(path, [(f"{i}", b"") for i in range(200)] + members("cifar-10", {"test_batch.bin": RECORD}))
+    with pytest.raises(UserError, match="does not hold"):
+        datasets.load("cifar-10", "test", tmp_path)
+    whole = pack(path, members("cifar-10", make_files("cifar-10"))).read_bytes()
+    for data in (b"", b"no archive", whole[:100], whole[: len(whole) // 2], bytes(1000)):
+        path.write_bytes(data)
+        with pytest.raises(UserError, match="is damaged"):
+            datasets.load("cifar-10", "test", tmp_path)
+
+
+def test_downloads_and_checks_the_archive(tmp_path, monkeypatch):
+    served = pack(tmp_path / "served" / "cifar-10-binary.tar.gz", members("cifar-10", make_files("cifar-10")))
+    monkeypatch.setattr(cifar, "ADDRESS", f"file://{served.parent}/")
+    with pytest.raises(UserError, match="wrong checksum"):
+        datasets.load("cifar-10", "test", tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+    monkeypatch.setitem(cifar.SHA256, served.name, hashlib.sha256(served.read_bytes()).hexdigest())
+    assert len(datasets.load("cifar-10", "test", tmp_path / "data").images) == 7
+    monkeypatch.setattr(cifar, "ADDRESS", "file:///nowhere/")
+    assert len(datasets.load("cifar-10", "train", tmp_path / "data").images) == 35  # from what was downloaded
+
+
+def test_real_cifar_10():
+    data_dir = Path(os.environ.get("VAE_DATA_DIR", "data"))
+    if not (data_dir / "cifar-10").is_dir():
+        pytest.skip("needs real CIFAR-10 in data/cifar-10 or in the folder that VAE_DATA_DIR names")
+    images, labels, *_ = datasets.load("cifar-10", "train", data_dir, 10_000)
+    assert images.shape == (10_000, 32, 32, 3) and np.bincount(labels).min() > 900
+    # Neighbouring pixels are alike, which they would not be with the planes or rows in another order.
+    assert np.abs(np.diff(images[:1000].astype(int), axis=1)).mean() < 20
+    assert np.abs(np.diff(images[:1000].astype(int), axis=2)).mean() < 20

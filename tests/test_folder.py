@@ -1,0 +1,287 @@
+"""A folder of one's own pictures, from the files to a trained model; and CelebA, which comes as such files."""
+
+import io
+import json
+import os
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import datasets
+from datasets import cache
+from errors import UserError
+from files import locked
+
+
+def jpeg(shade, size=(178, 218)):
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (shade, shade, shade)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """A folder with an awkward name: 12 dark cats, 8 light dogs, and things that are no pictures."""
+    folder = tmp_path / "Meine Tiere ä"
+    for name, count, shade in (("cats", 12, 40), ("dogs/große", 8, 210)):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            (folder / name / f"{i} x.jpg").write_bytes(jpeg(shade + i, (30 + i, 20)))
+    (folder / "birds").mkdir()  # a class with none
+    (folder / "notes.txt").write_text("no picture")
+    (folder / ".hidden.png").write_bytes(jpeg(0))
+    return folder
+
+
+def load(folder, split, tmp_path, **options):
+    return datasets.load(f"folder:{folder}", split, tmp_path / "data", **{"image_size": 16} | options)
+
+
+def test_splits_and_classes(pets, tmp_path):
+    train, test = (load(pets, split, tmp_path) for split in ("train", "test"))
+    assert (len(train.images), len(test.images)) == (18, 2) and (train.total, test.total) == (18, 2)
+    assert train.images.shape == (18, 16, 16, 3) and train.classes == test.classes == ("cats", "dogs")
+    shades = np.concatenate([split.images[:][:, 8, 8, 0] for split in (train, test)])
+    labels = np.concatenate([train.labels, test.labels])
+    assert sorted(shades) == sorted([*range(40, 52), *range(210, 218)])  # each once
+    np.testing.assert_array_equal(labels, shades > 128)
+    assert load(pets, "train", tmp_path, channels=1).images.shape == (18, 16, 16, 1)
+    assert len(load(pets, "train", tmp_path, limit=5).images) == 5
+
+
+def test_a_new_picture_is_seen_and_moves_no_other_one_across(pets, tmp_path):
+    before = {int(image[8, 8, 0]) for image in load(pets, "test", tmp_path).images[:]}
+    (pets / "cats" / "new.jpg").write_bytes(jpeg(100))
+    train, test = (load(pets, split, tmp_path) for split in ("train", "test"))
+    after = {int(image[8, 8, 0]) for image in test.images[:]}
+    assert len(train.images) + len(test.images) == 21
+    assert len(after) == 3 and len(before - after) <= 1  # 21 pictures have a third one to test
+
+
+def test_is_decoded_once(pets, tmp_path, monkeypatch, capsys):
+    first = load(pets, "train", tmp_path)
+    assert "Decoding 18 pictures once" in capsys.readouterr().out
+
+    def never(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(cache, "fill", never)
+    again = load(pets, "train", tmp_path)
+    np.testing.assert_array_equal(first.images[:], again.images[:])
+    np.testing.assert_array_equal(first.labels, again.labels)
+    assert capsys.readouterr().out == ""
+    os.utime(pets / "cats" / "3 x.jpg", (1, 1))  # changed
+    with pytest.raises(AssertionError):
+        load(pets, "train", tmp_path)
+
+
+def test_an_array_on_disk_is_indexed_like_one_in_memory(pets, tmp_path):
+    images = load(pets, "train", tmp_path).images
+    (path,) = (tmp_path / "data" / "cache").rglob("*.npy")
+    plain = np.load(path)  # anybody can read the file
+    assert len(images) == 18 and images.shape == plain.shape
+    for chosen in (slice(None), slice(3, 9), np.array([5, 2, 2, 17]), slice(16, 40)):
+        np.testing.assert_array_equal(images[chosen], plain[chosen])
+        assert type(images[chosen]) is np.ndarray
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "no json", "wrong json", "json is a list", "gone"])
+def test_a_damaged_cache_is_made_again(pets, tmp_path, damage):
+    whole = load(pets, "train", tmp_path).images[:]
+    (path,) = (tmp_path / "data" / "cache").rglob("*.npy")
+    json_path = path.with_suffix(".json")
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif damage in ("empty", "text"):
+        path.write_bytes(b"" if damage == "empty" else b"no array")
+    elif damage == "gone":
+        path.unlink()
+    else:
+        json_path.write_text({"no json": "{", "wrong json": "{}", "json is a list": "[]"}[damage])
+    np.testing.assert_array_equal(load(pets, "train", tmp_path).images[:], whole)
+
+
+def test_broken_pictures_are_skipped_counted_and_named(run, pets, tmp_path):
+    (pets / "cats" / "broken.jpg").write_bytes(jpeg(9)[:-100])
+    (pets / "cats" / "empty.png").touch()
+    (pets / "dogs" / "text.gif").write_text("no picture")
+    flags = ["--dataset", f"folder:{pets}", "--image_size", 16, "--max_filters", 8, "--epochs", 1]
+    flags += ["--data_dir", tmp_path / "data", "--outdir", tmp_path / "out"]
+    status, out, _ = run("train", *flags)
+    assert status == 0 and "Skipped" in out and "pictures that cannot be read, such as" in out
+    name = "vae_folder-Meine_Tiere_ä_filters_0008_dims_0008"
+    log = (tmp_path / "out" / name / "log.jsonl").read_text().splitlines()
+    skipped = sum(json.loads(log[0])["skipped"].values(), [])
+    assert sorted(file for file, _ in skipped) == ["cats/broken.jpg", "cats/empty.png", "dogs/text.gif"]
+    assert json.loads(log[1])["epoch"] == 1
+    status, out, _ = run("train", *flags, "--epochs", 2, "--resume")
+    assert status == 0 and "Resuming after epoch 1" in out
+
+    model = tmp_path / "out" / f"{name}.npz"
+    status, *_ = run("reconstruct", "--model", model, "--data_dir", tmp_path / "data", "--outdir", tmp_path / "rec")
+    train = load(pets, "train", tmp_path)
+    assert status == 0 and len(train.images) + len(train.skipped) == train.total == 20
+    pairs = list((tmp_path / "rec" / "folder-Meine_Tiere_ä_train" / "0008_latent_dims").glob("img*.png"))
+    assert len(pairs) == len(train.images) == len(train.labels)
+
+
+def test_folders_without_classes_and_pictures_beside_classes(tmp_path):
+    for name in ("plain/1.png", "plain/2.png", "mixed/a/1.png", "mixed/2.png", "mixed/b/c/3.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (9, 9), 7).save(path)
+    plain = load(tmp_path / "plain", "train", tmp_path)
+    assert plain.labels is None and plain.classes is None
+    assert load(tmp_path / "mixed", "train", tmp_path).classes == ("", "a", "b")
+
+
+def test_what_is_no_folder_of_pictures(fails, tmp_path):
+    def line(path):
+        return fails("train", "--dataset", f"folder:{path}", "--outdir", tmp_path / "out")
+
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "1.jpg").write_bytes(jpeg(1))
+    assert "is a file, not a folder" in line(tmp_path / "file")
+    assert "is not there" in line(tmp_path / "nothing")
+    assert "holds 0 picture(s)" in line(tmp_path / "empty")
+    assert "holds 1 picture(s), training and testing need two" in line(tmp_path / "one")
+    assert "say folder:PATH" in line("")
+    (tmp_path / "one" / "2.jpg").touch()
+    (tmp_path / "one" / "1.jpg").write_text("broken too")
+    assert "none of 1 pictures" in line(tmp_path / "one")
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.rglob("*.npy")) and not list(tmp_path.rglob("*.part"))
+
+
+def test_full_disk_while_caching_leaves_nothing(pets, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    with pytest.raises(UserError, match="need 0.0 GiB .* make room"):
+        load(pets, "train", tmp_path)
+    monkeypatch.undo()
+    files_size = 18 * 16 * 16 * 3
+    with limited_files(files_size // 2), pytest.raises(UserError, match="cannot write .* make room"):
+        load(pets, "train", tmp_path)
+    assert [path for path in (tmp_path / "data").rglob("*") if path.is_file()] == []
+    assert len(load(pets, "train", tmp_path).images) == 18
+
+
+class limited_files:
+    """While the block runs, no file of this process can grow beyond a size: a full disk."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def __enter__(self):
+        import resource
+
+        self.before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.before[1]))
+
+    def __exit__(self, *_):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
+
+
+def test_interrupted_caching_leaves_nothing(pets, tmp_path, monkeypatch):
+    count = iter(range(100))
+
+    def pressed(*_):
+        if next(count) == 10:
+            raise KeyboardInterrupt
+        return np.zeros((16, 16, 3), np.uint8)
+
+    monkeypatch.setattr(cache, "decode", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        load(pets, "train", tmp_path)
+    assert [path for path in (tmp_path / "data").rglob("*") if path.is_file()] == []
+
+
+def test_what_a_killed_process_left_is_cleared_and_the_cache_can_be_elsewhere(pets, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    load(pets, "train", tmp_path, cache_dir=elsewhere)
+    (path,) = elsewhere.rglob("*.npy")
+    path.unlink()
+    left = path.with_name(f".{path.name}.1.part")
+    left.write_bytes(b"half")
+    with locked(path.parent):
+        pass  # free again
+    load(pets, "train", tmp_path, cache_dir=elsewhere)
+    assert not left.exists() and path.exists() and not (tmp_path / "data").exists()
+
+
+# CelebA
+
+
+def celeb(tmp_path, zipped=True, partition=None, extra=()):
+    folder = tmp_path / "data" / "celeb-a"
+    folder.mkdir(parents=True)
+    names = [f"{i:06d}.jpg" for i in range(1, 11)]
+    if partition is None:  # seven to train, one to validate, two to test
+        partition = "".join(f"{name} {code}\n" for name, code in zip(names, "0000000122", strict=True))
+    (folder / "list_eval_partition.txt").write_text(partition)
+    if zipped:
+        with zipfile.ZipFile(folder / "img_align_celeba.zip", "w") as archive:
+            for i, name in enumerate(names):
+                archive.writestr(f"img_align_celeba/{name}", jpeg(20 * i))
+            for name, data in extra:
+                archive.writestr(name, data)
+    else:
+        (folder / "img_align_celeba").mkdir()
+        for i, name in enumerate(names):
+            (folder / "img_align_celeba" / name).write_bytes(jpeg(20 * i))
+    return folder
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_celeb_a_from_the_archive_and_from_a_folder(tmp_path, zipped, capsys):
+    celeb(tmp_path, zipped)
+    for split, shades in (("train", range(0, 140, 20)), ("test", (160, 180))):
+        images, labels, total, skipped, _ = datasets.load("celeb-a", split, tmp_path / "data", image_size=16)
+        assert images[:][:, 8, 8, 0].tolist() == list(shades) and labels is None
+        assert total == len(shades) and skipped == []
+    assert ("img_align_celeba.zip is not the published file" in capsys.readouterr().out) == zipped
+
+
+def test_celeb_a_says_exactly_what_goes_where(fails, tmp_path):
+    line = fails("train", "--dataset", "celeb-a", "--data_dir", tmp_path, "--outdir", tmp_path / "out")
+    for word in (str(tmp_path / "celeb-a"), "img_align_celeba.zip and list_eval_partition.txt missing", "as they are"):
+        assert word in line
+    folder = celeb(tmp_path)
+    (folder / "list_eval_partition.txt").unlink()
+    with pytest.raises(UserError, match="celeb-a: list_eval_partition.txt missing"):
+        datasets.load("celeb-a", "test", tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    "partition",
+    ["", "nonsense", "000001.jpg 3\n", "../../etc/passwd 0\n", "../x.jpg 2\n", "000099.jpg 2\n", "\0", "\xff"],
+)
+def test_celeb_a_with_a_wrong_partition(tmp_path, partition):
+    celeb(tmp_path, partition=partition)
+    with pytest.raises(UserError, match="damaged in line 1|holds none of"):
+        datasets.load("celeb-a", "test", tmp_path / "data")
+
+
+def test_celeb_a_with_a_broken_or_hostile_archive(tmp_path):
+    evil = [("../../evil.jpg", b"evil"), (str(tmp_path / "evil.jpg"), b"evil"), ("img_align_celeba/../../x.jpg", b"")]
+    path = celeb(tmp_path, extra=evil) / "img_align_celeba.zip"
+    before = {file.name for file in tmp_path.rglob("*")}
+    assert len(datasets.load("celeb-a", "test", tmp_path / "data", cache_dir=tmp_path / "cache").images) == 2
+    new = {file.name for file in tmp_path.rglob("*")} - before
+    assert new == {"cache", "celeb-a", "test_64x64x3.npy", "test_64x64x3.json"} - before
+    whole = path.read_bytes()
+    for data in (b"", b"no archive", whole[: len(whole) // 2]):
+        path.write_bytes(data)
+        with pytest.raises(UserError, match="is damaged"):
+            datasets.load("celeb-a", "test", tmp_path / "data")
+    broken = bytearray(whole)
+    at = broken.index(b"img_align_celeba/000009.jpg") + 200
+    broken[at : at + 50] = bytes(50)  # the checksum of one picture is wrong
+    path.write_bytes(broken)
+    test = datasets.load("celeb-a", "test", tmp_path / "data")
+    assert len(test.images) == 1 and test.skipped[0][0] == "000009.jpg"
