@@ -43,6 +43,10 @@ UP_BACK = ((0, 0, 1), (0, 1, 1), (1, 1, 0), (1, 0, 0))
 # DOWN_BACK[phase, tap, k]: entry k leads from output i + tap to the input pixel 2i (phase 0) or 2i+1 (phase 1).
 DOWN_BACK = (((0, 1, 0), (0, 0, 0)), ((0, 0, 1), (1, 0, 0)))
 
+# Of `logistic`, from the constant term up.
+LOGISTIC_P = (0.249999995, 0.00840860252, 5.59833236e-05, 8.63228175e-08, 1.51953226e-11)
+LOGISTIC_Q = (1.0, 0.11696772, 0.00163791721, 5.36017717e-06, 3.37752635e-09)
+
 
 # Parts
 
@@ -113,9 +117,40 @@ def leaky_relu(y):
     return mx.maximum(y, SLOPE * y)
 
 
-def sigmoid(x):
-    """The logistic function on all cores, through tanh, which costs less than MLX's own here."""
-    return join(each(lambda part: 0.5 + 0.5 * mx.tanh(0.5 * part), split(x)))
+def logistic(x):
+    """The logistic function to 2e-7, as 1/2 + x P(x²)/Q(x²), which costs a fourth of MLX's own on a CPU.
+
+    P and Q were fitted to it by weighted least squares; beyond ±15.5 it is as good as 0 or 1.
+    """
+    x = mx.clip(x, -15.5, 15.5)
+    s = x * x
+    p = (((LOGISTIC_P[4] * s + LOGISTIC_P[3]) * s + LOGISTIC_P[2]) * s + LOGISTIC_P[1]) * s + LOGISTIC_P[0]
+    q = (((LOGISTIC_Q[4] * s + LOGISTIC_Q[3]) * s + LOGISTIC_Q[2]) * s + LOGISTIC_Q[1]) * s + LOGISTIC_Q[0]
+    return 0.5 + x * p / q
+
+
+def sigmoid(logits):
+    """Logits → pixels, on all cores; for gradients there is `squared_error`."""
+    return join(each(logistic, split(logits)))
+
+
+def squared_error(x, logits):
+    """Squared error of the pixels, per image, with its gradient by the logits: 2 (y - x) y (1 - y)."""
+    xs = split(x)
+
+    @mx.custom_function
+    def forward(logits):
+        ys = each(logistic, split(logits))
+        return join(each(lambda x, y: mx.square(y - x).flatten(1).sum(axis=1), xs, ys)), *ys
+
+    @forward.vjp
+    def backward(_, gradients, outputs):
+        def of_logits(x, y, gradient):
+            return (2 * gradient)[:, None, None, None] * (y - x) * y * (1 - y)
+
+        return join(each(of_logits, xs, outputs[1:], split(gradients[0])))
+
+    return forward(logits)[0]
 
 
 def norm_in_training(parts, norm):

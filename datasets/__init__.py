@@ -32,7 +32,7 @@ PUBLISHED = {  # images in the training and test splits
 
 
 class Split(NamedTuple):
-    images: np.ndarray  # (N, H, W, C) uint8, or a cache.Mapped, which is indexed in the same way
+    images: np.ndarray  # (N, H, W, C) uint8, or a cache.Stored, which is indexed in the same way
     labels: np.ndarray | None  # (N,) the class of each image, where there are classes
     total: int  # images of the whole split, of which a limit, or missing or broken files, may leave fewer
     skipped: list = ()  # (name, reason) of each file that could not be read

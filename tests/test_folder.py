@@ -139,7 +139,8 @@ def test_folders_without_classes_and_pictures_beside_classes(tmp_path):
 
 def test_what_is_no_folder_of_pictures(fails, tmp_path):
     def line(path):
-        return fails("train", "--dataset", f"folder:{path}", "--outdir", tmp_path / "out")
+        flags = ["--data_dir", tmp_path / "data", "--outdir", tmp_path / "out"]
+        return fails("train", "--dataset", f"folder:{path}", *flags)
 
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
