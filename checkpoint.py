@@ -29,10 +29,13 @@ FACTS = {
     "dataset": str,
     "binarize": str,
     "likelihood": str,
+    "classes": list,
+    "collapsed": bool,
     "epoch": int,
     "options": dict,
     "test": dict,
     "best": (float, type(None)),
+    "plateau": dict,
 }
 
 
@@ -66,7 +69,7 @@ def load_state(path):
     """Read a training state: the model, the optimizer's state, and the facts."""
     arrays, facts = read(path)
     optimizer = {k.removeprefix("optimizer."): a for k, a in arrays.items() if k.startswith("optimizer.")}
-    if not optimizer or not facts.keys() >= {"options", "epoch", "best"}:
+    if not optimizer or not facts.keys() >= {"options", "epoch", "best", "plateau"}:
         raise UserError(f"{path} is not a training state — start without --resume")
     weights = {key: array for key, array in arrays.items() if not key.startswith("optimizer.")}
     return model_from(path, weights, facts), tree_unflatten([(k, mx.array(a)) for k, a in optimizer.items()]), facts
@@ -74,7 +77,7 @@ def load_state(path):
 
 def described(model):
     """What a model's shapes do not say of its configuration."""
-    return {"binarize": model.config.binarize}
+    return {"binarize": model.config.binarize, "likelihood": model.config.likelihood}
 
 
 def pack(arrays, facts):
@@ -168,18 +171,30 @@ def model_from(path, arrays, facts):
 
 
 def config_of(path, arrays, facts):
-    """Read the configuration off the shapes of the arrays, and what they do not say off the facts."""
+    """Read the configuration off the names and shapes of the arrays, and what they do not say off the facts."""
     try:
-        max_filters = arrays["encoder.conv3.weight"].shape[0]
-        grid = math.isqrt(arrays["decoder.lin1.weight"].shape[0] // max_filters)
+        latent_dims = len(arrays["encoder.proj_mu.bias"])
+        rest = {
+            "latent_dims": latent_dims,
+            "classes": arrays["decoder.lin1.weight"].shape[1] - latent_dims,
+            "binarize": facts.get("binarize", "none"),
+            "likelihood": facts.get("likelihood", "mse"),
+        }
+        if "encoder.lin1.weight" in arrays:
+            pixels = len(arrays["decoder.lin3.bias"])
+            channels = 1 if math.isqrt(pixels) ** 2 == pixels else 3
+            size = math.isqrt(pixels // channels)
+            wide = len(arrays["encoder.lin1.bias"])
+            return VAEConfig(arch="mlp", max_filters=wide, image_size=size, channels=channels, **rest)
+        max_filters = len(arrays["encoder.conv3.bias"])
         return VAEConfig(
-            latent_dims=arrays["encoder.proj_mu.weight"].shape[0],
+            arch="transpose" if "decoder.conv1.weight" in arrays else "conv",
             max_filters=max_filters,
-            image_size=8 * grid,
+            image_size=8 * math.isqrt(len(arrays["decoder.lin1.bias"]) // max_filters),
             channels=arrays["encoder.conv1.weight"].shape[3],
-            binarize=facts.get("binarize", "none"),
+            **rest,
         )
     except KeyError as error:
         raise UserError(f"{path} lacks {error.args[0]} — it is not a checkpoint of this family") from None
-    except (IndexError, ZeroDivisionError, UserError):
+    except (IndexError, TypeError, ZeroDivisionError, UserError):
         raise UserError(f"{path}: its arrays or description fit no model — it is not of this family") from None

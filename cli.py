@@ -17,6 +17,7 @@ from pathlib import Path
 from errors import UserError
 
 ROOT = Path(__file__).resolve().parent
+COLLAPSED = "the codes say nothing of their images (posterior collapse: KL under 0.001)"
 DEFAULT_MODEL = "pretrained/vae_mnist_filters_0064_dims_0008.npz"
 
 
@@ -144,8 +145,16 @@ def name(text):
     return text
 
 
+def run_name(text):
+    """An argparse type: the name of a run, a folder inside another one."""
+    if not text.strip() or text in (".", "..") or "/" in text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a plain name for a run")
+    return text
+
+
 count = number(int, 1)
 rate = number(float, 0, exclusive=True)
+weight = number(float, 0)
 seed = number(int, 0, 2**32)
 
 
@@ -162,7 +171,14 @@ def add_device_flags(parser):
 def add_model_flags(parser):
     """--model, and flags of the ancestors that the model's file answers by itself."""
     add = parser.add_argument
-    add("--model", "--checkpoint_path", type=name, metavar="FILE", default=DEFAULT_MODEL, help="checkpoint (.npz)")
+    add(
+        "--model",
+        "--checkpoint_path",
+        type=name,
+        metavar="FILE",
+        default=DEFAULT_MODEL,
+        help="checkpoint: .npz, .safetensors, .pth",
+    )
     add("--latent_dims", type=count, metavar="N", help="latent dimensions: checked against the model's file")
     add("--max_filters", type=count, metavar="N", help="widest layer: checked against the model's file")
 
@@ -206,6 +222,8 @@ def open_model(args):
         path = ROOT / path  # the shipped model is found wherever the command is called from
     model, facts = checkpoint.load_model(path)
     check_model_flags(args, model)
+    if facts.get("collapsed"):
+        print(f"Warning: in this model {COLLAPSED}", file=sys.stderr)
     return model, facts, device_name
 
 

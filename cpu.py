@@ -98,6 +98,13 @@ def up(parts, conv, norm=None):
     return convolve_and_norm(conv_up, parts, conv, norm)
 
 
+def transposed(parts, conv, norm=None):
+    """Transposed convolution of stride 2; parts and `norm` as in `up`."""
+    if norm is None:
+        return each(lambda x: conv_transposed(x, conv.weight) + conv.bias, parts)
+    return convolve_and_norm(conv_transposed, parts, conv, norm)
+
+
 def convolve_and_norm(convolve, parts, conv, norm):
     if norm.training:
         # The convolution's bias is left out: batch norm would take it away again.
@@ -130,25 +137,39 @@ def logistic(x):
 
 
 def sigmoid(logits):
-    """Logits → pixels, on all cores; for gradients there is `squared_error`."""
+    """Logits → pixels, on all cores; for gradients there is `pixel_error`."""
     return join(each(logistic, split(logits)))
 
 
-def squared_error(x, logits):
-    """Squared error of the pixels, per image, with its gradient by the logits: 2 (y - x) y (1 - y)."""
+def pixel_error(x, logits, likelihood):
+    """Reconstruction error per image, with its gradient by the logits; y are the pixels, σ(logits).
+
+    mse: (y - x)²                                     2 (y - x) y (1 - y)
+    bce: -x log y - (1 - x) log(1 - y)                y - x
+         = max(logit, 0) - x logit - log max(y, 1 - y), which is exact for any logit
+    """
     xs = split(x)
+
+    def value(x, logits, y):
+        if likelihood == "mse":
+            errors = mx.square(y - x)
+        else:
+            errors = mx.maximum(logits, 0) - x * logits - mx.log(mx.maximum(y, 1 - y))
+        return errors.flatten(1).sum(axis=1)
+
+    def slope(x, y, gradient):
+        gradient = gradient[:, None, None, None]
+        return 2 * gradient * (y - x) * y * (1 - y) if likelihood == "mse" else gradient * (y - x)
 
     @mx.custom_function
     def forward(logits):
-        ys = each(logistic, split(logits))
-        return join(each(lambda x, y: mx.square(y - x).flatten(1).sum(axis=1), xs, ys)), *ys
+        parts = split(logits)
+        ys = each(logistic, parts)
+        return join(each(value, xs, parts, ys)), *ys
 
     @forward.vjp
     def backward(_, gradients, outputs):
-        def of_logits(x, y, gradient):
-            return (2 * gradient)[:, None, None, None] * (y - x) * y * (1 - y)
-
-        return join(each(of_logits, xs, outputs[1:], split(gradients[0])))
+        return join(each(slope, xs, outputs[1:], split(gradients[0])))
 
     return forward(logits)[0]
 
@@ -252,6 +273,34 @@ def conv_up(x, weight):
             dv = (x.reshape(-1, channels).T @ q).reshape(channels, 4, 4, out)
             fold = mx.array(UP_BACK, dtype=mx.float32)
             return (q @ touched(weight)).reshape(x.shape), mx.einsum("uk,vm,cuvo->okmc", fold, fold, dv)
+
+    return forward(x, weight)
+
+
+def conv_transposed(x, weight):
+    """3×3 transposed convolution, stride 2, padding 1, output padding 1; x (n, H, W, C), weight (O, 3, 3, C).
+
+    It is what `conv_down` does backwards: input pixel i touches the outputs 2i-1, 2i, 2i+1 with w0, w1, w2. So its own
+    gradient is a convolution of stride 2.
+    """
+    stream = mx.default_stream(mx.cpu)
+    n, height, width, channels = x.shape
+    out = len(weight)
+
+    @mx.custom_function
+    def forward(x, weight):
+        fold = mx.array(DOWN_BACK, dtype=mx.float32)
+        kernel = mx.einsum("pik,qjm,okmc->ijcpqo", fold, fold, weight).reshape(4 * channels, 4 * out)
+        return cells_to_pixels(windows(x, 2, after=1) @ kernel, n, height, width)
+
+    @forward.vjp
+    def backward(inputs, dy, _):
+        with mx.stream(stream):
+            x, weight = inputs
+            q = windows(dy, 3, stride=2, before=1)  # (n·H·W, 9·O)
+            dx = (q @ weight.transpose(1, 2, 0, 3).reshape(9 * out, channels)).reshape(x.shape)
+            dweight = (x.reshape(-1, channels).T @ q).reshape(channels, 3, 3, out)
+            return dx, dweight.transpose(3, 1, 2, 0)
 
     return forward(x, weight)
 

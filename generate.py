@@ -23,6 +23,7 @@ def parse(argv):
         help="instead: each sample as a PNG here, and the sheet as all.png",
     )
     add("--nsamples", "--num_samples", type=cli.count, default=128, metavar="N", help="how many samples")
+    add("--label", type=cli.name, metavar="CLASS", help="class-conditional models: this class only, or all: a row each")
     add("--grid_size", type=cli.count, metavar="N", help="samples in a row (default: what fills the sheet best)")
     add("--seed", type=cli.seed, default=0, metavar="N", help="the number that all chance comes from")
     add("--vis_lat_space", action="store_true", help="for 2-dim models: the square [-2, 2]² of codes, 16×16 images")
@@ -45,10 +46,16 @@ def main(argv=None):
 
     if args.vis_lat_space:
         codes, columns = inference.latent_square(model, SQUARE), SQUARE
+        labels = inference.labels(model, facts, args.label or ("0" if model.config.classes else None), len(codes))
+    elif args.label == "all" and model.config.classes:
+        columns = args.grid_size or max(1, args.nsamples // model.config.classes)
+        images.check_sheet(columns * model.config.classes, model.config.image_size, columns)
+        codes, labels = inference.one_row_a_class(model, columns, args.seed)
     else:
         columns = images.check_sheet(args.nsamples, model.config.image_size, args.grid_size)
         codes = inference.prior_codes(model, args.nsamples, args.seed)
-    samples = images.to_bytes(inference.decode(model, codes))
+        labels = inference.labels(model, facts, args.label, args.nsamples)
+    samples = images.to_bytes(inference.decode(model, codes, labels))
 
     sheets = [Path(args.outfile)] if "outfile" in args.typed or not args.outdir else []
     if args.outdir:
@@ -69,6 +76,10 @@ def print_info(path, model, facts):
     print(f"  Data set: {facts.get('dataset', 'not said')}")
     print(f"  Number of latent dimensions: {config.latent_dims}")
     print(f"  Max number of filters: {config.max_filters}")
+    if config.classes:
+        print(f"  Classes: {', '.join(facts.get('classes', map(str, range(config.classes))))}")
+    print(f"  Architecture: {config.arch}")
+    print(f"  Likelihood: {config.likelihood}")
     print(f"  Images: {config.image_size}×{config.image_size}, {config.channels} channel(s)")
     print(f"  Number of trainable params: {model.parameter_count():,}")
     if "epoch" in facts:

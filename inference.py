@@ -23,16 +23,64 @@ def latent_square(model, side):
     return mx.stack([right.flatten(), up.flatten()], axis=1)
 
 
-def decode(model, codes):
-    """Codes → pixels in [0, 1]."""
+def labels(model, facts, asked, count):
+    """The classes of `count` samples: the one asked for by name or number, or else all in turn."""
+    classes = model.config.classes
+    if not classes:
+        if asked is not None:
+            raise UserError(f"--label {asked}: this model knows no classes — leave it out, or train with --conditional")
+        return None
+    if asked is None:
+        return np.arange(count) % classes
+    names = facts.get("classes", [])
+    if asked in names:
+        return np.full(count, names.index(asked))
+    if asked.isdecimal() and int(asked) < classes:
+        return np.full(count, int(asked))
+    known = f"0 to {classes - 1}" + (f" or {', '.join(names)}" if names[:1] not in ([], ["0"]) else "")
+    raise UserError(f"--label {asked}: this model knows the classes {known} — take one of them, or all")
+
+
+def one_row_a_class(model, columns, seed):
+    """Codes and labels of a sheet with one row a class; down a column the code is the same."""
+    classes = model.config.classes
+    codes = prior_codes(model, columns, seed)
+    return mx.tile(codes, (classes, 1)), np.repeat(np.arange(classes), columns)
+
+
+def decode(model, codes, labels=None):
+    """Codes, and labels for a class-conditional model → pixels in [0, 1]."""
     decoded = vae.compiled_decode(model)
-    return np.concatenate([np.array(decoded(codes[i : i + CHUNK])) for i in range(0, len(codes), CHUNK)])
+    pixels = []
+    for i in range(0, len(codes), CHUNK):
+        part = None if labels is None else mx.array(labels[i : i + CHUNK])
+        pixels.append(np.array(decoded(codes[i : i + CHUNK], part)))
+    return np.concatenate(pixels)
 
 
-def reconstructions(model, images):
-    """Bytes → chunk by chunk, the floats the model sees and what it makes of them from the mean code."""
+def inputs(split, chosen):
+    """Images of a split by their numbers, as the compiled functions want them: bytes, numbers, labels."""
+    labels = None if split.labels is None else mx.array(split.labels[chosen].astype(np.uint32))
+    return mx.array(split.images[chosen]), mx.array(chosen.astype(np.uint32)), labels
+
+
+def reconstructions(model, split):
+    """Chunk by chunk, the floats the model sees of a split and what it makes of them from the mean code."""
     reconstruct = vae.compiled_reconstruct(model)
-    for i in range(0, len(images), CHUNK):
-        part = mx.array(images[i : i + CHUNK])
-        x, y = reconstruct(part, mx.arange(i, i + len(part), dtype=mx.uint32))
+    numbers = np.arange(len(split.images))
+    for i in range(0, len(numbers), CHUNK):
+        x, y = reconstruct(*inputs(split, numbers[i : i + CHUNK]))
         yield np.array(x), np.array(y)
+
+
+def check_labels(model, split, dataset):
+    """Stop where a class-conditional model would get no labels, or those of other classes."""
+    if not (classes := model.config.classes):
+        return
+    if split.labels is None:
+        raise UserError(f"the model wants labels and {dataset} has none — take a data set with {classes} classes")
+    if len(split.classes) != classes:
+        raise UserError(
+            f"the model knows {classes} classes and {dataset} has {len(split.classes)} — take the data set it was "
+            "trained on"
+        )

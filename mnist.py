@@ -23,6 +23,13 @@ MIRRORS = {
     ),
     "fashion-mnist": ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
 }
+CLASSES = {
+    "mnist": tuple("0123456789"),
+    "fashion-mnist": (
+        *("T-shirt", "trousers", "pullover", "dress", "coat"),
+        *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+    ),
+}
 NAMES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -49,7 +56,7 @@ def load(split, data_dir, dataset="mnist"):
         raise UserError(
             f"{images_file.parent} has {len(images)} {split} images and {len(labels)} labels — replace its files"
         )
-    if len(labels) and labels.max() > 9:
+    if len(labels) and labels.max() >= len(CLASSES[dataset]):
         raise damaged(labels_file, f"it has a label {labels.max()}")
     return images[..., None], labels
 

@@ -35,13 +35,15 @@ def main(argv=None):
     dataset = args.dataset or facts.get("dataset", "mnist")
     split = "test" if args.rec_testdata else "train"
     config = model.config
-    originals = cli.load_split(args, dataset, split, config.image_size, config.channels).images
+    originals = cli.load_split(args, dataset, split, config.image_size, config.channels)
+    inference.check_labels(model, originals, dataset)
+    count = len(originals.images)
     place = f"{datasets.file_name(dataset)}_{split}"
     folder = Path(args.outdir) / place / f"{config.latent_dims:04d}_latent_dims"
     print(f"Device: {device_name}")
 
     overview, squared_error, number = [], 0.0, 0
-    with images.Writer() as writer, bar(len(originals), "Reconstructing") as shown:
+    with images.Writer() as writer, bar(count, "Reconstructing") as shown:
         for x, y in inference.reconstructions(model, originals):
             squared_error += float(((x - y) ** 2).mean(axis=(1, 2, 3)).sum())
             pairs = images.pairs(images.to_bytes(x), images.to_bytes(y))
@@ -52,9 +54,9 @@ def main(argv=None):
             shown.update(len(pairs))
     images.save(folder / "overview.png", images.sheet(overview, columns=8))
 
-    error = squared_error / len(originals)
+    error = squared_error / count
     psnr = 10 * math.log10(1 / error) if error else math.inf
-    print(f"{len(originals)} pairs: {folder / 'img_00000000.png'} and so on")
+    print(f"{count} pairs: {folder / 'img_00000000.png'} and so on")
     print(f"Sheet of the first {len(overview)}: {folder / 'overview.png'}")
     print(f"Mean squared error {error:.6f} per pixel of [0, 1] | PSNR {psnr:.2f} dB ({split} split)")
 

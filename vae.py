@@ -13,32 +13,51 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 import cpu
+from architectures import MLPDecoder, MLPEncoder, TransposeDecoder
 from device import on_cpu
 from errors import UserError
+from layers import UpsampleConv, down, join, sigmoid, split, with_labels
 
 BINARIZE = ("none", "threshold", "dynamic")
+LIKELIHOODS = ("mse", "bce")
 GREY = (0.299, 0.587, 0.114)  # shares of red, green and blue, as in ITU-R 601
+# The default of max_filters for each architecture; transpose: convolutions with another decoder.
+WIDTHS = {"conv": 64, "transpose": 64, "mlp": 512}
 
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """All the numbers that fix the shapes of a model, and how it wants its images."""
+    """All the numbers that fix the shapes of a model, how it wants its images, and how it compares them."""
 
     latent_dims: int = 8
     max_filters: int = 64
     image_size: int = 64
     channels: int = 1
+    classes: int = 0  # of a class-conditional model
+    arch: str = "conv"
     binarize: str = "none"
+    likelihood: str = "mse"
 
     def __post_init__(self):
-        if self.binarize not in BINARIZE:
-            raise UserError(f"binarize {self.binarize!r} is unknown — take one of {', '.join(BINARIZE)}")
-        for name, least in (("latent_dims", 1), ("max_filters", 4), ("image_size", 8), ("channels", 1)):
+        for name, known in (("arch", WIDTHS), ("binarize", BINARIZE), ("likelihood", LIKELIHOODS)):
+            if (value := getattr(self, name)) not in known:
+                raise UserError(f"{name} {value!r} is unknown — take one of {', '.join(known)}")
+        mlp = self.arch == "mlp"
+        least_filters, least_size = (8, 1) if mlp else (4, 8)
+        for name, least in (
+            ("latent_dims", 1),
+            ("max_filters", least_filters),
+            ("image_size", least_size),
+            ("channels", 1),
+            ("classes", 0),
+        ):
             if getattr(self, name) < least:
                 raise UserError(f"{name} {getattr(self, name)} is too small — take at least {least}")
-        if self.image_size % 8:
+        if self.image_size % 8 and not mlp:
             below = self.image_size // 8 * 8
-            raise UserError(f"image_size {self.image_size} is not divisible by 8 — take {below} or {below + 8}")
+            raise UserError(
+                f"image_size {self.image_size} is not divisible by 8 — take {below} or {below + 8}, or --arch mlp"
+            )
         if self.parameter_bound > 10**9:
             raise UserError(
                 f"a model of {self.max_filters} filters, {self.latent_dims} latent dims and {self.image_size}×"
@@ -61,47 +80,24 @@ class VAEConfig:
         return self.grid**2 * self.max_filters
 
     @property
+    def pixels(self):
+        """Numbers in one image."""
+        return self.image_size**2 * self.channels
+
+    @property
+    def widths(self):
+        """Units of the two hidden layers of the fully connected architecture, the narrower first."""
+        return self.max_filters // 8, self.max_filters
+
+    @property
     def parameter_bound(self):
         """Fewer parameters than the model has, by little; known before they are made."""
+        inner = self.latent_dims + self.classes
+        if self.arch == "mlp":
+            narrow, wide = self.widths
+            return 2 * (self.pixels * wide + wide * narrow) + 3 * narrow * inner
         a, b, c = self.filters
-        return 9 * (self.channels * a + a * b + b * c) * 2 + 3 * self.features * self.latent_dims
-
-
-# The layers. On a CPU `h` is a list of parts, one for each core: cpu.py says how and why.
-
-
-def split(x):
-    return cpu.split(x) if on_cpu() else x
-
-
-def join(h):
-    return cpu.join(h) if on_cpu() else h
-
-
-def sigmoid(logits):
-    """Logits → pixels."""
-    return cpu.sigmoid(logits) if on_cpu() else mx.sigmoid(logits)
-
-
-def down(h, conv, norm):
-    """A convolution that halves the image, batch norm, leaky ReLU: (N, H, W, C) → (N, H/2, W/2, O)."""
-    if on_cpu():
-        return cpu.down(h, conv, norm)
-    return nn.leaky_relu(norm(conv(h)))
-
-
-class UpsampleConv(nn.Module):
-    """Nearest ×2 upsampling and a convolution: (N, H, W, C) → (N, 2H, 2W, O); with `norm` as above."""
-
-    def __init__(self, channels, filters):
-        super().__init__()
-        self.conv = nn.Conv2d(channels, filters, 3, padding=1)
-
-    def __call__(self, h, norm=None):
-        if on_cpu():
-            return cpu.up(h, self.conv, norm)
-        h = self.conv(mx.repeat(mx.repeat(h, 2, axis=1), 2, axis=2))
-        return h if norm is None else nn.leaky_relu(norm(h))
+        return 9 * (self.channels * a + a * b + b * c) * 2 + 3 * self.features * inner
 
 
 class Encoder(nn.Module):
@@ -116,15 +112,16 @@ class Encoder(nn.Module):
         self.bn1 = nn.BatchNorm(a)
         self.bn2 = nn.BatchNorm(b)
         self.bn3 = nn.BatchNorm(c)
-        self.proj_mu = nn.Linear(config.features, config.latent_dims)
-        self.proj_log_var = nn.Linear(config.features, config.latent_dims)
+        self.proj_mu = nn.Linear(config.features + config.classes, config.latent_dims)
+        self.proj_log_var = nn.Linear(config.features + config.classes, config.latent_dims)
+        self._classes = config.classes
 
-    def __call__(self, x):  # (N, S, S, C)
+    def __call__(self, x, labels=None):  # (N, S, S, C)
         h = split(x)
         h = down(h, self.conv1, self.bn1)  # (N, S/2, S/2, F/4)
         h = down(h, self.conv2, self.bn2)  # (N, S/4, S/4, F/2)
         h = down(h, self.conv3, self.bn3)  # (N, S/8, S/8, F)
-        h = join(h).flatten(1)
+        h = with_labels(join(h).flatten(1), labels, self._classes)
         return self.proj_mu(h), self.proj_log_var(h)  # (N, D) each
 
 
@@ -140,20 +137,27 @@ class Decoder(nn.Module):
     def __init__(self, config):
         super().__init__()
         a, b, c = config.filters
-        self.lin1 = nn.Linear(config.latent_dims, config.features)
+        self.lin1 = nn.Linear(config.latent_dims + config.classes, config.features)
         self.upconv1 = UpsampleConv(c, b)
         self.upconv2 = UpsampleConv(b, a)
         self.upconv3 = UpsampleConv(a, config.channels)
         self.bn1 = nn.BatchNorm(b)
         self.bn2 = nn.BatchNorm(a)
-        self._grid = config.grid
+        self._grid, self._classes = config.grid, config.classes
 
-    def __call__(self, z):  # (N, D)
-        h = self.lin1(z).reshape(len(z), self._grid, self._grid, -1)  # (N, S/8, S/8, F)
-        h = split(h)
+    def __call__(self, z, labels=None):  # (N, D)
+        h = self.lin1(with_labels(z, labels, self._classes))
+        h = split(h.reshape(len(z), self._grid, self._grid, -1))  # (N, S/8, S/8, F)
         h = self.upconv1(h, self.bn1)  # (N, S/4, S/4, F/2)
         h = self.upconv2(h, self.bn2)  # (N, S/2, S/2, F/4)
         return join(self.upconv3(h))  # (N, S, S, C)
+
+
+ARCHITECTURES = {
+    "conv": (Encoder, Decoder),
+    "transpose": (Encoder, TransposeDecoder),
+    "mlp": (MLPEncoder, MLPDecoder),
+}
 
 
 class VAE(nn.Module):
@@ -162,33 +166,41 @@ class VAE(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
-        self.decoder = Decoder(config)
+        encoder, decoder = ARCHITECTURES[config.arch]
+        self.encoder = encoder(config)
+        self.decoder = decoder(config)
 
-    def __call__(self, x, key):
-        mean, log_var = self.encoder(x)
-        return self.decoder(sample(mean, log_var, key)), mean, log_var
+    def __call__(self, x, labels, key):
+        mean, log_var = self.encoder(x, labels)
+        return self.decoder(sample(mean, log_var, key), labels), mean, log_var
 
     def parameter_count(self):
         """How many numbers training changes."""
         return sum(array.size for _, array in tree_flatten(self.trainable_parameters()))
 
 
-def reconstruction_error(x, logits):
-    """Squared error per image, summed over its pixels."""
+def reconstruction_error(x, logits, likelihood):
+    """Per image, summed over its pixels: squared error, or the negative log-likelihood of pixels that are 0 or 1."""
     if on_cpu():
-        return cpu.squared_error(x, logits)
-    return mx.square(mx.sigmoid(logits) - x).sum(axis=(1, 2, 3))
+        return cpu.pixel_error(x, logits, likelihood)
+    if likelihood == "mse":
+        return mx.square(mx.sigmoid(logits) - x).sum(axis=(1, 2, 3))
+    return (mx.logaddexp(0, logits) - x * logits).sum(axis=(1, 2, 3))
+
+
+def kl_by_dimension(mean, log_var):
+    """KL divergence of each code's Gaussian from the standard one, in each of its dimensions: (N, D)."""
+    return 0.5 * (mx.square(mean) + mx.exp(log_var) - 1 - log_var)
 
 
 def kl_divergence(mean, log_var):
-    """KL divergence of a code's Gaussian from the standard one, per image, summed over its dimensions."""
-    return 0.5 * (mx.square(mean) + mx.exp(log_var) - 1 - log_var).sum(axis=1)
+    """The same per image, summed over the dimensions."""
+    return kl_by_dimension(mean, log_var).sum(axis=1)
 
 
-def elbo(x, logits, mean, log_var):
-    """The two terms of the negative evidence lower bound, per image; their sum is what training makes small."""
-    return reconstruction_error(x, logits), kl_divergence(mean, log_var)
+def elbo(x, logits, mean, log_var, likelihood):
+    """The two terms of the negative evidence lower bound, per image."""
+    return reconstruction_error(x, logits, likelihood), kl_divergence(mean, log_var)
 
 
 def resize_matrix(size, new_size):
@@ -227,23 +239,31 @@ def image_keys(numbers):
     return mx.stack([mx.zeros_like(numbers), numbers], axis=1)
 
 
-def compiled_training_step(model, optimizer):
-    """A function (bytes, key) → sums over the batch of reconstruction and KL, which also updates the model."""
+def compiled_training_step(model, optimizer, free_bits=0):
+    """A function (bytes, labels, key, β) → sums over the batch of reconstruction and KL, which also updates the model.
 
-    def loss(images, key):
+    It makes reconstruction + β · KL small. With `free_bits`, a dimension's KL, averaged over the batch, counts only
+    above that many nats.
+    """
+    config = model.config
+
+    def loss(images, labels, key, beta):
         keys = None
-        if model.config.binarize == "dynamic":  # new draws at every step
+        if config.binarize == "dynamic":  # new draws at every step
             key, of_images = mx.random.split(key)
             keys = mx.random.split(of_images, len(images))
-        x = to_floats(images, model.config, keys)
-        logits, mean, log_var = model(x, key)
-        reconstruction, kl = elbo(x, logits, mean, log_var)
-        return mx.mean(reconstruction + kl), mx.stack([reconstruction.sum(), kl.sum()])
+        x = to_floats(images, config, keys)
+        logits, mean, log_var = model(x, labels, key)
+        reconstruction, kl = elbo(x, logits, mean, log_var, config.likelihood)
+        price = kl.mean()
+        if free_bits:
+            price = mx.maximum(kl_by_dimension(mean, log_var).mean(axis=0), free_bits).sum()
+        return mx.mean(reconstruction) + beta * price, mx.stack([reconstruction.sum(), kl.sum()])
 
     loss_and_gradients = nn.value_and_grad(model, loss)
 
-    def step(images, key):
-        (_, sums), gradients = loss_and_gradients(images, key)
+    def step(images, labels, key, beta):
+        (_, sums), gradients = loss_and_gradients(images, labels, key, beta)
         optimizer.update(model, gradients)
         return sums
 
@@ -251,39 +271,39 @@ def compiled_training_step(model, optimizer):
     return mx.compile(step, inputs=state, outputs=state)
 
 
-# Below, `numbers` are those of the images in their split.
+# Below, `numbers` are those of the images in their split, and `labels` count for class-conditional models only.
 
 
 def compiled_encode(model):
-    """A function (bytes, numbers) → mean and log-variance of the codes."""
+    """A function (bytes, numbers, labels) → mean and log-variance of the codes."""
 
-    def encode(images, numbers):
-        return model.encoder(to_floats(images, model.config, image_keys(numbers)))
+    def encode(images, numbers, labels=None):
+        return model.encoder(to_floats(images, model.config, image_keys(numbers)), labels)
 
     return mx.compile(encode, inputs=model.state)
 
 
 def compiled_decode(model):
-    """A function codes → pixels in [0, 1]."""
-    return mx.compile(lambda z: sigmoid(model.decoder(z)), inputs=model.state)
+    """A function (codes, labels) → pixels in [0, 1]."""
+    return mx.compile(lambda z, labels=None: sigmoid(model.decoder(z, labels)), inputs=model.state)
 
 
 def compiled_reconstruct(model):
-    """A function (bytes, numbers) → the floats the model sees, and its reconstruction of them from the mean."""
+    """A function (bytes, numbers, labels) → the floats the model sees, and what it makes of them from the mean code."""
 
-    def reconstruct(images, numbers):
+    def reconstruct(images, numbers, labels=None):
         x = to_floats(images, model.config, image_keys(numbers))
-        mean, _ = model.encoder(x)
-        return x, sigmoid(model.decoder(mean))
+        mean, _ = model.encoder(x, labels)
+        return x, sigmoid(model.decoder(mean, labels))
 
     return mx.compile(reconstruct, inputs=model.state)
 
 
 def compiled_error(model):
-    """A function (bytes, numbers, codes) → reconstruction error of what the codes decode to, per image."""
+    """A function (bytes, numbers, labels, codes) → reconstruction error of what the codes decode to, per image."""
 
-    def error(images, numbers, z):
+    def error(images, numbers, labels, z):
         x = to_floats(images, model.config, image_keys(numbers))
-        return reconstruction_error(x, model.decoder(z))
+        return reconstruction_error(x, model.decoder(z, labels), model.config.likelihood)
 
     return mx.compile(error, inputs=model.state)

@@ -84,7 +84,7 @@ def time_steps(rounds):
         for data, (step, images, model, optimizer) in steps.items():
             start = time.perf_counter()
             for k in range(5):
-                mx.eval(step(mx.array(images), mx.random.key(k)), model.state, optimizer.state)
+                mx.eval(step(mx.array(images), None, mx.random.key(k), 1), model.state, optimizer.state)
             if i >= 2:
                 times[data].append((time.perf_counter() - start) / 5)
     share = operations(3) / operations(1)

@@ -36,7 +36,7 @@ def toolkit(batch, filters, side):
 
     def train():
         model.train()
-        mx.eval(step(mx.array(images), mx.random.key(next(count))), model.state, optimizer.state)
+        mx.eval(step(mx.array(images), None, mx.random.key(next(count)), 1), model.state, optimizer.state)
 
     def in_eval(function):
         model.eval()

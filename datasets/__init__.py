@@ -21,6 +21,11 @@ IN_MEMORY = {  # a name → a function from split and data_dir to images and lab
     "cifar-10": cifar.load_cifar_10,
     "cifar-100": cifar.load_cifar_100,
 }
+CLASSES = mnist.CLASSES | {
+    "cifar-10": cifar.CIFAR_10,
+    "cifar-100": cifar.CIFAR_100,
+    "synthetic": mnist.CLASSES["mnist"],
+}
 NAMES = (*IN_MEMORY, "celeb-a", "folder:PATH", "synthetic")
 PUBLISHED = {  # images in the training and test splits
     "mnist": (60_000, 10_000),
@@ -36,7 +41,7 @@ class Split(NamedTuple):
     labels: np.ndarray | None  # (N,) the class of each image, where there are classes
     total: int  # images of the whole split, of which a limit, or missing or broken files, may leave fewer
     skipped: list = ()  # (name, reason) of each file that could not be read
-    classes: tuple | None = None  # names of a folder's classes
+    classes: tuple | None = None  # their names
 
 
 def check_name(name):
@@ -74,4 +79,4 @@ def load(name, split, data_dir, limit=None, image_size=64, channels=None, cache_
     if len(images) == 0:
         raise UserError(f"{name} has no {split} images — replace its files")
     total = PUBLISHED[name][split == "test"]
-    return Split(images[:limit], labels[:limit], total)
+    return Split(images[:limit], labels[:limit], total, classes=CLASSES[name])

@@ -20,6 +20,19 @@ SHA256 = {
     "cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
     "cifar-100-binary.tar.gz": "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
 }
+CIFAR_10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR_100 = (
+    "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl", "boy",
+    "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle", "chair", "chimpanzee", "clock",
+    "cloud", "cockroach", "couch", "crab", "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish",
+    "forest", "fox", "girl", "hamster", "house", "kangaroo", "keyboard", "lamp", "lawn_mower", "leopard", "lion",
+    "lizard", "lobster", "man", "maple_tree", "motorcycle", "mountain", "mouse", "mushroom", "oak_tree", "orange",
+    "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree", "plain", "plate", "poppy", "porcupine",
+    "possum", "rabbit", "raccoon", "ray", "road", "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk",
+    "skyscraper", "snail", "snake", "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank",
+    "telephone", "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale",
+    "willow_tree", "wolf", "woman", "worm",
+)  # fmt: skip
 PIXELS = 32 * 32 * 3
 LARGEST = 50_000 * (2 + PIXELS)  # bytes of one file
 MOST_MEMBERS = 100  # of an archive that are looked at
@@ -28,12 +41,12 @@ MOST_MEMBERS = 100  # of an archive that are looked at
 def load_cifar_10(split, data_dir):
     """One split: images (N, 32, 32, 3) as bytes, and labels (N,)."""
     names = [f"data_batch_{i}.bin" for i in range(1, 6)] if split == "train" else ["test_batch.bin"]
-    return read(Path(data_dir) / "cifar-10", "cifar-10-batches-bin", names, labels=(10,))
+    return read(Path(data_dir) / "cifar-10", "cifar-10-batches-bin", names, labels=(len(CIFAR_10),))
 
 
 def load_cifar_100(split, data_dir):
     """One split: images (N, 32, 32, 3) as bytes, and their fine labels (N,)."""
-    return read(Path(data_dir) / "cifar-100", "cifar-100-binary", [f"{split}.bin"], labels=(20, 100))
+    return read(Path(data_dir) / "cifar-100", "cifar-100-binary", [f"{split}.bin"], labels=(20, len(CIFAR_100)))
 
 
 def read(folder, inner, names, labels):

@@ -40,7 +40,7 @@ def test_round_trip(tmp_path, config):
     checkpoint.save_model(tmp_path / "a.npz", model, facts)
     loaded, read_facts = checkpoint.load_model(tmp_path / "a.npz")
     assert loaded.config == model.config
-    assert read_facts == facts | {"binarize": model.config.binarize}
+    assert read_facts == facts | {"binarize": model.config.binarize, "likelihood": model.config.likelihood}
     assert_same(arrays_of(loaded), arrays_of(model))
 
 

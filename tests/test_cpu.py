@@ -7,6 +7,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 import cpu
+import vae
 
 SHAPES = [
     (1, 8, 8, 1, 4),
@@ -35,12 +36,24 @@ def native_up(x, conv, norm=None):
     return y if norm is None else nn.leaky_relu(norm(y))
 
 
+def native_transposed(x, conv, norm=None):
+    y = mx.conv_transpose2d(x, conv.weight, stride=2, padding=1, output_padding=1) + conv.bias
+    return y if norm is None else nn.leaky_relu(norm(y))
+
+
+def our_transposed(x, conv, norm=None):
+    return cpu.join(cpu.transposed(cpu.split(x), conv, norm))
+
+
 def our_down(x, conv, norm):
     return cpu.join(cpu.down(cpu.split(x), conv, norm))
 
 
 def our_up(x, conv, norm=None):
     return cpu.join(cpu.up(cpu.split(x), conv, norm))
+
+
+UPWARDS = [(our_up, native_up), (our_transposed, native_transposed)]
 
 
 class Layer(nn.Module):
@@ -62,14 +75,17 @@ class Layer(nn.Module):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("ours, native", [(our_down, native_down), (our_up, native_up)])
+@pytest.mark.parametrize(
+    "ours, native", [(our_down, native_down), (our_up, native_up), (our_transposed, native_transposed)]
+)
 def test_layer_with_norm(ours, native, training, shape):
     compare(ours, native, shape, training, lambda layer: (layer.conv, layer.norm))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_last_layer(shape):
-    compare(our_up, native_up, shape, True, lambda layer: (layer.conv,))
+@pytest.mark.parametrize("ours, native", UPWARDS)
+def test_last_layer(ours, native, shape):
+    compare(ours, native, shape, True, lambda layer: (layer.conv,))
 
 
 def compare(ours, native, shape, training, arguments):
@@ -98,10 +114,33 @@ def compare(ours, native, shape, training, arguments):
 
 
 def test_sigmoid(cores):
-    x = mx.linspace(-100, 100, 1001).reshape(-1, 1, 1, 1)
-    np.testing.assert_allclose(np.array(cpu.sigmoid(x)), np.array(mx.sigmoid(x)), atol=2e-7)
-    ours, theirs = (mx.grad(lambda x, f=f: (f(x) * x).sum())(x) for f in (cpu.sigmoid, mx.sigmoid))
-    np.testing.assert_allclose(np.array(ours), np.array(theirs), atol=1e-4)
+    x = mx.linspace(-100, 100, 100_001).reshape(-1, 1, 1, 1)
+    ours = np.array(cpu.sigmoid(x))
+    np.testing.assert_allclose(ours, np.array(mx.sigmoid(x)), atol=3e-7)
+    assert ours.min() > 0 and ours.max() < 1
+
+
+@pytest.mark.parametrize("likelihood", ["mse", "bce"])
+def test_pixel_error(cores, likelihood, monkeypatch):
+    random = np.random.default_rng(0)
+    x, logits = random.random((19, 4, 4, 3)), random.normal(0, 3, (19, 4, 4, 3))
+    logits[:4] = np.array([100, -100, 90, -90])[:, None, None, None]
+    x[0], x[1] = 0, 1  # as wrong as can be: 100 nats a pixel
+    x, logits = mx.array(x.astype(np.float32)), mx.array(logits.astype(np.float32))
+    towards = mx.random.normal((19,), key=mx.random.key(0))
+
+    def results():
+        value = vae.reconstruction_error(x, logits, likelihood)
+        slope = mx.grad(lambda logits: (vae.reconstruction_error(x, logits, likelihood) * towards).sum())(logits)
+        return np.array(value), np.array(slope)
+
+    value, slope = results()
+    monkeypatch.setattr(vae, "on_cpu", lambda: False)
+    plain_value, plain_slope = results()
+    np.testing.assert_allclose(value, plain_value, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(slope, plain_slope, rtol=1e-4, atol=2e-6)
+    if likelihood == "bce":
+        assert value[0] == value[1] == 4800
 
 
 def test_a_batch_is_cut_into_parts_that_are_worth_it(cores):

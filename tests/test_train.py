@@ -246,13 +246,15 @@ def test_every_step_has_its_own_noise_and_every_epoch_its_own_order(tmp_path):
     train_split, test_split = (datasets.load("synthetic", split, None, 200) for split in ("train", "test"))
     options = dict(seed=3, batchsize=64, max_filters=8, latent_dims=2, image_size=16, epochs=2, lr=0.001)
     options |= dict(dataset="synthetic", limit=200, keep_best=False, channels=None, binarize="none")
+    options |= dict(arch="conv", conditional=False, likelihood="mse", beta=1, beta_start=0, beta_warmup=0)
+    options |= dict(free_bits=0, lr_schedule="constant", weight_decay=0.01)
     run = training.Run(options, tmp_path / "a.npz", train_split, test_split)
     keys, batches, step = [], [], run.step
 
-    def watched(images, key):
+    def watched(images, labels, key, beta):
         keys.append(tuple(key.tolist()))
         batches.append(np.array(images))
-        return step(images, key)
+        return step(images, labels, key, beta)
 
     run.step = watched
     entries = [run.next_epoch(lambda *_: None) for _ in range(2)]
@@ -273,7 +275,7 @@ def test_every_step_has_its_own_noise_and_every_epoch_its_own_order(tmp_path):
     x = vae.to_floats(mx.array(test_split.images), run.model.config)
     mean, log_var = run.model.encoder(x)
     z = vae.sample(mean, log_var, training.random_key(3, training.SCORE))
-    reconstruction, kl = vae.elbo(x, run.model.decoder(z), mean, log_var)
+    reconstruction, kl = vae.elbo(x, run.model.decoder(z), mean, log_var, "mse")
     assert entries[-1]["test"]["reconstruction"] == pytest.approx(reconstruction.mean().item(), rel=1e-4)
     assert entries[-1]["test"]["kl"] == pytest.approx(kl.mean().item(), rel=1e-4)
 

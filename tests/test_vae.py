@@ -74,7 +74,7 @@ def test_bound_agrees_with_numpy():
     random = np.random.default_rng(2)
     x, logits = random.random((4, 8, 8, 1)), random.normal(0, 3, (4, 8, 8, 1))
     mean, log_var = random.normal(size=(4, 5)), random.normal(size=(4, 5))
-    terms = vae.elbo(*(mx.array(a.astype(np.float32)) for a in (x, logits, mean, log_var)))
+    terms = vae.elbo(*(mx.array(a.astype(np.float32)) for a in (x, logits, mean, log_var)), "mse")
     pixels = 1 / (1 + np.exp(-logits))
     np.testing.assert_allclose(np.array(terms[0]), ((pixels - x) ** 2).sum(axis=(1, 2, 3)), rtol=1e-5)
     variance = np.exp(log_var)
@@ -94,7 +94,7 @@ def test_the_layers_for_a_gpu_compute_the_same(monkeypatch):
         optimizer = optim.SGD(learning_rate=1e-3)
         optimizer.init(model.trainable_parameters())
         model.train()
-        seen.append(np.array(vae.compiled_training_step(model, optimizer)(images, mx.random.key(0))))
+        seen.append(np.array(vae.compiled_training_step(model, optimizer)(images, None, mx.random.key(0), 1)))
         seen += [np.array(array) for _, array in tree_flatten(model.parameters())]
         results.append(seen)
     for ours, theirs in zip(*results, strict=True):
@@ -154,7 +154,7 @@ def test_dynamic_draws_are_new_in_every_step():
     model.train()
     step = make_step(model)
     images = mx.full((20, 16, 16, 1), 128, dtype=mx.uint8)
-    first, again, other = (step(images, mx.random.key(k))[0].item() for k in (0, 0, 1))
+    first, again, other = (step(images, None, mx.random.key(k), 1)[0].item() for k in (0, 0, 1))
     assert first == pytest.approx(again, rel=1e-5) and abs(first - other) > 1e-3 * first
 
 
@@ -171,12 +171,12 @@ def test_compiled_step_draws_new_noise_every_time():
         model.train()
         step = make_step(model)
         images = mx.array(np.random.default_rng(4).integers(0, 256, (6, 28, 28, 1), dtype=np.uint8))
-        first, second, again = (step(images, mx.random.key(key)).tolist() for key in (1, 2, 1))
+        first, second, again = (step(images, None, mx.random.key(key), 1).tolist() for key in (1, 2, 1))
     finally:
         mx.disable_compile()
     assert first[0] != second[0]
     assert first == again
-    plain = make_step(model)(images, mx.random.key(1)).tolist()
+    plain = make_step(model)(images, None, mx.random.key(1), 1).tolist()
     np.testing.assert_allclose(first, plain, rtol=1e-4)
 
 
@@ -187,7 +187,7 @@ def test_training_step_changes_weights_and_statistics():
     optimizer.init(model.trainable_parameters())
     model.train()
     images = mx.array(np.random.default_rng(5).integers(0, 256, (5, 28, 28, 1), dtype=np.uint8))
-    vae.compiled_training_step(model, optimizer)(images, mx.random.key(0))
+    vae.compiled_training_step(model, optimizer)(images, None, mx.random.key(0), 1)
     normed = {"encoder.conv1.bias", "encoder.conv2.bias", "encoder.conv3.bias"}  # batch norm takes these away
     normed |= {"decoder.upconv1.conv.bias", "decoder.upconv2.conv.bias"}
     for key, array in tree_flatten(model.parameters()):
