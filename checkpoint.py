@@ -1,4 +1,4 @@
-"""Checkpoints: `.npz` files that say all that is needed to use them.
+"""Checkpoints: `.npz` files that say all that is needed to use them. Files from elsewhere are read by foreign.py.
 
 The arrays carry the key names of the MLX example that this toolkit descends from, so files travel both ways. Every
 number of the configuration is read off their shapes. What shapes cannot say (data set, epochs, …) rides as JSON in the
@@ -11,12 +11,14 @@ import json
 import math
 import zipfile
 import zlib
+from dataclasses import asdict
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
+import foreign
 from errors import UserError
 from files import reason, write
 from vae import VAE, VAEConfig
@@ -24,6 +26,7 @@ from vae import VAE, VAEConfig
 # What files of the family may hold besides their weights.
 STRAY_KEYS = {"encoder.kl_div"}
 MARK = b"vae "  # begins the comment of our files
+FACTS_KEY = "vae_facts"  # in the metadata of .safetensors
 # What a description may say, and as what.
 FACTS = {
     "dataset": str,
@@ -47,6 +50,14 @@ def model_name(dataset, max_filters, latent_dims):
 def save_model(path, model, facts):
     """Write the weights of a model and the facts that its shapes cannot say."""
     write(path, pack(dict(tree_flatten(model.parameters())), described(model) | facts), durable=True)
+
+
+def save_safetensors(path, model, facts):
+    """Write the weights of a model as `.safetensors`, with configuration and facts as texts in its metadata."""
+    arrays = {key: np.array(array) for key, array in tree_flatten(model.parameters())}
+    facts = described(model) | facts
+    config = {name: str(value) for name, value in asdict(model.config).items()}
+    write(path, foreign.write_safetensors(arrays, config | {FACTS_KEY: json.dumps(facts)}), durable=True)
 
 
 def load_model(path):
@@ -104,16 +115,31 @@ def read(path):
         size = path.stat().st_size
         if size == 0:
             raise UserError(f"{path} is empty — train or copy it again")
+        with open(path, "rb") as file:
+            start = file.read(16)
+        if start.startswith(foreign.TORCH_OLD):
+            raise UserError(
+                f"{path} is in PyTorch's format of before 2020 — load it with PyTorch and save it again, torch.save "
+                "writes the newer one"
+            )
+        if foreign.is_safetensors(start, size):
+            arrays, metadata = foreign.read_safetensors(path.read_bytes())
+            return arrays, checked(json.loads(metadata.get(FACTS_KEY, "{}")))
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-            if sum(entry.file_size for entry in entries) > 16 * size + 2**20:
+            claimed = sum(entry.file_size for entry in entries)
+            if claimed > 16 * size + 2**20 or any(entry.compress_size > size for entry in entries):
                 raise ValueError("it claims far more data than it holds")
+            if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
+                raise ValueError("it is compressed in an unusual way")
+            if any(entry.filename.endswith("data.pkl") for entry in entries):
+                return foreign.read_torch(archive), {}
             arrays = {entry.filename.removesuffix(".npy"): read_array(archive.read(entry)) for entry in entries}
             return arrays, read_facts(archive.comment)
     except UserError:
         raise
     except OSError as error:
-        raise UserError(f"cannot read {path}: {reason(error)}") from None
+        raise UserError(f"cannot read {path}: {reason(error)} — check its rights, or copy it again") from None
     except Exception as error:  # zipfile and NumPy raise nearly anything on damaged files
         said = " ".join(str(error).split())[:100] or type(error).__name__
         raise UserError(f"{path} is no checkpoint or is damaged ({said}) — train or copy it again") from None
@@ -133,7 +159,11 @@ def read_facts(comment):
     checksum, _, text = comment.removeprefix(MARK).partition(b" ")
     if int(checksum, 16) != zlib.crc32(text):
         raise ValueError("the checksum of its description is wrong")
-    facts = json.loads(text)
+    return checked(json.loads(text))
+
+
+def checked(facts):
+    """A description, if every fact in it is of its kind."""
     if not isinstance(facts, dict):
         raise ValueError("its description is none")
     for name, kind in FACTS.items():
