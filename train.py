@@ -35,6 +35,11 @@ def parse(argv):
     add("--decoder", choices=("upsample", "transpose"), help="convolutions that enlarge (default: upsample)")
     add("--conditional", action="store_true", help="tell encoder and decoder the class of an image")
     add(
+        "--type_of_embedding",
+        choices=("none", "cat", "one_hot"),
+        help="an ancestor's flag: but for none, --conditional",
+    )
+    add(
         "--binarize",
         choices=("none", "threshold", "dynamic"),
         default="none",
@@ -50,8 +55,11 @@ def parse(argv):
         default="mse",
         help="squared error, or binary cross-entropy",
     )
-    add("--beta", "--beta_max", type=cli.weight, default=1.0, metavar="X", help="weight of KL")
+    add("--beta", type=cli.weight, default=1.0, metavar="X", help="weight of KL")
     add("--beta_start", type=cli.weight, default=0.001, metavar="X", help="its weight where --beta_warmup begins")
+    add(
+        "--beta_max", type=cli.weight, metavar="X", help="an ancestor's name for --beta, its --beta is our --beta_start"
+    )
     add(
         "--beta_warmup",
         "--beta_annealing_period",
@@ -87,6 +95,12 @@ def complete(args):
         args.typed.add("arch")
     if args.max_filters is None:
         args.max_filters = 512 if args.arch == "mlp" else 64
+    if args.beta_max is not None:
+        if "beta" in args.typed:
+            args.beta_start, args.typed = args.beta, args.typed | {"beta_start"}
+        args.beta, args.typed = args.beta_max, args.typed | {"beta"}
+    if args.type_of_embedding is not None:
+        args.conditional, args.typed = args.type_of_embedding != "none", args.typed | {"conditional"}
     if "beta_start" in args.typed and not args.beta_warmup:
         raise cli.UserError("--beta_start needs --beta_warmup EPOCHS — or give the weight of KL as --beta")
 

@@ -21,7 +21,7 @@ import foreign
 import layers
 from errors import UserError
 
-TORCH = Path(__file__).parent / "torch"  # made with PyTorch 2.13.0: a model, its old format, what it computes
+TORCH = Path(__file__).parent / "pytorch"  # made with PyTorch 2.13.0: a model, its old format, what it computes
 
 
 def arrays_of(model):

@@ -6,6 +6,8 @@ from conftest import make_model
 from PIL import Image
 
 import checkpoint
+import images
+import inference
 
 
 def pixels(path):
@@ -49,6 +51,52 @@ def test_colour_models_make_colour_sheets(run, tmp_path):
     checkpoint.save_model(tmp_path / "rgb.npz", make_model(channels=3), {})
     run("generate", "--model", tmp_path / "rgb.npz", "--nsamples", 4, "--outfile", tmp_path / "a.png")
     assert pixels(tmp_path / "a.png").shape == (34, 34, 3)
+
+
+@pytest.fixture
+def conditional(tmp_path):
+    """A model of three classes, and the file of it."""
+    model = make_model(classes=3)
+    checkpoint.save_model(tmp_path / "c.npz", model, {"dataset": "folder:x", "classes": ["cat", "dog", "1"]})
+    return model, tmp_path / "c.npz"
+
+
+def test_labels_by_number_and_name(run, fails, conditional, model_file, tmp_path):
+    model, path = conditional
+    out = tmp_path / "a.png"
+
+    def sheet(*flags):
+        assert run("generate", "--model", path, "--nsamples", 6, "--grid_size", 6, "--outfile", out, *flags)[0] == 0
+        return pixels(out)
+
+    codes = inference.prior_codes(model, 6, 0)
+
+    def expected(labels):
+        return images.sheet(images.to_bytes(inference.decode(model, codes, np.array(labels))), 6)[:, :, 0]
+
+    np.testing.assert_array_equal(sheet("--label", 0), expected([0] * 6))
+    np.testing.assert_array_equal(sheet("--label", "dog"), expected([1] * 6))
+    np.testing.assert_array_equal(sheet("--label", "1"), expected([2] * 6))  # a name comes before a number
+    np.testing.assert_array_equal(sheet(), expected([0, 1, 2, 0, 1, 2]))
+    assert (expected([0] * 6) != expected([1] * 6)).any()
+    assert "0 to 2 or cat, dog, 1" in fails("generate", "--model", path, "--label", 12)
+    fails("generate", "--model", path, "--label", -1)
+    fails("generate", "--model", path, "--label", "")
+    for label in ("7", "0", "all"):
+        assert "knows no classes" in fails("generate", "--model", model_file, "--label", label, "--outfile", out)
+
+
+def test_all_labels_make_a_row_each_of_the_same_codes(run, conditional, tmp_path):
+    model, path = conditional
+    run("generate", "--model", path, "--label", "all", "--nsamples", 14, "--outfile", tmp_path / "a.png")
+    sheet = pixels(tmp_path / "a.png")
+    assert sheet.shape == (3 * 18 - 2, 4 * 18 - 2)
+    codes = inference.prior_codes(model, 4, 0)
+    for row in range(3):
+        decoded = images.to_bytes(inference.decode(model, codes, np.full(4, row)))
+        for column in range(4):
+            tile = sheet[18 * row : 18 * row + 16, 18 * column : 18 * column + 16]
+            np.testing.assert_array_equal(tile, decoded[column, :, :, 0])
 
 
 def test_latent_square_runs_to_the_right_and_upwards(run, tmp_path):

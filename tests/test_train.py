@@ -182,6 +182,133 @@ def test_keep_best_keeps_the_epoch_that_is_best_on_held_out_images(run, tmp_path
     assert facts["epoch"] == best["epoch"] and facts["test"] == best["test"]
 
 
+def test_beta_warms_up_and_only_then_the_best_is_chosen(run, tmp_path):
+    flags = ["--beta", 0.5, "--beta_start", 0.1, "--beta_warmup", 2, "--keep_best", "--lr", 0.05]
+    _, out, _ = run("train", *TINY, 4, *flags, "--outdir", tmp_path)
+    assert "squared error + 0.5 KL (from 0.1 within 2 epochs)" in out and "β 0.500" in out
+    log = read_log(tmp_path)
+    steps = 5  # of 275 images in an epoch
+    expected = [0.1 + 0.4 * (1 - 1 / steps) / 2, 0.1 + 0.4 * (2 - 1 / steps) / 2, 0.5, 0.5]
+    assert [entry["beta"] for entry in log] == pytest.approx(expected)
+    best = min(log[1:], key=lambda e: e["held_out"]["reconstruction"] + 0.5 * e["held_out"]["kl"])
+    assert checkpoint.load_model(tmp_path / f"{NAME}.npz")[1]["epoch"] == best["epoch"]
+
+
+def test_while_beta_warms_up_the_latest_model_is_kept(run, tmp_path):
+    run("train", *TINY, 2, "--beta_warmup", 9, "--keep_best", "--outdir", tmp_path)
+    assert checkpoint.load_model(tmp_path / f"{NAME}.npz")[1]["epoch"] == 2
+
+
+def test_cosine_goes_down_to_nothing(run, tmp_path):
+    run("train", *TINY, 4, "--lr_schedule", "cosine", "--outdir", tmp_path)
+    steps = 5
+    expected = [0.0005 * (1 + np.cos(np.pi * (e - 1 / steps) / 4)) for e in (1, 2, 3, 4)]
+    assert [entry["learning_rate"] for entry in read_log(tmp_path)] == pytest.approx(expected)
+
+
+def test_plateau_halves_the_rate_when_nothing_is_gained(run, tmp_path, monkeypatch):
+    import training
+
+    monkeypatch.setattr(training, "PATIENCE", 1)
+    monkeypatch.setattr(training, "STALLED", 0.999)  # nothing is ever enough
+    flags = ["--lr_schedule", "plateau", "--outdir", tmp_path]
+    run("train", *TINY, 4, *flags)
+    status, out, _ = run("train", *TINY, 7, "--resume", *flags)
+    assert status == 0 and "275 of 60000 training" in out
+    rates = [entry["learning_rate"] for entry in read_log(tmp_path)]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4, 2.5e-4])  # the best, two stalled; two; two
+
+
+VARIANTS = {
+    "conditional": ["--conditional", "--lr_schedule", "plateau"],
+    "transpose": ["--decoder", "transpose", "--beta_warmup", 3, "--free_bits", 0.05],
+    "mlp": ["--arch", "mlp", "--max_filters", 16, "--likelihood", "bce", "--binarize", "dynamic"],
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_trains_and_resumes_to_the_same_bits(run, tmp_path, variant):
+    for name, epochs in (("whole", [3]), ("parts", [1, 3])):
+        for last in epochs:
+            flags = [*TINY, last, *VARIANTS[variant], "--resume", "--outdir", tmp_path / name]
+            assert run("train", *flags)[0] == 0
+    (whole,), (parts,) = ((tmp_path / name).glob("*.npz") for name in ("whole", "parts"))
+    ours, theirs = (dict(tree_flatten(checkpoint.load_model(path)[0].parameters())) for path in (whole, parts))
+    for key, array in ours.items():
+        np.testing.assert_array_equal(np.array(array), np.array(theirs[key]), err_msg=key)
+    log = [json.loads(line) for line in (whole.with_suffix("") / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["test"]["reconstruction"] < log[0]["test"]["reconstruction"]
+    assert run("generate", "--model", whole, "--nsamples", 4, "--outfile", tmp_path / "a.png")[0] == 0
+    flags = ["--rec_testdata", "--limit", 5, "--outdir", tmp_path / "rec"]
+    assert run("reconstruct", "--model", whole, *flags)[0] == 0
+
+
+def test_ancestors_names_of_flags(run, tmp_path):
+    flags = ["--hidden_dim", 2, "--type_of_embedding", "one_hot", "--beta", 0.25, "--beta_max", 2]
+    flags += ["--beta_annealing_period", 1, "--runs_dir", tmp_path, "--resume_if_exists", "--detect_posterior_collapse"]
+    status, out, _ = run("train", "my_run", *TINY, 1, *flags)
+    assert status == 0 and "conditional on 10 classes" in out
+    assert "squared error + 2 KL (from 0.25 within 1 epochs)" in out
+    assert (tmp_path / "my_run" / f"{NAME}.npz").exists()
+
+
+def test_collapse_warns_and_is_remembered(run, tmp_path):
+    _, _, err = run("train", *TINY, 12, "--beta", 1e3, "--lr", 0.003, "--lr_schedule", "cosine", "--outdir", tmp_path)
+    log = read_log(tmp_path)
+    assert log[-1]["kl"] < 0.001 and log[-1]["collapsed"] and not log[0]["collapsed"]
+    assert err.count("Warning: the codes say nothing") == sum(entry["collapsed"] for entry in log)
+    _, _, err = run("generate", "--model", tmp_path / f"{NAME}.npz", "--outfile", tmp_path / "a.png")
+    assert err.startswith("Warning: in this model the codes say nothing") and err.count("\n") == 1
+
+
+def test_begins_with_the_weights_of_a_model(run, fails, tmp_path):
+    run("train", *TINY, 3, "--lr", 0.01, "--outdir", tmp_path / "a")
+    first = tmp_path / "a" / f"{NAME}.npz"
+    run("train", *TINY, 1, "--lr", 1e-9, "--init", first, "--outdir", tmp_path / "b")
+    ours, theirs = (checkpoint.load_model(tmp_path / x / f"{NAME}.npz")[0].trainable_parameters() for x in "ab")
+    for (key, array), (_, other) in zip(tree_flatten(ours), tree_flatten(theirs), strict=True):
+        np.testing.assert_allclose(np.array(other), np.array(array), atol=1e-6, err_msg=key)
+    flags = ["--image_size", 24, "--init", first, "--outdir", tmp_path / "c"]
+    assert "image_size 16, this run 24" in fails("train", *TINY, 1, *flags)
+
+
+def test_the_optimizer_can_be_reset(run, tmp_path):
+    run("train", *TINY, 1, "--outdir", tmp_path)
+    _, out, _ = run("train", *TINY, 2, "--resume", "--reset_optimizer", "--outdir", tmp_path)
+    assert "Resuming after epoch 1" in out
+    _, state, _ = checkpoint.load_state(tmp_path / NAME / "state.npz")
+    assert state["step"].item() == 5  # of the second epoch alone
+
+
+def test_conditional_needs_labels(fails, run, tmp_path):
+    (tmp_path / "plain").mkdir()
+    for i in range(12):
+        Image.new("L", (16, 16), i).save(tmp_path / "plain" / f"{i}.png")
+    plain = ["--dataset", f"folder:{tmp_path / 'plain'}", "--data_dir", tmp_path]
+    assert "has no labels" in fails("train", *TINY, 1, *plain, "--conditional", "--outdir", tmp_path)
+    run("train", *TINY, 1, "--conditional", "--outdir", tmp_path)
+    model = ["--model", tmp_path / f"{NAME}.npz", "--outdir", tmp_path / "rec"]
+    assert "has none" in fails("reconstruct", *model, *plain)
+    for i in range(12):
+        (tmp_path / "classes" / str(i % 3)).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (16, 16), i).save(tmp_path / "classes" / str(i % 3) / f"{i}.png")
+    classes = ["--dataset", f"folder:{tmp_path / 'classes'}", "--data_dir", tmp_path]
+    assert "10 classes" in fails("reconstruct", *model, *classes)
+
+
+def test_tensorboard(run, fails, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboardX", exc_type=ImportError)
+    status, *_ = run("train", *TINY, 2, "--keep_best", "--tensorboard", tmp_path / "board", "--outdir", tmp_path)
+    assert status == 0
+    (events,) = (tmp_path / "board").iterdir()
+    written = events.read_bytes()
+    for tag in (b"loss/train", b"loss/held_out", b"kl/test", b"samples", b"reconstructions"):
+        assert written.count(tag) >= 2, tag
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    line = fails("train", *TINY, 1, "--tensorboard", tmp_path / "board", "--outdir", tmp_path / "new")
+    assert "pip install tensorboardX" in line and not (tmp_path / "new").exists()
+
+
 def test_loss_that_is_no_number_stops_and_keeps_the_last_model(run, fails, tmp_path):
     line = fails("train", *TINY, 3, "--lr", 1e6, "--outdir", tmp_path / "new")
     assert "try a smaller --lr" in line

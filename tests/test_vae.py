@@ -8,6 +8,7 @@ from conftest import make_model
 from mlx.utils import tree_flatten
 from PIL import Image
 
+import layers
 import vae
 from errors import UserError
 
@@ -83,13 +84,90 @@ def test_bound_agrees_with_numpy():
     )
 
 
-def test_the_layers_for_a_gpu_compute_the_same(monkeypatch):
+def test_bce_agrees_with_numpy_at_any_logit():
+    random = np.random.default_rng(2)
+    x, logits = random.random((4, 8, 8, 3)), random.normal(0, 4, (4, 8, 8, 3))
+    logits[0], logits[1] = 100, -100
+    x[2] = x[2] > 0.5
+    error = vae.reconstruction_error(*(mx.array(a.astype(np.float32)) for a in (x, logits)), "bce")
+    expected = x * np.logaddexp(0, -logits) + (1 - x) * np.logaddexp(0, logits)
+    np.testing.assert_allclose(np.array(error), expected.sum(axis=(1, 2, 3)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [0, 4])
+@pytest.mark.parametrize("size, channels", [(28, 1), (5, 3)])
+def test_fully_connected_agrees_with_numpy(classes, size, channels):
+    model = make_model(arch="mlp", image_size=size, channels=channels, classes=classes, max_filters=24)
+    w = {key: np.array(array, np.float64) for key, array in tree_flatten(model.parameters())}
+    assert w["encoder.lin2.weight"].shape == (3, 24)  # D's widths are 512 and 64
+    x = np.random.default_rng(1).random((3, size, size, channels), np.float32)
+    labels = np.array([2, 0, 3])
+    one_hot = np.eye(classes)[labels] if classes else np.zeros((3, 0))
+
+    def dense(h, name):
+        return h @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    h = np.concatenate([x.reshape(3, -1), one_hot], axis=1)
+    for name in ("encoder.lin1", "encoder.lin2"):
+        h = np.maximum(dense(h, name), 0)
+    mean, log_var = model.encoder(mx.array(x), mx.array(labels))
+    np.testing.assert_allclose(np.array(mean), dense(h, "encoder.proj_mu"), atol=1e-4)
+    np.testing.assert_allclose(np.array(log_var), dense(h, "encoder.proj_log_var"), atol=1e-4)
+    h = np.concatenate([dense(h, "encoder.proj_mu"), one_hot], axis=1)
+    for name in ("decoder.lin1", "decoder.lin2"):
+        h = np.maximum(dense(h, name), 0)
+    logits = model.decoder(mean, mx.array(labels))
+    np.testing.assert_allclose(np.array(logits), dense(h, "decoder.lin3").reshape(x.shape), atol=1e-4)
+
+
+@pytest.mark.parametrize("arch", vae.ARCHITECTURES)
+def test_labels_reach_encoder_and_decoder(arch):
+    model = make_model(arch=arch, classes=3, max_filters=16)
+    x, z = mx.full((2, 16, 16, 1), 0.5), mx.zeros((2, 3))
+    for function in (lambda labels: model.encoder(x, labels)[0], lambda labels: model.decoder(z, labels)):
+        same, other = np.array(function(mx.array([1, 1]))), np.array(function(mx.array([1, 2])))
+        np.testing.assert_array_equal(same[0], same[1])
+        assert (other[0] != other[1]).any()
+
+
+def weights_after(model, **options):
+    """All weights after one step of plain gradient descent."""
+    beta = options.pop("beta", 1.0)
+    optimizer = optim.SGD(learning_rate=1e-2)
+    optimizer.init(model.trainable_parameters())
+    model.train()
+    images = mx.array(np.random.default_rng(7).integers(0, 256, (19, 16, 16, 1), dtype=np.uint8))
+    vae.compiled_training_step(model, optimizer, **options)(images, None, mx.random.key(0), mx.array(beta))
+    return {key: np.array(array) for key, array in tree_flatten(model.trainable_parameters())}
+
+
+def test_beta_weighs_kl_and_nothing_else():
+    gone, half, whole = (weights_after(make_model(), beta=beta) for beta in (0.0, 0.5, 1.0))
+    for key in gone:
+        np.testing.assert_allclose(half[key], (gone[key] + whole[key]) / 2, atol=1e-5, err_msg=key)
+        changes = np.abs(whole[key] - gone[key]).max()
+        assert changes < 1e-6 if key.startswith("decoder") else True, key
+    assert np.abs(whole["encoder.proj_mu.weight"] - gone["encoder.proj_mu.weight"]).max() > 1e-5
+
+
+def test_free_bits_make_kl_below_them_free():
+    nothing_counts = weights_after(make_model(), free_bits=1e6)
+    no_kl = weights_after(make_model(), beta=0.0)
+    all_counts, plain = weights_after(make_model(), free_bits=1e-9), weights_after(make_model())
+    for key in plain:
+        np.testing.assert_allclose(nothing_counts[key], no_kl[key], atol=1e-6, err_msg=key)
+        np.testing.assert_allclose(all_counts[key], plain[key], atol=1e-5, err_msg=key)
+
+
+@pytest.mark.parametrize("arch", ["conv", "transpose", "mlp"])
+def test_the_layers_for_a_gpu_compute_the_same(monkeypatch, arch):
     """The formulation that a GPU runs, run here on the CPU: same values, same step."""
     images = mx.array(np.random.default_rng(7).integers(0, 256, (19, 28, 28, 1), dtype=np.uint8))
     results = []
     for cpu_forms in (True, False):
-        monkeypatch.setattr(vae, "on_cpu", lambda cpu_forms=cpu_forms: cpu_forms)
-        model = make_model()
+        for module in (vae, layers):
+            monkeypatch.setattr(module, "on_cpu", lambda cpu_forms=cpu_forms: cpu_forms)
+        model = make_model(arch=arch)
         seen = [np.array(vae.compiled_reconstruct(model)(images, mx.arange(19))[1])]
         optimizer = optim.SGD(learning_rate=1e-3)
         optimizer.init(model.trainable_parameters())
