@@ -205,7 +205,7 @@ def load_split(args, dataset, split, image_size, channels):
     loaded = datasets.load(dataset, split, args.data_dir, args.limit, image_size, channels, args.cache_dir)
     if count := len(loaded.skipped):
         file, why = loaded.skipped[0]
-        print(f"Skipped {count} of {loaded.total} {split} pictures that cannot be read, such as {file}: {why}")
+        print(f"Skipped {count} of {loaded.total} {split} pictures that cannot be read, such as {file!r}: {why}")
     return loaded
 
 

@@ -14,7 +14,7 @@ import cli
 def parse(argv):
     parser = cli.Parser(__doc__)
     add = parser.add_argument
-    add("run_name", nargs="?", type=cli.run_name, help="sub-folder of OUTDIR for this run (default: none)")
+    add("run_name", nargs="?", metavar="RUN_NAME", type=cli.run_name, help="sub-folder of OUTDIR for this run")
     cli.add_device_flags(parser)
     cli.add_data_flags(parser, default="mnist")
     add("--seed", type=cli.seed, default=0, metavar="N", help="the number that all chance comes from")
@@ -22,6 +22,7 @@ def parse(argv):
     add("--epochs", "--num_epochs", type=cli.count, default=50, metavar="N", help="passes over the training images")
     add("--outdir", "--save_dir", "--runs_dir", type=cli.name, default="models", metavar="DIR", help="for all files")
     add("--resume", "--resume_if_exists", action="store_true", help="go on with the run in OUTDIR where it stopped")
+    add("--reset_optimizer", action="store_true", help="with --resume: forget the optimizer's state")
     add("--overwrite", action="store_true", help="start afresh where an unfinished run lies")
     add("--keep_best", action="store_true", help="hold out 1/12 of the training images and keep the epoch best on them")
     add("--tensorboard", type=cli.name, metavar="DIR", help="write figures and sheets for TensorBoard, too")
@@ -34,11 +35,6 @@ def parse(argv):
     add("--arch", choices=("conv", "mlp"), default="conv", help="convolutions, or fully connected layers")
     add("--decoder", choices=("upsample", "transpose"), help="convolutions that enlarge (default: upsample)")
     add("--conditional", action="store_true", help="tell encoder and decoder the class of an image")
-    add(
-        "--type_of_embedding",
-        choices=("none", "cat", "one_hot"),
-        help="an ancestor's flag: but for none, --conditional",
-    )
     add(
         "--binarize",
         choices=("none", "threshold", "dynamic"),
@@ -58,9 +54,6 @@ def parse(argv):
     add("--beta", type=cli.weight, default=1.0, metavar="X", help="weight of KL")
     add("--beta_start", type=cli.weight, default=0.001, metavar="X", help="its weight where --beta_warmup begins")
     add(
-        "--beta_max", type=cli.weight, metavar="X", help="an ancestor's name for --beta, its --beta is our --beta_start"
-    )
-    add(
         "--beta_warmup",
         "--beta_annealing_period",
         type=cli.weight,
@@ -77,8 +70,11 @@ def parse(argv):
         help="cosine: down to 0; plateau: halved when images held out get no better for 15 epochs",
     )
     add("--weight_decay", type=cli.weight, default=0.01, metavar="X", help="weight decay of AdamW")
-    add("--reset_optimizer", action="store_true", help="with --resume: forget the optimizer's state")
-    add("--detect_posterior_collapse", action="store_true", help="always done; an ancestor's flag")
+
+    add = parser.add_argument_group("flags of earlier systems").add_argument
+    add("--beta_max", type=cli.weight, metavar="X", help="the weight of KL; --beta is then where it begins")
+    add("--type_of_embedding", choices=("none", "cat", "one_hot"), help="all but none mean --conditional")
+    add("--detect_posterior_collapse", action="store_true", help="is always done")
     args = parser.parse(argv)
     complete(args)
     return args
