@@ -1,6 +1,16 @@
-"""The table of data sets: names, almost right ones, and names of files made from them."""
+"""The table of data sets: names, almost right ones, names of files made from them; and broken files of all of them."""
 
+import gzip
+import time
+import tracemalloc
+
+import numpy as np
 import pytest
+from conftest import idx
+from test_cifar import make_files, members, pack
+from test_decoding import flag, stored
+from test_folder import celeb
+from test_foreign import mutated
 
 import datasets
 from errors import UserError
@@ -37,3 +47,43 @@ def test_names_of_files(tmp_path, monkeypatch):
     assert datasets.file_name("folder:a/Meine Bücher!/") == "folder-Meine_Bücher_"
     assert datasets.file_name("folder:Meine Bücher!/..") == f"folder-{tmp_path.name}"
     assert datasets.file_name("folder:/") == "folder-root"
+
+
+def test_broken_files_of_every_data_set(tmp_path):
+    """Six hundred mutated files: each loads, is skipped, or ends in our error; none takes long or much memory."""
+    random = np.random.default_rng(0)
+    mnist_images = idx(random.integers(0, 256, (9, 28, 28), dtype=np.uint8))
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist" / "t10k-labels-idx1-ubyte").write_bytes(idx(np.arange(9, dtype=np.uint8)))
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "whole.png").write_bytes(stored(flag()))
+    archive = celeb(tmp_path).parent / "celeb-a" / "img_align_celeba.zip"
+    (tmp_path / "data" / "cifar-10").mkdir()
+    tar = pack(tmp_path / "data" / "cifar-10" / "cifar-10-binary.tar.gz", members("cifar-10", make_files("cifar-10")))
+    pictures = [stored(flag(), kind) for kind in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP")]
+    readers = [  # where a file lies, its bytes, the data set that it belongs to
+        (tmp_path / "mnist" / "t10k-images-idx3-ubyte", [mnist_images], ("mnist", tmp_path)),
+        (tmp_path / "mnist" / "t10k-images-idx3-ubyte.gz", [gzip.compress(mnist_images)], ("mnist", tmp_path)),
+        (tar, [tar.read_bytes()], ("cifar-10", tmp_path / "data")),
+        (archive, [archive.read_bytes()], ("celeb-a", tmp_path / "data")),
+        (tmp_path / "pictures" / "broken.png", pictures, (f"folder:{tmp_path / 'pictures'}", tmp_path)),
+    ]
+    everything = [data for _, files, _ in readers for data in files]
+    loaded = 0
+    tracemalloc.start()
+    for i in range(600):
+        path, files, (name, data_dir) = readers[i % len(readers)]
+        path.write_bytes(mutated(files[i // len(readers) % len(files)], everything, random))
+        tracemalloc.reset_peak()
+        start = time.perf_counter()
+        try:
+            for split in ("test", "train") if name.startswith("folder") else ("test",):
+                loaded += len(datasets.load(name, split, data_dir, image_size=8).images) > 0
+        except UserError as error:
+            assert " — " in str(error), i
+        assert tracemalloc.get_traced_memory()[1] < 2**26, i
+        assert time.perf_counter() - start < 5, i
+        if name == "mnist":
+            path.unlink()
+    tracemalloc.stop()
+    assert loaded > 100
