@@ -36,6 +36,7 @@ FACTS = {
     "collapsed": bool,
     "epoch": int,
     "options": dict,
+    "images": list,
     "test": dict,
     "best": (float, type(None)),
     "plateau": dict,
@@ -80,7 +81,7 @@ def load_state(path):
     """Read a training state: the model, the optimizer's state, and the facts."""
     arrays, facts = read(path)
     optimizer = {k.removeprefix("optimizer."): a for k, a in arrays.items() if k.startswith("optimizer.")}
-    if not optimizer or not facts.keys() >= {"options", "epoch", "best", "plateau"}:
+    if not optimizer or not facts.keys() >= {"options", "images", "epoch", "best", "plateau"}:
         raise UserError(f"{path} is not a training state — start without --resume")
     weights = {key: array for key, array in arrays.items() if not key.startswith("optimizer.")}
     return model_from(path, weights, facts), tree_unflatten([(k, mx.array(a)) for k, a in optimizer.items()]), facts

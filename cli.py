@@ -142,7 +142,7 @@ def name(text):
     """An argparse type: the name of a file or folder."""
     if not text.strip():
         raise argparse.ArgumentTypeError("an empty name")
-    return text
+    return os.path.expanduser(text)
 
 
 def run_name(text):

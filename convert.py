@@ -29,11 +29,9 @@ def main(argv=None):
     import checkpoint
     import datasets
 
-    if args.dataset:
-        datasets.check_name(args.dataset)
     model, facts = checkpoint.load_model(args.input)
     if args.dataset:
-        facts["dataset"] = args.dataset
+        facts["dataset"] = datasets.full_name(args.dataset)
     save = checkpoint.save_model if ending == ".npz" else checkpoint.save_safetensors
     save(args.output, model, facts)
     print(f"{args.input} → {args.output}: {model.parameter_count():,} parameters")

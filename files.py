@@ -59,11 +59,13 @@ def locked(folder, waiting=None):
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             if waiting is None:
                 raise UserError(f"another process is writing to {folder} — wait for it, or choose another") from None
             print(waiting, file=sys.stderr)
             fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            pass  # a file system without locks
         yield
     finally:
         os.close(handle)

@@ -32,7 +32,7 @@ def main(argv=None):
     import inference
     from progress import bar
 
-    dataset = args.dataset or facts.get("dataset", "mnist")
+    dataset = datasets.full_name(args.dataset or facts.get("dataset", "mnist"))
     split = "test" if args.rec_testdata else "train"
     config = model.config
     originals = cli.load_split(args, dataset, split, config.image_size, config.channels)

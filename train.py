@@ -121,9 +121,9 @@ def main(argv=None):
     import tensorboard
     import training
 
+    args.dataset = datasets.full_name(args.dataset)
     options = {name: getattr(args, name) for name in OPTIONS}
     training.model_config(options)  # complains before any data is fetched, as do the next lines
-    datasets.check_name(args.dataset)
     if args.run_name in datasets.NAMES:
         raise cli.UserError(f"{args.run_name} is a data set, not a name for a run — say --dataset {args.run_name}")
     path = training.model_file(Path(args.outdir, args.run_name or ""), options)
@@ -133,7 +133,7 @@ def main(argv=None):
         if args.reset_optimizer:
             stored = (stored[0], None, stored[2])
     elif not args.resume and not args.overwrite:
-        training.check_unfinished(path)
+        training.check_replaceable(path, args.dataset)
     weights = checkpoint.load_model(args.init)[0] if args.init else None
     board = tensorboard.Board(args.tensorboard, stored[-1]["epoch"] if stored else 0) if args.tensorboard else None
     args.limit = options["limit"]

@@ -80,23 +80,28 @@ def stored_options(options, typed, facts):
     for name, value in facts["options"].items():
         if name in typed - CHANGEABLE and options[name] != value:
             raise UserError(
-                f"--{name} {options[name]} contradicts the run to resume, which has {value} — leave the flag out, "
-                "or start afresh without --resume"
+                f"--{name} {options[name]} contradicts the run to resume, which has {value} — give the same, or choose "
+                "another --outdir"
             )
     return facts["options"] | {name: options[name] for name in typed & CHANGEABLE}
 
 
-def check_unfinished(path):
-    """Stop where a run that has begun to learn would be lost for good."""
+def check_replaceable(path, dataset):
+    """Stop where a run would be lost that has not ended, or has learned from other pictures with the same name."""
     try:
         stored = stored_run(path)
     except UserError:
         return  # nobody can go on from a state that cannot be read
-    if stored and 0 < (done := stored[-1]["epoch"]) < (asked := stored[-1]["options"].get("epochs", 0)):
+    if stored is None or (done := stored[-1]["epoch"]) == 0:
+        return
+    options = stored[-1]["options"]
+    ways = "start afresh with --overwrite, or choose another --outdir"
+    if done < (asked := options.get("epochs", 0)):
         raise UserError(
-            f"{path.with_suffix('')} holds an unfinished run, {done} of {asked} epochs — go on with --resume, start "
-            "afresh with --overwrite, or choose another --outdir"
+            f"{path.with_suffix('')} holds an unfinished run, {done} of {asked} epochs — go on with --resume, {ways}"
         )
+    if (other := options.get("dataset", dataset)) != dataset:
+        raise UserError(f"{path.with_suffix('')} holds a run on {other} — {ways}")
 
 
 class Run:
@@ -132,8 +137,10 @@ class Run:
         make_folder(self.folder)
         self.held = ExitStack()
         self.held.enter_context(locked(self.folder))
+        for left in (*self.folder.glob(".*.part"), *path.parent.glob(f".{path.name}.*.part")):  # by a killed process
+            left.unlink()
         if not stored:
-            for left in (*self.folder.glob("epoch_*.png"), *self.folder.glob(".*.part")):  # by an earlier run
+            for left in self.folder.glob("epoch_*.png"):  # by an earlier run
                 left.unlink()
             self.save_state()
 
@@ -156,6 +163,11 @@ class Run:
         if not fits:
             raise UserError(f"the run in {self.folder} does not fit this data — start afresh without --resume")
         self.model.update(model.parameters())
+        if facts["images"] != (now := [len(self.train.images), len(self.test.images)]):
+            raise UserError(
+                f"the data has changed: {now[0]} training and {now[1]} test images, the run to resume had "
+                f"{facts['images'][0]} and {facts['images'][1]} — start afresh without --resume"
+            )
         self.epoch = facts["epoch"]
         self.best = math.inf if facts["best"] is None else facts["best"]
         self.plateau = facts["plateau"]
@@ -296,7 +308,13 @@ class Run:
 
     def save_state(self):
         best = self.best if math.isfinite(self.best) else None
-        facts = {"options": self.options, "epoch": self.epoch, "best": best, "plateau": self.plateau}
+        facts = {
+            "options": self.options,
+            "images": [len(self.train.images), len(self.test.images)],
+            "epoch": self.epoch,
+            "best": best,
+            "plateau": self.plateau,
+        }
         checkpoint.save_state(self.folder / "state.npz", self.model, self.optimizer, facts)
 
     def reconstruction_sheet(self):

@@ -5,6 +5,7 @@ a cache on disk.
 """
 
 import difflib
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -37,29 +38,35 @@ PUBLISHED = {  # images in the training and test splits
 
 
 class Split(NamedTuple):
-    images: np.ndarray  # (N, H, W, C) uint8, or a cache.Stored, which is indexed in the same way
+    images: np.ndarray  # (N, H, W, C) uint8, or a cache.Stored, indexed by slices and arrays as well
     labels: np.ndarray | None  # (N,) the class of each image, where there are classes
     total: int  # images of the whole split, of which a limit, or missing or broken files, may leave fewer
     skipped: list = ()  # (name, reason) of each file that could not be read
     classes: tuple | None = None  # their names
 
 
-def check_name(name):
-    """Stop where there is no data set of that name."""
-    if name in NAMES or name.startswith("folder:"):
-        return
+def full_name(name):
+    """The name of a data set, that of a folder with its whole path; stops where there is no such data set."""
+    if name.startswith("folder:") and name != "folder:":
+        return "folder:" + os.path.abspath(os.path.expanduser(name.removeprefix("folder:")))
+    if name in IN_MEMORY or name in ("celeb-a", "synthetic"):
+        return name
     near = difflib.get_close_matches(name.lower(), NAMES, n=1)
     hint = f"did you mean {near[0]}?" if near else f"take one of {', '.join(NAMES)}"
-    if Path(name).is_dir():
+    if name.lower().startswith("folder:"):
+        hint = f"say folder:{name[7:] or 'PATH'}"
+    elif name and Path(name).is_dir():
         hint = f"did you mean folder:{name}?"
     raise UserError(f"there is no data set {name!r} — {hint}")
 
 
 def file_name(name):
-    """The name of a data set as part of the names of files: `folder:my pictures/cats/` → `folder-cats`."""
+    """The name of a data set as part of the names of files: `folder:/home/me/my pictures` → `folder-my_pictures`."""
     kind, colon, path = name.partition(":")
-    last = re.sub(r"[^\w.-]+", "_", Path(path).expanduser().resolve().name)[:60] if colon else ""
-    return f"{kind}-{last or 'root'}" if colon else name
+    if not colon:
+        return name
+    last = re.sub(r"[^\w.-]+", "_", Path(path).name).encode()[:60].decode(errors="ignore")
+    return f"{kind}-{last or 'root'}"
 
 
 def load(name, split, data_dir, limit=None, image_size=64, channels=None, cache_dir=None):
@@ -68,7 +75,7 @@ def load(name, split, data_dir, limit=None, image_size=64, channels=None, cache_
     Size and channels are what the model wants. Files of pictures are decoded to them (3 channels if not said); arrays
     come as they are, for the model to resize on the device.
     """
-    check_name(name)
+    name = full_name(name)
     if name == "celeb-a" or name.startswith("folder:"):
         path = name.removeprefix("folder:")
         pictures = celeb_a.pictures(data_dir, split) if name == "celeb-a" else folder.pictures(path, split)

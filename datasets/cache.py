@@ -24,6 +24,7 @@ from errors import UserError
 from files import locked, make_folder, reason, replacing, write
 from progress import bar
 
+VERSION = 1  # of what decoding.py makes of a picture
 BLOCK = 1024  # pictures handed to the threads at once
 
 
@@ -34,8 +35,10 @@ class Pictures(NamedTuple):
     key: str  # names their folder in the cache
     stamp: str  # is another one when they have changed
     open: Callable  # () → their names, a class number for each (or None), and a function from a name to its bytes
-    classes: tuple = None  # names of the classes
-    crop: int = None  # pixels of the square to cut out; None for the largest
+    classes: tuple | None = None  # names of the classes
+    crop: int | None = None  # pixels of the square to cut out; None for the largest
+    total: int | None = None  # pictures there should be; None for as many as there are
+    problems: list = []  # (name, reason) of what could not even be looked at
 
 
 class Stored:
@@ -72,25 +75,30 @@ def load(pictures, split, cache_dir, limit, size, channels):
     """Images (N, size, size, channels), labels or None, and facts: how many files there are and which were skipped."""
     some = f"_first_{limit}" if limit else ""
     path = Path(cache_dir) / pictures.key / f"{split}_{size}x{size}x{channels}{some}.npy"
-    stored = read(path, pictures.stamp)
+    stored = read(path, pictures.stamp, size, channels)
     if stored is None:
         make_folder(path.parent)
         with locked(path.parent, "another process decodes the same pictures: waiting for it"):
-            stored = read(path, pictures.stamp)  # it may have done it meanwhile
+            stored = read(path, pictures.stamp, size, channels)  # it may have done it meanwhile
             if stored is None:
-                fill(path, pictures, limit, size, channels)
-                stored = read(path, pictures.stamp)
+                stored = fill(path, pictures, limit, size, channels)
     images, facts = stored
     labels = None if facts["labels"] is None else np.array(facts["labels"], np.int32)
     return images, labels, facts
 
 
-def read(path, stamp):
+def read(path, stamp, size, channels):
     """The stored array and its facts; None where there are none, or of other files, or damaged."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(Exception):
         facts = json.loads(path.with_suffix(".json").read_text())
         images = Stored(path)
-        if facts["stamp"] == stamp and len(images) == facts["count"]:
+        count, labels = len(images), facts["labels"]
+        whole = images.shape == (facts["count"], size, size, channels) and isinstance(facts["skipped"], list)
+        if (
+            whole
+            and (facts["version"], facts["stamp"]) == (VERSION, stamp)
+            and (labels is None or len(labels) == count)
+        ):
             return images, facts
     return None
 
@@ -98,20 +106,25 @@ def read(path, stamp):
 def fill(path, pictures, limit, size, channels):
     """Decode all pictures into a file; those that cannot be read are skipped and remembered."""
     names, labels, open_picture = pictures.open()
-    total, names = len(names), names[:limit]
+    total, names = pictures.total or len(names), names[:limit]
     check_space(path.parent, len(names) * size**2 * channels)
     print(f"Decoding {len(names)} pictures once, into {path}")
 
     def picture(name):
+        data = None
         try:
-            return decode(open_picture(name), size, channels, pictures.crop)
+            data = open_picture(name)
+            return decode(data, size, channels, pictures.crop)
+        except MemoryError:
+            raise
         except Exception as error:  # broken pictures make Pillow raise nearly anything
-            return " ".join(reason(error).split())[:200]
+            why = " ".join(reason(error).split())[:200]
+            return Unread(why) if data is None and isinstance(error, OSError) else why
 
     for left in path.parent.glob(".*.part"):  # by a process that was killed
         left.unlink()
     path.with_suffix(".json").unlink(missing_ok=True)
-    kept, skipped = [], []
+    kept, skipped, unread = [], list(pictures.problems), bool(pictures.problems)
     with (
         replacing(path) as file,
         ThreadPoolExecutor(device.cores()) as pool,
@@ -124,24 +137,34 @@ def fill(path, pictures, limit, size, channels):
             for i, made in enumerate(pool.map(picture, names[start : start + BLOCK]), start):
                 if isinstance(made, str):
                     skipped.append([names[i], made])
+                    unread |= isinstance(made, Unread)
                 else:
                     file.write(made.tobytes())
                     kept.append(i)
                 shown.update()
         if not kept:
             raise UserError(
-                f"none of {len(skipped)} pictures in {pictures.where} can be read, the first because: "
-                f"{skipped[0][1]} — replace them"
+                f"none of {len(names)} pictures in {pictures.where} can be read, the first because: "
+                f"{skipped[-len(names)][1]} — replace them"
             )
         write_header(file, (len(kept), size, size, channels))
+        file.flush()
+        os.fsync(file.fileno())
     facts = {
+        "version": VERSION,
         "stamp": pictures.stamp,
         "count": len(kept),
         "total": total,
         "labels": labels and [labels[i] for i in kept],
         "skipped": skipped,
     }
-    write(path.with_suffix(".json"), json.dumps(facts).encode())
+    if not unread:  # else the next start looks again
+        write(path.with_suffix(".json"), json.dumps(facts).encode())
+    return Stored(path), facts
+
+
+class Unread(str):
+    """Why a file could not be read, which may be otherwise next time; a plain text is said of its contents."""
 
 
 def write_header(file, shape):
@@ -155,6 +178,6 @@ def check_space(folder, needed):
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"the decoded pictures need {needed / 2**30:.1f} GiB in {folder}, which has {free / 2**30:.1f} — make "
+            f"the decoded pictures need {needed / 2**20:.0f} MiB in {folder}, which has {free / 2**20:.0f} — make "
             "room, choose another --cache_dir, or take fewer with --limit"
         )

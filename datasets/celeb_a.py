@@ -11,6 +11,7 @@ from pathlib import Path
 
 from datasets.cache import Pictures
 from datasets.decoding import LARGEST_FILE
+from datasets.folder import listing, path_hash, stamp
 from errors import UserError
 from files import reason
 
@@ -22,32 +23,32 @@ CROP = 148
 
 def pictures(data_dir, split):
     """The pictures of one split, in the order of the partition."""
-    folder = Path(data_dir) / "celeb-a"
-    source = next((path for path in (folder / FOLDER, folder / ARCHIVE) if path.exists()), None)
-    missing = [PARTITION] if not (folder / PARTITION).is_file() else []
-    if source is None:
-        missing.insert(0, ARCHIVE)
+    place = Path(data_dir) / "celeb-a"
+    archive, folder, partition = place / ARCHIVE, place / FOLDER, place / PARTITION
+    source = archive if archive.is_file() else folder if folder.is_dir() else None
+    missing = ([] if source else [ARCHIVE]) + ([] if partition.is_file() else [PARTITION])
     if missing:
         raise UserError(
-            f"CelebA is not whole in {folder}: {' and '.join(missing)} missing — fetch {ARCHIVE} (1.4 GB) and "
+            f"CelebA is not whole in {place}: {' and '.join(missing)} missing — fetch {ARCHIVE} (1.4 GB) and "
             f"{PARTITION} from mmlab.ie.cuhk.edu.hk/projects/CelebA.html or graal.ift.ulaval.ca/public/celeba and put "
             "both there as they are"
         )
     try:
-        partition = (folder / PARTITION).read_text()
+        text = partition.read_text()
         facts = source.stat()
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {folder}: {reason(error)} — replace its files") from None
-    wanted = names_of(folder / PARTITION, partition, SPLITS[split])
-    stamp = hashlib.sha1(f"{source.name} {facts.st_size} {facts.st_mtime_ns} {partition}".encode())
+        raise UserError(f"cannot read {place}: {reason(error)} — replace its files") from None
+    wanted = names_of(partition, text, SPLITS[split])
+    files = listing(folder)[0] if source == folder else [(ARCHIVE, facts.st_size, facts.st_mtime_ns)]
 
     def open_pictures():
-        names, read = (opened if source.is_dir() else unzipped)(source, wanted)
+        names, read = (opened if source == folder else unzipped)(source, wanted)
         if not names:
             raise UserError(f"{source} holds none of the {len(wanted)} {split} pictures of {PARTITION} — replace it")
         return names, None, read
 
-    return Pictures(str(source), "celeb-a", stamp.hexdigest(), open_pictures, crop=CROP)
+    key = f"celeb-a-{path_hash(place)}"
+    return Pictures(str(source), key, stamp([*files, (text, 0, 0)]), open_pictures, crop=CROP, total=len(wanted))
 
 
 def names_of(path, partition, code):
@@ -55,10 +56,14 @@ def names_of(path, partition, code):
     names = []
     for number, line in enumerate(partition.splitlines(), 1):
         name, _, said = line.partition(" ")
+        if not line.strip():
+            continue
         if not (name.endswith(".jpg") and name[:-4].isalnum() and said.strip() in ("0", "1", "2")):
             raise UserError(f"{path} is damaged in line {number} — it should read like '000001.jpg 0': replace it")
         if said.strip() == code:
             names.append(name)
+    if not names:
+        raise UserError(f"{path} names no pictures of the split {code} — replace it")
     return names
 
 

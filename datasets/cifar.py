@@ -96,10 +96,10 @@ def unpacked(path, inner, names):
             for member in itertools.islice(members, MOST_MEMBERS):
                 if member.size > LARGEST:
                     raise damaged(path, f"{member.name} claims {member.size} bytes")
-                if member.name in wanted:
+                if (name := member.name.removeprefix("./")) in wanted:
                     if not member.isreg():
                         raise damaged(path, f"{member.name} is no plain file")
-                    wanted[member.name] = members.extractfile(member).read()
+                    wanted[name] = members.extractfile(member).read()
                 if None not in wanted.values():
                     break
     except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError, OverflowError) as error:
@@ -110,4 +110,4 @@ def unpacked(path, inner, names):
 
 
 def damaged(path, what):
-    return UserError(f"{path} is damaged: {what} — replace it, or delete its folder to have all downloaded again")
+    return UserError(f"{path} is damaged: {what} — replace it")

@@ -42,10 +42,10 @@ def decode(data, size, channels, crop=None):
 def opaque(picture):
     """The same with 8 bits a channel, on white where it is transparent."""
     if picture.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
-        deep = np.asarray(picture).astype(np.int64)
+        deep = np.asarray(picture)
         if deep.min() < 0 or deep.max() > 65535:
             raise ValueError("its pixels have more than 16 bits")
-        return Image.fromarray(np.rint(deep / 257).astype(np.uint8))
+        return Image.fromarray(((deep.astype(np.uint32) + 128) // 257).astype(np.uint8))
     if picture.mode == "F":
         raise ValueError("its pixels are floating-point numbers of unknown range")
     if picture.has_transparency_data:

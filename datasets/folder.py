@@ -1,7 +1,7 @@
 """Your own pictures: any tree of image files. The first sub-folder of a picture is its class.
 
-A tenth of the pictures is the test split. Which ones depends on their names alone, so it is the same for every seed,
-and a picture that is added later moves no other one across.
+One picture in ten is for testing. Which ones depends on their names alone, so it is the same for every seed, and
+pictures that are added later move no other one across (but where none of a few had drawn the lot, and one was taken).
 """
 
 import hashlib
@@ -18,16 +18,13 @@ TESTED = 10  # one picture in so many
 
 def pictures(folder, split):
     """The pictures of one split of a folder, in an order by lot."""
-    if not folder:
-        raise UserError("--dataset folder: lacks the folder — say folder:PATH")
-    folder = Path(folder).expanduser()
+    folder = Path(folder)
     if not folder.is_dir():
         what = "a file, not a folder" if folder.exists() else "not there"
         raise UserError(f"the folder of pictures {folder} is {what} — say --dataset folder:PATH")
-    found = sorted(listing(folder))
+    found, problems = listing(folder)
     if len(found) < 2:
         raise UserError(f"{folder} holds {len(found)} picture(s), training and testing need two — add more")
-    stamp = hashlib.sha1("\n".join(f"{name}\0{size}\0{time}" for name, size, time in found).encode("utf-8", "replace"))
     classes = tuple(sorted({name.split("/")[0] for name, *_ in found if "/" in name}))
     if any("/" not in name for name, *_ in found):
         classes = classes and ("", *classes)  # pictures beside the sub-folders are a class too
@@ -35,35 +32,66 @@ def pictures(folder, split):
 
     def open_pictures():
         names = sorted((name for name, *_ in found), key=lot)
-        tested = -(-len(names) // TESTED)
+        # Their order is by lot too, so those for testing come first; of few pictures each split has at least one.
+        tested = min(max(1, sum(lot(name) < CUT for name in names)), len(names) - 1)
         names = names[:tested] if split == "test" else names[tested:]
         labels = [numbers[name.split("/")[0] if "/" in name else ""] for name in names] if classes else None
         return names, labels, lambda name: read(folder / name)
 
-    place = folder.resolve()
-    key = f"{place.name}-{hashlib.sha1(os.fsencode(place)).hexdigest()[:8]}"
-    return Pictures(str(folder), key, stamp.hexdigest(), open_pictures, classes or None)
+    key = f"{folder.name[:30]}-{path_hash(folder)}"
+    return Pictures(str(folder), key, stamp(found), open_pictures, classes or None, problems=problems)
 
 
-def listing(folder, inside=""):
-    """All picture files in a tree but hidden ones: (name below the folder, size, time of its last change)."""
-    try:
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        raise UserError(f"cannot look into {folder}: {reason(error)} — check its rights") from None
-    for entry in entries:
-        if entry.name.startswith("."):
+def listing(folder):
+    """All picture files in a tree but hidden ones, as (name below the folder, size, time of its last change), sorted.
+
+    Second comes what cannot be looked at, as (name, reason). Links are followed, to no folder twice.
+    """
+    found, problems, seen, waiting = [], [], set(), [("", folder)]
+    while waiting:
+        inside, place = waiting.pop()
+        try:
+            facts = os.stat(place)
+            if (facts.st_dev, facts.st_ino) in seen:
+                continue
+            seen.add((facts.st_dev, facts.st_ino))
+            entries = list(os.scandir(place))
+        except OSError as error:
+            if place == folder:
+                raise UserError(f"cannot look into {folder}: {reason(error)} — check its rights") from None
+            problems.append((inside.rstrip("/"), reason(error)))
             continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from listing(entry.path, f"{inside}{entry.name}/")
-        elif os.path.splitext(entry.name)[1].lower() in ENDINGS and entry.is_file():
-            facts = entry.stat()
-            yield inside + entry.name, facts.st_size, facts.st_mtime_ns
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            name = inside + entry.name
+            try:
+                if entry.is_dir():
+                    waiting.append((f"{name}/", entry.path))
+                elif os.path.splitext(entry.name)[1].lower() in ENDINGS:
+                    facts = entry.stat()
+                    found.append((name, facts.st_size, facts.st_mtime_ns))
+            except OSError as error:
+                problems.append((name, reason(error)))
+    return sorted(found), sorted(problems)
+
+
+def stamp(found):
+    """A text that is another one when files have changed."""
+    lines = (f"{name}\0{size}\0{time}\n" for name, size, time in found)
+    return hashlib.sha1("".join(lines).encode("utf-8", "replace")).hexdigest()
+
+
+def path_hash(path):
+    return hashlib.sha1(os.fsencode(path.absolute())).hexdigest()[:8]
 
 
 def lot(name):
-    """What sorts names by chance, always in the same way."""
-    return hashlib.sha1(name.encode("utf-8", "replace")).digest()
+    """A number below 2⁶⁴ that a name draws, always the same one."""
+    return int.from_bytes(hashlib.sha1(name.encode("utf-8", "replace")).digest()[:8], "big")
+
+
+CUT = 2**64 // TESTED  # draws below are for testing
 
 
 def read(path):

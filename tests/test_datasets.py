@@ -1,6 +1,7 @@
 """The table of data sets: names, almost right ones, names of files made from them; and broken files of all of them."""
 
 import gzip
+import os
 import time
 import tracemalloc
 
@@ -43,10 +44,19 @@ def test_other_names(tmp_path):
 def test_names_of_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "Meine Bücher!").mkdir()
-    assert datasets.file_name("mnist") == "mnist"
-    assert datasets.file_name("folder:a/Meine Bücher!/") == "folder-Meine_Bücher_"
-    assert datasets.file_name("folder:Meine Bücher!/..") == f"folder-{tmp_path.name}"
-    assert datasets.file_name("folder:/") == "folder-root"
+
+    def name(typed):
+        return datasets.file_name(datasets.full_name(typed))
+
+    assert name("mnist") == "mnist"
+    assert name("folder:a/Meine Bücher!/") == "folder-Meine_Bücher_"
+    assert name("folder:Meine Bücher!/..") == f"folder-{tmp_path.name}"
+    assert name("folder:/") == "folder-root"
+    assert len(name("folder:" + 300 * "𠀀").encode()) < 80
+    assert datasets.full_name("folder:a") == datasets.full_name("folder:./a/") == f"folder:{tmp_path / 'a'}"
+    assert datasets.full_name("folder:~/a") == "folder:" + os.path.expanduser("~/a")
+    with pytest.raises(UserError, match="say folder:a"):
+        datasets.full_name("Folder:a")
 
 
 def test_broken_files_of_every_data_set(tmp_path):

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import zipfile
 
 import numpy as np
@@ -41,28 +42,108 @@ def load(folder, split, tmp_path, **options):
 
 def test_splits_and_classes(pets, tmp_path):
     train, test = (load(pets, split, tmp_path) for split in ("train", "test"))
-    assert (len(train.images), len(test.images)) == (18, 2) and (train.total, test.total) == (18, 2)
-    assert train.images.shape == (18, 16, 16, 3) and train.classes == test.classes == ("cats", "dogs")
+    assert (len(train.images), len(test.images)) == (19, 1) and (train.total, test.total) == (19, 1)
+    assert train.images.shape == (19, 16, 16, 3) and train.classes == test.classes == ("cats", "dogs")
     shades = np.concatenate([split.images[:][:, 8, 8, 0] for split in (train, test)])
     labels = np.concatenate([train.labels, test.labels])
     assert sorted(shades) == sorted([*range(40, 52), *range(210, 218)])  # each once
     np.testing.assert_array_equal(labels, shades > 128)
-    assert load(pets, "train", tmp_path, channels=1).images.shape == (18, 16, 16, 1)
+    assert load(pets, "train", tmp_path, channels=1).images.shape == (19, 16, 16, 1)
     assert len(load(pets, "train", tmp_path, limit=5).images) == 5
 
 
-def test_a_new_picture_is_seen_and_moves_no_other_one_across(pets, tmp_path):
-    before = {int(image[8, 8, 0]) for image in load(pets, "test", tmp_path).images[:]}
-    (pets / "cats" / "new.jpg").write_bytes(jpeg(100))
+def test_new_pictures_are_seen_and_move_no_other_one_across(pets, tmp_path):
+    def shades():
+        return [set(load(pets, split, tmp_path).images[:][:, 8, 8, 0].tolist()) for split in ("train", "test")]
+
+    train, test = set(), set()
+    for i in range(120):
+        (pets / "cats" / f"new {i}.jpg").write_bytes(jpeg(60 + i))
+        if i % 40 == 39:
+            before, (train, test) = (train, test), shades()
+            assert before[0] <= train and before[1] <= test
+    assert len(train) + len(test) == 140 and 5 <= len(test) <= 25
+
+
+def test_two_pictures_are_one_for_each_split(tmp_path):
+    for i in range(20):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        for k in range(2):
+            (folder / f"{i} {k}.jpg").write_bytes(jpeg(i))
+        assert [len(load(folder, split, tmp_path).images) for split in ("train", "test")] == [1, 1]
+
+
+def test_links_are_followed_and_what_cannot_be_read_now_is_tried_again(pets, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "1.jpg").write_bytes(jpeg(100))
+    (pets / "linked").symlink_to(tmp_path / "elsewhere")
+    (pets / "cats" / "round").symlink_to(pets)
+    (pets / "cats" / "itself.jpg").symlink_to("itself.jpg")
+    (pets / "cats" / "nowhere.jpg").symlink_to("nothing.jpg")
     train, test = (load(pets, split, tmp_path) for split in ("train", "test"))
-    after = {int(image[8, 8, 0]) for image in test.images[:]}
-    assert len(train.images) + len(test.images) == 21
-    assert len(after) == 3 and len(before - after) <= 1  # 21 pictures have a third one to test
+    assert len(train.images) + len(test.images) == 21 and train.classes == ("cats", "dogs", "linked")
+    assert {name for name, _ in train.skipped} == {"cats/itself.jpg", "cats/nowhere.jpg"}
+    (pets / "cats" / "nowhere.jpg").unlink()
+    (pets / "cats" / "itself.jpg").unlink()
+    (pets / "cats" / "nowhere.jpg").write_bytes(jpeg(50))
+    train, test = (load(pets, split, tmp_path) for split in ("train", "test"))
+    assert len(train.images) + len(test.images) == 22 and not train.skipped
+
+
+def test_a_read_error_is_not_remembered(pets, tmp_path, monkeypatch):
+    from datasets import folder
+
+    def gone(path):
+        if path.name.startswith("3"):
+            raise OSError(5, "Input/output error")
+        return read(path)
+
+    read = folder.read
+    monkeypatch.setattr(folder, "read", gone)
+    assert load(pets, "train", tmp_path).skipped[0][1] == "Input/output error"
+    monkeypatch.setattr(folder, "read", read)
+    assert load(pets, "train", tmp_path).skipped == []
+
+
+def test_very_deep_folders(tmp_path):
+    deep = tmp_path / "pictures"
+    deep.mkdir()
+    (deep / "1.jpg").write_bytes(jpeg(1))
+    here = os.getcwd()
+    try:
+        os.chdir(deep)
+        for _ in range(1200):
+            os.mkdir("d")
+            os.chdir("d")
+    finally:
+        os.chdir(here)
+    (deep / "d" / "2.jpg").write_bytes(jpeg(2))
+    train = load(deep, "train", tmp_path)
+    (deep / "d" / "2.jpg").unlink()
+    for depth in range(1200, 0, -1):  # deeper than pytest can clear
+        os.rmdir(str(deep) + "/d" * depth)
+    assert len(train.images) == 1
+
+
+def test_another_folder_of_the_same_name_replaces_no_run(run, fails, pets, tmp_path):
+    flags = ["--image_size", 16, "--max_filters", 8, "--epochs", 1, "--data_dir", tmp_path / "data"]
+    flags += ["--outdir", tmp_path / "out"]
+    other = tmp_path / "other" / pets.name
+    other.parent.mkdir()
+    shutil.copytree(pets, other)
+    assert run("train", *flags, "--dataset", f"folder:{pets}")[0] == 0
+    assert f"holds a run on folder:{pets}" in fails("train", *flags, "--dataset", f"folder:{other}")
+    line = fails("train", *flags, "--dataset", f"folder:{other}", "--resume")
+    assert "give the same" in line
+    (pets / "cats" / "1 x.jpg").unlink()
+    line = fails("train", *flags, "--dataset", f"folder:{pets}/", "--resume", "--epochs", 2)
+    assert "the data has changed: 18 training" in line
 
 
 def test_is_decoded_once(pets, tmp_path, monkeypatch, capsys):
     first = load(pets, "train", tmp_path)
-    assert "Decoding 18 pictures once" in capsys.readouterr().out
+    assert "Decoding 19 pictures once" in capsys.readouterr().out
 
     def never(*_):
         raise AssertionError
@@ -81,13 +162,15 @@ def test_an_array_on_disk_is_indexed_like_one_in_memory(pets, tmp_path):
     images = load(pets, "train", tmp_path).images
     (path,) = (tmp_path / "data" / "cache").rglob("*.npy")
     plain = np.load(path)  # anybody can read the file
-    assert len(images) == 18 and images.shape == plain.shape
-    for chosen in (slice(None), slice(3, 9), np.array([5, 2, 2, 17]), slice(16, 40)):
+    assert len(images) == 19 and images.shape == plain.shape
+    for chosen in (slice(None), slice(3, 9), np.array([5, 2, 2, 18]), slice(16, 40)):
         np.testing.assert_array_equal(images[chosen], plain[chosen])
         assert type(images[chosen]) is np.ndarray
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text", "no json", "wrong json", "json is a list", "gone"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "empty", "text", "no json", "wrong json", "json is a list", "gone", "smaller", "a number"]
+)
 def test_a_damaged_cache_is_made_again(pets, tmp_path, damage):
     whole = load(pets, "train", tmp_path).images[:]
     (path,) = (tmp_path / "data" / "cache").rglob("*.npy")
@@ -98,31 +181,35 @@ def test_a_damaged_cache_is_made_again(pets, tmp_path, damage):
         path.write_bytes(b"" if damage == "empty" else b"no array")
     elif damage == "gone":
         path.unlink()
+    elif damage in ("smaller", "a number"):
+        np.save(path, np.zeros((19, 8, 8, 3) if damage == "smaller" else (), np.uint8))
     else:
         json_path.write_text({"no json": "{", "wrong json": "{}", "json is a list": "[]"}[damage])
     np.testing.assert_array_equal(load(pets, "train", tmp_path).images[:], whole)
 
 
 def test_broken_pictures_are_skipped_counted_and_named(run, pets, tmp_path):
+    for i in range(40):  # enough for both splits
+        (pets / "cats" / f"more {i}.jpg").write_bytes(jpeg(60))
     (pets / "cats" / "broken.jpg").write_bytes(jpeg(9)[:-100])
     (pets / "cats" / "empty.png").touch()
     (pets / "dogs" / "text.gif").write_text("no picture")
     flags = ["--dataset", f"folder:{pets}", "--image_size", 16, "--max_filters", 8, "--epochs", 1]
     flags += ["--data_dir", tmp_path / "data", "--outdir", tmp_path / "out"]
-    status, out, _ = run("train", *flags)
-    assert status == 0 and "Skipped" in out and "pictures that cannot be read, such as" in out
+    status, out, err = run("train", *flags)
+    assert (status, err) == (0, "") and "Skipped" in out and "pictures that cannot be read, such as" in out
     name = "vae_folder-Meine_Tiere_ä_filters_0008_dims_0008"
     log = (tmp_path / "out" / name / "log.jsonl").read_text().splitlines()
     skipped = sum(json.loads(log[0])["skipped"].values(), [])
     assert sorted(file for file, _ in skipped) == ["cats/broken.jpg", "cats/empty.png", "dogs/text.gif"]
     assert json.loads(log[1])["epoch"] == 1
-    status, out, _ = run("train", *flags, "--epochs", 2, "--resume")
-    assert status == 0 and "Resuming after epoch 1" in out
+    status, out, err = run("train", *flags, "--epochs", 2, "--resume")
+    assert (status, err) == (0, "") and "Resuming after epoch 1" in out
 
     model = tmp_path / "out" / f"{name}.npz"
     status, *_ = run("reconstruct", "--model", model, "--data_dir", tmp_path / "data", "--outdir", tmp_path / "rec")
     train = load(pets, "train", tmp_path)
-    assert status == 0 and len(train.images) + len(train.skipped) == train.total == 20
+    assert status == 0 and len(train.images) + len(train.skipped) == train.total
     pairs = list((tmp_path / "rec" / "folder-Meine_Tiere_ä_train" / "0008_latent_dims").glob("img*.png"))
     assert len(pairs) == len(train.images) == len(train.labels)
 
@@ -160,14 +247,14 @@ def test_what_is_no_folder_of_pictures(fails, tmp_path):
 
 def test_full_disk_while_caching_leaves_nothing(pets, tmp_path, monkeypatch):
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
-    with pytest.raises(UserError, match="need 0.0 GiB .* make room"):
+    with pytest.raises(UserError, match="need 0 MiB .* make room"):
         load(pets, "train", tmp_path)
     monkeypatch.undo()
-    files_size = 18 * 16 * 16 * 3
+    files_size = 19 * 16 * 16 * 3
     with limited_files(files_size // 2), pytest.raises(UserError, match="cannot write .* make room"):
         load(pets, "train", tmp_path)
     assert [path for path in (tmp_path / "data").rglob("*") if path.is_file()] == []
-    assert len(load(pets, "train", tmp_path).images) == 18
+    assert len(load(pets, "train", tmp_path).images) == 19
 
 
 class limited_files:
@@ -264,7 +351,7 @@ def test_celeb_a_says_exactly_what_goes_where(fails, tmp_path):
 )
 def test_celeb_a_with_a_wrong_partition(tmp_path, partition):
     celeb(tmp_path, partition=partition)
-    with pytest.raises(UserError, match="damaged in line 1|holds none of"):
+    with pytest.raises(UserError, match="damaged in line 1|holds none of|names no pictures"):
         datasets.load("celeb-a", "test", tmp_path / "data")
 
 
@@ -273,8 +360,8 @@ def test_celeb_a_with_a_broken_or_hostile_archive(tmp_path):
     path = celeb(tmp_path, extra=evil) / "img_align_celeba.zip"
     before = {file.name for file in tmp_path.rglob("*")}
     assert len(datasets.load("celeb-a", "test", tmp_path / "data", cache_dir=tmp_path / "cache").images) == 2
-    new = {file.name for file in tmp_path.rglob("*")} - before
-    assert new == {"cache", "celeb-a", "test_64x64x3.npy", "test_64x64x3.json"} - before
+    new = {file.name for file in tmp_path.rglob("*") if file.is_file()} - before
+    assert new == {"test_64x64x3.npy", "test_64x64x3.json"}
     whole = path.read_bytes()
     for data in (b"", b"no archive", whole[: len(whole) // 2]):
         path.write_bytes(data)
