@@ -217,14 +217,17 @@ def open_model(args):
     device.compile(args.compile)
     import checkpoint
 
-    path = Path(args.model)
-    if "model" not in args.typed and not path.exists():
-        path = ROOT / path  # the shipped model is found wherever the command is called from
-    model, facts = checkpoint.load_model(path)
+    model, facts = checkpoint.load_model(model_path(args))
     check_model_flags(args, model)
     if facts.get("collapsed"):
         print(f"Warning: in this model {COLLAPSED}", file=sys.stderr)
     return model, facts, device_name
+
+
+def model_path(args):
+    """Where the model of --model is; the shipped one is found wherever the command is called from."""
+    path = Path(args.model)
+    return path if "model" in args.typed or path.exists() else ROOT / path
 
 
 def check_model_flags(args, model):

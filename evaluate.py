@@ -44,7 +44,7 @@ def main(argv=None):
     import evaluation
     import inference
     from files import write
-    from progress import bar
+    from progress import Bars
 
     config = model.config
     dataset = datasets.full_name(args.dataset or facts.get("dataset", "mnist"))
@@ -55,18 +55,8 @@ def main(argv=None):
         train = cli.load_split(args, dataset, "train", config.image_size, config.channels)
     print(f"Device: {device_name}")
 
-    shown = {}
-
-    def watch(work, images):
-        if work not in shown:
-            for finished in shown.values():
-                finished.close()
-            shown[work] = bar(len(train.images if "training" in work else test.images), work)
-        shown[work].update(images)
-
-    figures = evaluation.evaluate(model, test, train, args.importance_samples, args.seed, args.batchsize, watch)
-    for finished in shown.values():
-        finished.close()
+    with Bars() as watch:
+        figures = evaluation.evaluate(model, test, train, args.importance_samples, args.seed, args.batchsize, watch)
     print_figures(figures, f"{dataset}, {len(test.images)} test images, seed {args.seed}")
     if args.json:
         described = {"model": str(args.model), "dataset": dataset, "seed": args.seed} | figures

@@ -211,14 +211,16 @@ def with_error(values):
 def evaluate(model, split, train, draws, seed, batch_size, watch):
     """All figures of a model on a split, as a dictionary; `train` is for the classifiers, None to leave them out.
 
-    `watch(work, images)` is told of every step of a piece of work.
+    `watch(work, images, total)` is told of every step of a piece of work.
     """
     config = model.config
     constant = likelihood_constant(config)
-    means, log_vars = codes(model, split, batch_size, lambda n: watch("Encoding", n))
-    error, squared, similar = bound_terms(
-        model, split, means, log_vars, seed, batch_size, lambda n: watch("Reconstructing", n)
-    )
+
+    def step(work, images=split.images):
+        return lambda done: watch(work, done, len(images))
+
+    means, log_vars = codes(model, split, batch_size, step("Encoding"))
+    error, squared, similar = bound_terms(model, split, means, log_vars, seed, batch_size, step("Reconstructing"))
     kl = kl_by_dimension(means, log_vars)
     elbo = constant - error - kl.sum(axis=1)
     information_nats, marginal_kl = information(means, log_vars, seed)
@@ -245,10 +247,10 @@ def evaluate(model, split, train, draws, seed, batch_size, watch):
             figures["bits_per_dimension"] = float(-elbo.mean() / config.pixels / math.log(2))
         if draws:
             size = max(1, batch_size // DRAWS)
-            bound = importance_bound(model, split, draws, seed, size, lambda n: watch("Importance sampling", n))
+            bound = importance_bound(model, split, draws, seed, size, step("Importance sampling"))
             figures["log_likelihood"] = with_error(bound) | {"importance_samples": draws}
     if train is not None:
-        train_means, _ = codes(model, train, batch_size, lambda n: watch("Encoding the training split", n))
+        train_means, _ = codes(model, train, batch_size, step("Encoding the training split", train.images))
         known = (train_means, train.labels, means, split.labels, len(split.classes))
         figures["linear_probe"] = float(linear_probe(*known))
         figures["nearest_neighbours"] = float(nearest_neighbours(*known))

@@ -84,6 +84,15 @@ def save(path, image):
     write(path, buffer.getvalue())
 
 
+def save_film(path, frames, milliseconds=80):
+    """Write images (H, W, 3) as an endless GIF of one palette, so that colours do not flicker."""
+    palette = Image.fromarray(np.concatenate(frames[:: max(1, len(frames) // 4)])).quantize(256)
+    pictures = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    buffer = io.BytesIO()
+    pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
+    write(path, buffer.getvalue())
+
+
 class Writer:
     """Saves pictures in a pool of threads; leaving the block waits for the last of them."""
 

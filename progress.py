@@ -1,4 +1,4 @@
-"""The bar that shows a long piece of work, on a terminal only."""
+"""Bars that show long pieces of work, on a terminal only."""
 
 import sys
 
@@ -16,3 +16,24 @@ def bar(total, title, unit=" images"):
         dynamic_ncols=True,
         disable=not (sys.stdout.isatty() and sys.stderr.isatty()),
     )
+
+
+class Bars:
+    """Bars for works that follow one another: in its block, `watch(work, done, total)` moves the bar of a work."""
+
+    def __enter__(self):
+        self.work, self.shown = None, None
+        return self.watch
+
+    def watch(self, work, done, total):
+        if work != self.work:
+            self.close()
+            self.work, self.shown = work, bar(total, work)
+        self.shown.update(done)
+
+    def close(self):
+        if self.shown is not None:
+            self.shown.close()
+
+    def __exit__(self, *_):
+        self.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-LINES = re.findall(r"python (train|generate|reconstruct|evaluate|convert)\.py ?([^`\n]*)", README)
+LINES = re.findall(r"python (train|generate|reconstruct|evaluate|visualize|convert)\.py ?([^`\n]*)", README)
 
 
 @pytest.mark.parametrize("command, flags", LINES)
@@ -16,7 +16,7 @@ def test_every_line_parses(command, flags):
     importlib.import_module(command).parse(shlex.split(flags))
 
 
-@pytest.mark.parametrize("command", ["train", "generate", "reconstruct", "evaluate", "convert"])
+@pytest.mark.parametrize("command", ["train", "generate", "reconstruct", "evaluate", "visualize", "convert"])
 def test_every_flag_is_explained(run, command):
     _, usage, _ = run(command, "-h")
     section = README.split(f"### `{command}.py`")[1].split("\n## ")[0].split("\n### ")[0]
