@@ -115,7 +115,7 @@ def test_memory_does_not_grow_with_the_draws():
         mx.reset_peak_memory()
         bound(model, split, draws)
         peaks.append(mx.get_peak_memory())
-    assert peaks[1] < 1.2 * peaks[0]
+    assert peaks[1] < 2 * peaks[0]  # of 25 times as many
 
 
 def test_bits_per_dimension_and_terms_by_hand():
