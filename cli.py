@@ -224,6 +224,12 @@ def open_model(args):
     return model, facts, device_name
 
 
+def check_file(path):
+    """Stop before the work where its result could not be written."""
+    if Path(path).is_dir():
+        raise UserError(f"{path} is a folder — name a file")
+
+
 def model_path(args):
     """Where the model of --model is; the shipped one is found wherever the command is called from."""
     path = Path(args.model)

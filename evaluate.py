@@ -5,6 +5,7 @@ file says what it was trained on.
 """
 
 import json
+import math
 from pathlib import Path
 
 import cli
@@ -17,7 +18,7 @@ def parse(argv):
     add = parser.add_argument
     add(
         "--importance_samples",
-        type=cli.number(int, 0),
+        type=cli.number(int, 0, 10**7),
         default=500,
         metavar="K",
         help="codes drawn for the likelihood of an image; 0 leaves it out, which takes most of the time",
@@ -39,6 +40,8 @@ def parse(argv):
 @cli.command
 def main(argv=None):
     args = parse(argv)
+    if args.json:
+        cli.check_file(args.json)
     model, facts, device_name = cli.open_model(args)
     import datasets
     import evaluation
@@ -49,7 +52,7 @@ def main(argv=None):
     config = model.config
     dataset = datasets.full_name(args.dataset or facts.get("dataset", "mnist"))
     test = cli.load_split(args, dataset, "test", config.image_size, config.channels)
-    inference.check_labels(model, test, dataset)
+    inference.check_labels(model, facts, test, dataset)
     train = None
     if test.labels is not None:
         train = cli.load_split(args, dataset, "train", config.image_size, config.channels)
@@ -60,8 +63,15 @@ def main(argv=None):
     print_figures(figures, f"{dataset}, {len(test.images)} test images, seed {args.seed}")
     if args.json:
         described = {"model": str(args.model), "dataset": dataset, "seed": args.seed} | figures
-        write(Path(args.json), (json.dumps(described, indent=2) + "\n").encode())
+        write(Path(args.json), (json.dumps(finite(described), indent=2) + "\n").encode())
         print(f"Figures: {args.json}")
+
+
+def finite(figures):
+    """The same for JSON, which knows no NaN and no infinity: null instead."""
+    if isinstance(figures, dict):
+        return {name: finite(figure) for name, figure in figures.items()}
+    return None if isinstance(figures, float) and not math.isfinite(figures) else figures
 
 
 def print_figures(figures, title):

@@ -1,7 +1,7 @@
 """What a model has learned, in numbers: its bound, its likelihood, its reconstructions, its codes.
 
-Draws depend on the seed, the number of an image and the number of a draw alone, so no figure depends on how images
-are put into batches. What must be exact beyond float32 is computed in NumPy, on the CPU, whatever the device.
+Draws depend on the seed, the number of an image and the number of a draw alone, so figures depend on how images are put
+into batches by rounding only. What must be exact beyond float32 is computed in NumPy, on the CPU, whatever the device.
 """
 
 import math
@@ -87,8 +87,9 @@ def importance_bound(model, split, draws, seed, batch_size, watch):
         total = LogSum(len(images))
         for block in range(-(-draws // DRAWS)):
             values = log_weights(x, labels, mean, log_var, draw_keys(seed, block, numbers))
-            total.add(values[:, : draws - block * DRAWS])
-            watch(len(images) * min(DRAWS, draws - block * DRAWS) / draws)
+            count = min(DRAWS, draws - block * DRAWS)
+            total.add(values[:, :count])
+            watch(len(images) * count / draws)
         bounds.append(total.value() - math.log(draws) + likelihood_constant(model.config))
     return np.concatenate(bounds)
 

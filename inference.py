@@ -38,7 +38,7 @@ def labels(model, facts, asked, count):
     if asked.isdecimal() and int(asked) < classes:
         return np.full(count, int(asked))
     known = f"0 to {classes - 1}" + (f" or {', '.join(names)}" if names[:1] not in ([], ["0"]) else "")
-    raise UserError(f"--label {asked}: this model knows the classes {known} — take one of them, or all")
+    raise UserError(f"--label {asked}: this model knows the classes {known} — take one of them")
 
 
 def one_row_a_class(model, columns, seed):
@@ -73,14 +73,14 @@ def reconstructions(model, split):
         yield np.array(x), np.array(y)
 
 
-def check_labels(model, split, dataset):
+def check_labels(model, facts, split, dataset):
     """Stop where a class-conditional model would get no labels, or those of other classes."""
     if not (classes := model.config.classes):
         return
     if split.labels is None:
         raise UserError(f"the model wants labels and {dataset} has none — take a data set with {classes} classes")
-    if len(split.classes) != classes:
+    if len(split.classes) != classes or facts.get("classes", list(split.classes)) != list(split.classes):
         raise UserError(
-            f"the model knows {classes} classes and {dataset} has {len(split.classes)} — take the data set it was "
-            "trained on"
+            f"the model knows {classes} classes and {dataset} has {len(split.classes)} others — take the data set it "
+            "was trained on"
         )

@@ -3,7 +3,9 @@
 Everything is drawn SHARP times too large and then reduced, so that lines and points have smooth edges.
 """
 
+import functools
 import math
+import unicodedata
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -66,10 +68,10 @@ class Canvas:
     def text(self, x, y, words, size=13, anchor="la", fill=INK, halo=0):
         """Words at a place; `halo` pixels of paper around them keep them readable on points and lines."""
         halo = {"stroke_width": round(halo * SHARP), "stroke_fill": PAPER} if halo else {}
-        self.draw.text((x * SHARP, y * SHARP), words, fill, font(size * SHARP), anchor=anchor, **halo)
+        self.draw.text((x * SHARP, y * SHARP), readable(words), fill, font(size * SHARP), anchor=anchor, **halo)
 
     def width_of(self, words, size=13):
-        return font(size * SHARP).getlength(words) / SHARP
+        return font(size * SHARP).getlength(readable(words)) / SHARP
 
     def paste(self, image, x, y, scale=1):
         """Put an image (H, W, C) of bytes on the page, every pixel as `scale` pixels."""
@@ -86,18 +88,34 @@ class Canvas:
         return np.asarray(self.page.resize(size, Image.Resampling.LANCZOS))
 
 
+def readable(words):
+    """Words in the letters of Pillow's own font, which are few: others lose their accents, or become question marks."""
+    return "".join(letter(character) for character in words)
+
+
+@functools.cache
+def letter(character):
+    missing = bytes(font(20).getmask("\U0010ffff"))
+    for choice in (character, unicodedata.normalize("NFKD", character)[:1], character.casefold()):
+        if choice.isspace() or bytes(font(20).getmask(choice)) != missing:
+            return choice
+    return "?"
+
+
 def font(size):
     return ImageFont.load_default(size)
 
 
 class Axes:
-    """A frame on a canvas with a scale on both sides; `place` takes data to pixels."""
+    """A frame on a canvas with a scale on both sides, `whole` numbers only below; `place` takes data to pixels."""
 
-    def __init__(self, canvas, box, x_range, y_range, title="", x_label="", y_label=""):
+    def __init__(self, canvas, box, x_range, y_range, title="", x_label="", y_label="", whole=False):
         self.canvas, self.box = canvas, box
         self.x_range, self.y_range = x_range, y_range
         left, top, right, bottom = box
         for value in ticks(*x_range, most=max(2, int((right - left) / 70))):
+            if whole and value % 1:
+                continue
             x, _ = self.place(value, y_range[0])
             canvas.line([(x, top), (x, bottom)], PALE)
             canvas.text(x, bottom + 6, number(value), 12, "ma")

@@ -36,7 +36,7 @@ def main(argv=None):
     split = "test" if args.rec_testdata else "train"
     config = model.config
     originals = cli.load_split(args, dataset, split, config.image_size, config.channels)
-    inference.check_labels(model, originals, dataset)
+    inference.check_labels(model, facts, originals, dataset)
     count = len(originals.images)
     place = f"{datasets.file_name(dataset)}_{split}"
     folder = Path(args.outdir) / place / f"{config.latent_dims:04d}_latent_dims"

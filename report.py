@@ -91,7 +91,8 @@ def pictures(subject, args, log):
     yield "Samples", "Codes drawn from the prior, decoded.", visualization.samples(subject, 96)
     caption = "Test images, their reconstructions from the mean code, and what differs (white is no difference)."
     yield "Reconstructions", caption, visualization.reconstructions(subject, 16)
-    caption = "Each row changes one dimension of a code from −3 to 3, most used first, from the middle of the prior."
+    base = "the middle of the prior" if args.image is None else f"the code of test image {args.image}"
+    caption = f"Each row changes one dimension from −3 to 3, most used first, the others are those of {base}."
     yield "Latent dimensions", caption, visualization.traversal_page(subject, args.image)
     caption = "From one test image to another, straight and along the sphere."
     yield "Interpolation", caption, visualization.interpolate_page(subject)

@@ -15,12 +15,14 @@ import numpy as np
 import evaluation
 import images
 import inference
+import vae
 from errors import UserError
 from files import reason
 from plots import COLOURS, INK, Axes, Canvas, colour, spread
 
 REACH = 3  # standard deviations that a traversal goes to both sides
 TILE = 64  # pixels that an image has at least on a page with labels
+FILM = 2**20  # pixels of a frame
 
 
 class Subject:
@@ -53,18 +55,17 @@ class Subject:
         if not 0 <= number < len(self.test.images):
             raise UserError(f"there is no test image {number} — take 0 to {len(self.test.images) - 1}")
         batch = inference.inputs(self.test, np.array([number]))
-        x, _ = next(inference.reconstructions(self.model, self.test._replace(images=self.test.images[[number]])))
+        x, _ = vae.compiled_reconstruct(self.model)(*batch)
         label = None if batch[2] is None else int(batch[2][0].item())
         return images.to_bytes(x)[0], self.codes[0][number], label
 
     def decode(self, codes, label=None):
-        """Codes (N, D) → bytes; of the class asked for, or else of `label`, in a class-conditional model."""
+        """Codes (N, D) → bytes; of the class asked for, or else of class `label`, in a class-conditional model."""
         labels = None
-        if self.model.config.classes:
-            asked = self.label or str(label or 0)
-            labels = inference.labels(self.model, self.facts, asked, len(codes))
-        elif self.label is not None:
-            inference.labels(self.model, self.facts, self.label, len(codes))  # says that it knows none
+        if self.label is not None:
+            labels = inference.labels(self.model, self.facts, self.label, len(codes))
+        elif self.model.config.classes:
+            labels = np.full(len(codes), label or 0)
         return images.to_bytes(inference.decode(self.model, mx.array(np.asarray(codes, np.float32)), labels))
 
 
@@ -133,6 +134,8 @@ def tiles(pictures, words, across):
     scale = max(1, math.ceil(TILE / height))
     step_x, step_y = width * scale + 8, height * scale + 22
     down = -(-len(pictures) // across)
+    if across * step_x * down * step_y > FILM:
+        raise UserError(f"a film of {len(pictures)} images is too large — ask for fewer with --rows")
     canvas = Canvas(across * step_x + 8, down * step_y + 8)
     for i, (picture, word) in enumerate(zip(pictures, words, strict=True)):
         x, y = 8 + i % across * step_x, 22 + i // across * step_y
@@ -194,6 +197,7 @@ def interpolate_film(subject, rows=None):
 def manifold(subject, side=None):
     """The plane of the two most used dimensions, where equal steps hold equal shares of the prior; upwards is more."""
     side = side or 20
+    images.check_sheet(side * side, subject.model.config.image_size, side)
     steps = np.array([NormalDist().inv_cdf((i + 0.5) / side) for i in range(side)])
     dims = [0, 1] if subject.model.config.latent_dims == 2 else sorted(subject.order[:2].tolist())
     if subject.model.config.latent_dims == 1:
@@ -201,14 +205,15 @@ def manifold(subject, side=None):
     codes = np.zeros((side, side, subject.model.config.latent_dims))
     codes[:, :, dims[0]] = steps[None]
     codes[:, :, dims[1]] = steps[::-1, None]
-    images.check_sheet(side * side, subject.model.config.image_size, side)
     return images.sheet(subject.decode(codes.reshape(side * side, -1)), side)
 
 
 def latents(subject):
     """The mean codes of the test images as points, coloured by class; of more than two dimensions the widest plane."""
     means, labels = subject.codes[0], subject.test.labels
-    dims = means.shape[1]
+    dims, origin = means.shape[1], np.zeros(2)
+    if len(means) < 2:
+        raise UserError("one image makes no map of codes — use more images")
     if dims == 1:
         means = np.hstack([means, np.random.default_rng(0).normal(0, 0.3, means.shape)])
         names = ("z0", "chance, to see points apart")
@@ -218,6 +223,7 @@ def latents(subject):
         centred = means - means.mean(axis=0)
         _, strengths, directions = np.linalg.svd(centred, full_matrices=False)
         shares = strengths**2 / (strengths**2).sum()
+        origin = -means.mean(axis=0) @ directions[:2].T  # where the middle of the prior is, on this map
         means = centred @ directions[:2].T
         names = tuple(f"principal component {i + 1}, {shares[i]:.0%} of the variance" for i in range(2))
     reach = max(3.3, float(np.quantile(np.abs(means), 0.999)) * 1.08)
@@ -233,8 +239,8 @@ def latents(subject):
         if 64 <= x <= 690 and 40 <= y <= 666:
             canvas.dot(x, y, radius, colour(int(labels[i]) if labels is not None else 1, len(classes)))
     for sigma in (1, 2, 3):
-        x0, y0 = axes.place(0, 0)
-        x1, y1 = axes.place(sigma, sigma)
+        x0, y0 = axes.place(*origin)
+        x1, y1 = axes.place(*origin + sigma)
         canvas.ring(x0, y0, x1 - x0, y0 - y1, INK, 1.2)
         canvas.text(x0, y1 - 3, f"{sigma} sd of the prior", 11, "md", halo=2)
     for i, name in enumerate(classes if few else ()):
@@ -249,15 +255,15 @@ def canvas_width(words):
 
 def samples(subject, count=None, temperature=1.0):
     """A sheet of samples, or a row of each class; codes are drawn `temperature` times as wide as the prior."""
-    classes = subject.model.config.classes
-    if classes and subject.label is None:
+    classes, size = subject.model.config.classes, subject.model.config.image_size
+    if classes and subject.label in (None, "all"):
         columns = max(1, (count or 128) // classes)
+        images.check_sheet(columns * classes, size, columns)
         codes, labels = inference.one_row_a_class(subject.model, columns, subject.seed)
     else:
+        columns = images.check_sheet(count or 128, size)
         codes = inference.prior_codes(subject.model, count or 128, subject.seed)
         labels = inference.labels(subject.model, subject.facts, subject.label, len(codes))
-        columns = None
-    images.check_sheet(len(codes), subject.model.config.image_size, columns)
     decoded = inference.decode(subject.model, temperature * codes, labels)
     return images.sheet(images.to_bytes(decoded), columns)
 
@@ -285,7 +291,9 @@ def read_log(path):
         entries = [json.loads(line) for line in path.read_text().splitlines()]
         entries = [entry for entry in entries if entry["epoch"] > 0]
         for entry in entries:
-            float(entry["loss"] + entry["test"]["loss"] + entry["images_per_second"])
+            figures = [part[key] for part in (entry, entry["test"]) for key in ("loss", "reconstruction", "kl")]
+            if not all(math.isfinite(figure) for figure in (*figures, entry["images_per_second"])):
+                raise ValueError
     except OSError as error:
         raise UserError(
             f"cannot read the log {path}: {reason(error)} — name a run's folder or log with --logs"
@@ -316,7 +324,7 @@ def curves(paths):
         low, high = spread(values)
         low = max(0, low) if min(values) >= 0 else low
         box = (left, top, left + 400, top + 240)
-        axes = Axes(canvas, box, (0 if last > 1 else 0.5, last), (low, high), title, "epoch", unit)
+        axes = Axes(canvas, box, (0, max(2, last)), (low, high), title, "epoch", unit, whole=True)
         for r, (_, run) in enumerate(runs):
             draw_curve(canvas, axes, [(e["epoch"], e[key]) for e in run], colour_of_run(r), 1.6)
             if tested:
@@ -325,7 +333,7 @@ def curves(paths):
     for r, (name, _) in enumerate(runs):
         y = 690 + 20 * r
         canvas.line([(74, y), (104, y)], colour_of_run(r), 2)
-        canvas.text(112, y, name, 13, "lm")
+        canvas.text(112, y, name[-90:], 13, "lm")
     canvas.text(950, 690, "solid: training, dashed: test", 13, "rm")
     return canvas.finished(sharp=True)
 
@@ -337,7 +345,7 @@ def colour_of_run(i):
 def run_name(path):
     """What a run is called: the name of its folder, with that of the run above it, if there is one."""
     folder = Path(path).absolute()
-    folder = folder.parent if folder.suffix == ".jsonl" else folder
+    folder = folder.parent if folder.name == "log.jsonl" else folder
     return f"{folder.parent.name}/{folder.name}"
 
 

@@ -34,10 +34,22 @@ def parse(argv):
     )
     add("--rows", type=cli.count, metavar="N", help="traversal: dimensions; interpolate: pairs; manifold: side")
     add("--nsamples", type=cli.count, metavar="N", help="samples (128) or reconstructions (24)")
-    add("--temperature", type=cli.weight, default=1.0, metavar="X", help="samples: how wide codes are drawn")
+    add(
+        "--temperature",
+        type=cli.number(float, 0, 1000),
+        default=1.0,
+        metavar="X",
+        help="samples: how wide codes are drawn",
+    )
     add("--label", type=cli.name, metavar="CLASS", help="class-conditional models: this class only")
     add("--logs", nargs="+", metavar="RUN", help="curves: runs' folders or logs (default: the model's own)")
-    add("--importance_samples", type=cli.number(int, 0), default=50, metavar="K", help="report: as in evaluate.py")
+    add(
+        "--importance_samples",
+        type=cli.number(int, 0, 10**7),
+        default=50,
+        metavar="K",
+        help="report: as in evaluate.py",
+    )
     add("--seed", type=cli.seed, default=0, metavar="N", help="the number that all chance comes from")
     cli.add_data_flags(parser)
     cli.add_device_flags(parser)
@@ -51,6 +63,7 @@ def main(argv=None):
     args = parse(argv)
     import images
 
+    cli.check_file(args.outfile)
     ending = Path(args.outfile).suffix.lower()
     if args.kind == "report":
         if ending not in (".html", ".htm"):
@@ -80,7 +93,7 @@ def show(args, film):
 
     def load(split):
         loaded = cli.load_split(args, dataset, split, config.image_size, config.channels)
-        inference.check_labels(model, loaded, dataset)
+        inference.check_labels(model, facts, loaded, dataset)
         return loaded
 
     subject = visualization.Subject(model, facts, load, args.seed, args.label)
@@ -89,7 +102,7 @@ def show(args, film):
         import report
 
         page = report.make(subject, args, dataset, device_name, own_log if own_log.is_dir() else None)
-        write(args.outfile, page.encode())
+        write(args.outfile, page.encode(errors="replace"))
         return
     if film:
         make = {"traversal": lambda: visualization.traversal_film(subject, args.image, args.rows)}

@@ -221,9 +221,15 @@ def test_what_a_model_or_its_data_does_not_have_is_left_out(run, fails, tmp_path
     for left_out in ("log p(x)", "Bits per dimension", "Linear probe"):  # pixels are neither bits nor labelled
         assert left_out not in out
     checkpoint.save_model(tmp_path / "c.npz", make_model(classes=10), {"dataset": "synthetic"})
-    status, out, _ = run("evaluate", "--model", tmp_path / "c.npz", "--limit", 1, "--importance_samples", 3)
+    one = ["--limit", 1, "--importance_samples", 3, "--json", tmp_path / "one.json"]
+    status, out, _ = run("evaluate", "--model", tmp_path / "c.npz", *one)
     assert status == 0 and "log p(x)" in out
+    assert "NaN" not in (tmp_path / "one.json").read_text()
+    checkpoint.save_model(tmp_path / "d.npz", make_model(classes=10), {"dataset": "synthetic", "classes": ["x"] * 10})
+    assert "10 others" in fails("evaluate", "--model", tmp_path / "d.npz", "--limit", 2)
     assert "has none" in fails("evaluate", "--model", tmp_path / "c.npz", *flags[2:])
     fails("evaluate", "--importance_samples", -1)
+    fails("evaluate", "--importance_samples", 3 * 10**9)
+    assert "is a folder" in fails("evaluate", *flags, "--json", tmp_path)
     (tmp_path / "file").touch()
     fails("evaluate", *flags, "--json", tmp_path / "file" / "a.json")

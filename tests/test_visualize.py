@@ -176,7 +176,10 @@ def test_logs_that_are_none(run, fails, tmp_path, model_file):
     (tmp_path / "empty").touch()
     (tmp_path / "list").write_text("[1]\n")
     (tmp_path / "half").write_text(json.dumps(LOG[0])[:-9])
-    for name in ("text", "empty", "list", "half", "nothing"):
+    (tmp_path / "nan").write_text(json.dumps(LOG[0] | {"kl": float("nan")}))
+    (tmp_path / "word").write_text(json.dumps(LOG[0] | {"reconstruction": "x"}))
+    (tmp_path / "lacks").write_text(json.dumps(LOG[0] | {"test": {"loss": 1.0}}))
+    for name in ("text", "empty", "list", "half", "nothing", "nan", "word", "lacks"):
         assert name in fails("visualize", "curves", "--logs", tmp_path / name, "--outfile", tmp_path / "a.png")
     assert "cannot read the log" in fails("visualize", "curves", "--model", model_file, "--outfile", tmp_path / "a.png")
 
@@ -247,6 +250,41 @@ def test_every_kind_for_every_model(run, tmp_path, kind, variant):
         assert (status, err) == (0, "") and pixels(tmp_path / "out" / "ä b.png").std() > 0
 
 
+def test_classes_whose_names_are_numbers_are_not_mistaken():
+    model = make_model(classes=3)
+    shown = visualization.Subject(model, {"classes": ["1", "10", "2"]}, None)
+    codes = np.zeros((1, 3))
+    for label in range(3):  # a label of the data is an index, what is typed a name
+        np.testing.assert_array_equal(shown.decode(codes, label), decoded(model, codes, np.array([label])))
+    shown.label = "10"
+    np.testing.assert_array_equal(shown.decode(codes), decoded(model, codes, np.array([1])))
+
+
+def test_an_image_is_shown_as_it_was_encoded():
+    model = make_model(binarize="dynamic")
+    shown = subject(model)
+    x, _ = next(inference.reconstructions(model, shown.test))
+    for number in (0, 7):
+        np.testing.assert_array_equal(shown.image(number)[0], images.to_bytes(x)[number])
+
+
+def test_circles_are_around_the_middle_of_the_prior():
+    shown = subject(make_model(latent_dims=3), count=60)
+    means = np.random.default_rng(0).normal(0, [1, 0.8, 0.1], (60, 3))
+    ring = []
+    for shift in (0, 1):
+        shown.codes = (means + [shift, 0, 0], np.zeros((60, 3)))
+        chart = visualization.latents(shown).astype(int)
+        ring.append(np.argwhere((chart[84:1328, 140:1376] < 60).all(axis=2)).mean(axis=0)[1])
+    assert abs(ring[1] - ring[0]) > 40  # they stay, where the codes have gone
+
+
+def test_letters_that_the_font_lacks():
+    assert plots.readable("abc XYZ 0-9 (+)") == "abc XYZ 0-9 (+)"
+    assert plots.readable("Größe, naïve") in ("Grosse, naive", "Größe, naïve")
+    assert plots.readable("日本") in ("??", "日本")
+
+
 @pytest.mark.parametrize("kind", ["traversal", "interpolate"])
 def test_films(run, model_file, tmp_path, kind):
     flags = ["--model", model_file, "--limit", 30, "--outfile", tmp_path / "a.gif"]
@@ -273,7 +311,12 @@ def test_what_does_not_fit(fails, run, model_file, tmp_path):
     assert "knows no classes" in fails("visualize", "traversal", *few, "--label", 3)
     fails("visualize", "manifold", "--model", model_file, "--rows", 10**6, *out)
     fails("visualize", "samples", "--model", model_file, "--nsamples", 10**7, *out)
+    fails("visualize", "samples", "--model", model_file, "--nsamples", 3 * 10**9, *out)
     fails("visualize", "interpolate", "--model", model_file, "--limit", 1, *out)
+    fails("visualize", "latents", "--model", model_file, "--limit", 1, *out)
+    gif = ["--outfile", tmp_path / "a.gif"]
+    assert "--rows" in fails("visualize", "interpolate", *few, "--limit", 900, "--rows", 300, *gif)
+    assert "is a folder" in fails("visualize", "samples", "--model", model_file, "--outfile", tmp_path)
     checkpoint.save_model(tmp_path / "gone.npz", make_model(), {"dataset": f"folder:{tmp_path / 'gone'}"})
     assert "not there" in fails("visualize", "latents", "--model", tmp_path / "gone.npz", *out)
     assert run("visualize", "samples", "--model", tmp_path / "gone.npz", *out)[0] == 0  # needs no data
