@@ -209,6 +209,23 @@ def load_split(args, dataset, split, image_size, channels):
     return loaded
 
 
+def data_of(args, facts):
+    """The name of the data set to use with a model: the one asked for, or what the model was trained on."""
+    import datasets
+
+    return datasets.full_name(args.dataset or facts.get("dataset", "mnist"))
+
+
+def load_for(args, model, facts, split):
+    """One split as a model wants it: of its size and channels, with the labels that it knows."""
+    import inference
+
+    dataset, config = data_of(args, facts), model.config
+    loaded = load_split(args, dataset, split, config.image_size, config.channels)
+    inference.check_labels(model, facts, loaded, dataset)
+    return loaded
+
+
 def open_model(args):
     """Start the device and load the model of --model; returns it, the facts in its file, and the device's name."""
     import device

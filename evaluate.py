@@ -29,7 +29,7 @@ def parse(argv):
         type=cli.count,
         default=250,
         metavar="N",
-        help="images at once; no figure changes",
+        help="images at once: for speed only",
     )
     add("--seed", type=cli.seed, default=0, metavar="N", help="the number that all chance comes from")
     add("--json", type=cli.name, metavar="FILE", help="write the figures to a file, too")
@@ -43,19 +43,13 @@ def main(argv=None):
     if args.json:
         cli.check_file(args.json)
     model, facts, device_name = cli.open_model(args)
-    import datasets
     import evaluation
-    import inference
     from files import write
     from progress import Bars
 
-    config = model.config
-    dataset = datasets.full_name(args.dataset or facts.get("dataset", "mnist"))
-    test = cli.load_split(args, dataset, "test", config.image_size, config.channels)
-    inference.check_labels(model, facts, test, dataset)
-    train = None
-    if test.labels is not None:
-        train = cli.load_split(args, dataset, "train", config.image_size, config.channels)
+    dataset = cli.data_of(args, facts)
+    test = cli.load_for(args, model, facts, "test")
+    train = None if test.labels is None else cli.load_for(args, model, facts, "train")
     print(f"Device: {device_name}")
 
     with Bars() as watch:

@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 import vae
-from inference import inputs
+from inference import batches
 
 DRAWS = 20  # codes of an image that are drawn at once; part of what a seed means
 ACTIVE = 0.01  # variance of its mean over the data, from which on a dimension counts as used
@@ -79,8 +79,7 @@ def importance_bound(model, split, draws, seed, batch_size, watch):
     """log p(x) of each image from below, by `draws` codes each; `watch(images)` is told of the progress."""
     encode, log_weights = vae.compiled_encode(model), compiled_log_weights(model)
     bounds = []
-    for start in range(0, len(split.images), batch_size):
-        images, numbers, labels = inputs(split, np.arange(start, min(start + batch_size, len(split.images))))
+    for images, numbers, labels in batches(split, batch_size):
         mean, log_var = encode(images, numbers, labels)
         x = vae.to_floats(images, model.config, vae.image_keys(numbers))
         mx.eval(x, mean, log_var)
@@ -98,8 +97,7 @@ def codes(model, split, batch_size, watch=lambda images: None):
     """Mean and log-variance of the code of every image: (N, D) each, float64."""
     encode = vae.compiled_encode(model)
     found = []
-    for start in range(0, len(split.images), batch_size):
-        batch = inputs(split, np.arange(start, min(start + batch_size, len(split.images))))
+    for batch in batches(split, batch_size):
         found.append([np.array(array, np.float64) for array in encode(*batch)])
         watch(len(batch[0]))
     return [np.concatenate(arrays) for arrays in zip(*found, strict=True)]
@@ -109,9 +107,8 @@ def bound_terms(model, split, means, log_vars, seed, batch_size, watch):
     """Of every image: reconstruction error of one drawn code; and squared error and SSIM of what the mean makes."""
     error, reconstruct = vae.compiled_error(model), vae.compiled_reconstruct(model)
     terms = []
-    for start in range(0, len(split.images), batch_size):
-        images, numbers, labels = inputs(split, np.arange(start, min(start + batch_size, len(split.images))))
-        mean, log_var = (mx.array(a[start : start + len(images)].astype(np.float32)) for a in (means, log_vars))
+    for i, (images, numbers, labels) in enumerate(batches(split, batch_size)):
+        mean, log_var = (mx.array(a[i * batch_size :][: len(images)].astype(np.float32)) for a in (means, log_vars))
         z = mean + mx.exp(0.5 * log_var) * noise(draw_keys(seed, 0, numbers), model.config.latent_dims)
         x, y = reconstruct(images, numbers, labels)
         squared = mx.square(x - y).mean(axis=(1, 2, 3))

@@ -64,12 +64,18 @@ def inputs(split, chosen):
     return mx.array(split.images[chosen]), mx.array(chosen.astype(np.uint32)), labels
 
 
+def batches(split, size):
+    """All images of a split in their order, `size` at a time, as the compiled functions want them."""
+    numbers = np.arange(len(split.images))
+    for i in range(0, len(numbers), size):
+        yield inputs(split, numbers[i : i + size])
+
+
 def reconstructions(model, split):
     """Chunk by chunk, the floats the model sees of a split and what it makes of them from the mean code."""
     reconstruct = vae.compiled_reconstruct(model)
-    numbers = np.arange(len(split.images))
-    for i in range(0, len(numbers), CHUNK):
-        x, y = reconstruct(*inputs(split, numbers[i : i + CHUNK]))
+    for batch in batches(split, CHUNK):
+        x, y = reconstruct(*batch)
         yield np.array(x), np.array(y)
 
 

@@ -70,9 +70,6 @@ class Canvas:
         halo = {"stroke_width": round(halo * SHARP), "stroke_fill": PAPER} if halo else {}
         self.draw.text((x * SHARP, y * SHARP), readable(words), fill, font(size * SHARP), anchor=anchor, **halo)
 
-    def width_of(self, words, size=13):
-        return font(size * SHARP).getlength(readable(words)) / SHARP
-
     def paste(self, image, x, y, scale=1):
         """Put an image (H, W, C) of bytes on the page, every pixel as `scale` pixels."""
         picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).convert("RGB")
@@ -86,6 +83,11 @@ class Canvas:
         factor = 2 if sharp else 1
         size = (self.size[0] * factor, self.size[1] * factor)
         return np.asarray(self.page.resize(size, Image.Resampling.LANCZOS))
+
+
+def width_of(words, size=13):
+    """How many pixels words take."""
+    return font(size * SHARP).getlength(readable(words)) / SHARP
 
 
 def readable(words):

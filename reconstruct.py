@@ -32,14 +32,11 @@ def main(argv=None):
     import inference
     from progress import bar
 
-    dataset = datasets.full_name(args.dataset or facts.get("dataset", "mnist"))
     split = "test" if args.rec_testdata else "train"
-    config = model.config
-    originals = cli.load_split(args, dataset, split, config.image_size, config.channels)
-    inference.check_labels(model, facts, originals, dataset)
+    originals = cli.load_for(args, model, facts, split)
     count = len(originals.images)
-    place = f"{datasets.file_name(dataset)}_{split}"
-    folder = Path(args.outdir) / place / f"{config.latent_dims:04d}_latent_dims"
+    place = f"{datasets.file_name(cli.data_of(args, facts))}_{split}"
+    folder = Path(args.outdir) / place / f"{model.config.latent_dims:04d}_latent_dims"
     print(f"Device: {device_name}")
 
     overview, squared_error, number = [], 0.0, 0

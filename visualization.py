@@ -18,7 +18,7 @@ import inference
 import vae
 from errors import UserError
 from files import reason
-from plots import COLOURS, INK, Axes, Canvas, colour, spread
+from plots import COLOURS, INK, Axes, Canvas, colour, spread, width_of
 
 REACH = 3  # standard deviations that a traversal goes to both sides
 TILE = 64  # pixels that an image has at least on a page with labels
@@ -55,7 +55,7 @@ class Subject:
         if not 0 <= number < len(self.test.images):
             raise UserError(f"there is no test image {number} — take 0 to {len(self.test.images) - 1}")
         batch = inference.inputs(self.test, np.array([number]))
-        x, _ = vae.compiled_reconstruct(self.model)(*batch)
+        x = vae.to_floats(batch[0], self.model.config, vae.image_keys(batch[1]))
         label = None if batch[2] is None else int(batch[2][0].item())
         return images.to_bytes(x)[0], self.codes[0][number], label
 
@@ -72,20 +72,18 @@ class Subject:
 # Pages of images with words beside them
 
 
-def page(rows, left=(), top=(), title=""):
+def page(rows, left=(), top=()):
     """Rows of images, (R, C, H, W, C) of bytes, with words to the left of rows and above columns."""
     rows = np.asarray(rows)
     height, width = rows.shape[2:4]
     scale = max(1, math.ceil(TILE / height))
     step_x, step_y = width * scale + images.GAP, height * scale + images.GAP
-    margin = 14 + (max((Canvas(1, 1).width_of(word) for word in left), default=0) if left else 0)
-    head = 14 + (22 if title else 0) + (20 if top else 0)
+    margin = 14 + max((width_of(word) for word in left), default=0)
+    head = 14 + (20 if top else 0)
     size = (math.ceil(margin + rows.shape[1] * step_x + 12), math.ceil(head + len(rows) * step_y + 12))
     if size[0] * size[1] > images.LARGEST // 4:
         raise UserError(f"a picture of {len(rows)}×{rows.shape[1]} images is too large — ask for fewer with --rows")
     canvas = Canvas(*size)
-    if title:
-        canvas.text(margin, 10, title, 14)
     for i, word in enumerate(top):
         canvas.text(margin + i * step_x + width * scale / 2, head - 6, word, 12, "md")
     for r, row in enumerate(rows):
@@ -229,7 +227,7 @@ def latents(subject):
     reach = max(3.3, float(np.quantile(np.abs(means), 0.999)) * 1.08)
     classes = subject.test.classes if labels is not None else ("test images",)
     few = len(classes) <= 30
-    canvas = Canvas(720 + (20 + int(max(canvas_width(c) for c in classes)) if few else 0), 720)
+    canvas = Canvas(720 + (20 + int(max(width_of(c) for c in classes)) if few else 0), 720)
     axes = Axes(canvas, (64, 40, 690, 666), (-reach, reach), (-reach, reach), "", names[0])
     canvas.text(64, 30, names[1], 13, "ld")
     order = np.random.default_rng(0).permutation(len(means))  # no class lies on top of all others
@@ -247,10 +245,6 @@ def latents(subject):
         canvas.dot(712, 54 + 20 * i, 5, colour(i if labels is not None else 1, len(classes)))
         canvas.text(724, 54 + 20 * i, name or "(no folder)", 13, "lm")
     return canvas.finished(sharp=True)
-
-
-def canvas_width(words):
-    return Canvas(1, 1).width_of(words)
 
 
 def samples(subject, count=None, temperature=1.0):

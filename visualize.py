@@ -82,21 +82,14 @@ def main(argv=None):
 def show(args, film):
     """Make what is asked for of a model and write it."""
     model, facts, device_name = cli.open_model(args)
-    import datasets
     import images
-    import inference
     import visualization
     from files import write
 
-    config = model.config
-    dataset = datasets.full_name(args.dataset or facts.get("dataset", "mnist"))
-
-    def load(split):
-        loaded = cli.load_split(args, dataset, split, config.image_size, config.channels)
-        inference.check_labels(model, facts, loaded, dataset)
-        return loaded
-
-    subject = visualization.Subject(model, facts, load, args.seed, args.label)
+    dataset = cli.data_of(args, facts)
+    subject = visualization.Subject(
+        model, facts, lambda split: cli.load_for(args, model, facts, split), args.seed, args.label
+    )
     own_log = cli.model_path(args).with_suffix("")
     if args.kind == "report":
         import report
