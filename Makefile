@@ -1,5 +1,5 @@
 # `make demo` sets up and runs the main job, `make test` sets up and runs the tests.
-# Each needs only Python 3.10 or newer; everything is installed into VENV.
+# Each needs only Python 3.10 or newer; everything is installed into VENV. `make docs` makes the tables of flags anew.
 
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
@@ -9,7 +9,7 @@ DEMO = demo
 DEMO_FLAGS = --limit 8000 --epochs 10
 MODEL = $(DEMO)/vae_synthetic_filters_0032_dims_0008.npz
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(VENV)/installed
 	$(RUN) train.py --dataset synthetic --image_size 32 --max_filters 32 --lr 0.002 $(DEMO_FLAGS) --outdir $(DEMO)
@@ -23,6 +23,9 @@ test: $(VENV)/installed-dev
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+docs: $(VENV)/installed
+	$(RUN) -m toolkit.shell.tables
 
 clean:
 	rm -rf $(VENV) $(DEMO)

@@ -1,40 +1,57 @@
 """python convert.py model.pth model.npz
 
-Convert a checkpoint: reads PyTorch's .pth, .safetensors and .npz, writes .npz or .safetensors, by the ending of OUT.
+Convert a checkpoint: reads .npz, .safetensors and PyTorch's .pth, writes .npz
+or .safetensors, by the ending of OUT.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
-import cli
+from toolkit.errors import UserError
+from toolkit.options import option, path, text
+from toolkit.shell.command import command
+from toolkit.shell.opening import check_file
+from toolkit.shell.parser import parse
+from toolkit.wording import counted
 
 
-def parse(argv):
-    parser = cli.Parser(__doc__)
-    add = parser.add_argument
-    add("input", metavar="IN", type=cli.name, help="checkpoint to read: .pth, .safetensors or .npz")
-    add("output", metavar="OUT", type=cli.name, help="checkpoint to write: .npz or .safetensors")
-    add("--dataset", metavar="NAME", help="what it was trained on, for files that do not say (default: as IN says)")
-    return parser.parse(argv)
+@dataclass(frozen=True)
+class ConvertOptions:
+    input: str = option(..., "checkpoint to read", "model", kind=path, unit="IN", positional=True)
+    output: str = option(..., "checkpoint to write", "output", kind=path, unit="OUT", positional=True)
+    dataset: str | None = option(
+        None,
+        "what the model was trained on, for files that do not say",
+        "data",
+        kind=text,
+        unit="NAME",
+        default_text="as IN says",
+    )
 
 
-@cli.command
+def options() -> tuple[type, ...]:
+    """The dataclasses whose fields are this command's flags."""
+    return (ConvertOptions,)
+
+
+@command
 def main(argv=None):
-    args = parse(argv)
-    ending = Path(args.output).suffix.lower()
-    if ending not in (".npz", ".safetensors"):
-        raise cli.UserError(f"{args.output} ends in {ending or 'nothing'} — write .npz or .safetensors")
-    import device
+    args = parse(__doc__, argv, *options()).of(ConvertOptions)
+    from toolkit import datasets
+    from toolkit.formats import checkpoint
+    from toolkit.layers import device
 
+    if (ending := Path(args.output).suffix.lower()) not in checkpoint.ENDINGS:
+        has = f"ends in {ending}" if ending else "has no extension"
+        raise UserError(f"{args.output} {has} — write .npz or .safetensors")
+    check_file(args.output)
     device.start(cpu=True)
-    import checkpoint
-    import datasets
-
     model, facts = checkpoint.load_model(args.input)
+    facts.pop("config", None)
     if args.dataset:
-        facts["dataset"] = datasets.full_name(args.dataset)
-    save = checkpoint.save_model if ending == ".npz" else checkpoint.save_safetensors
-    save(args.output, model, facts)
-    print(f"{args.input} → {args.output}: {model.parameter_count():,} parameters")
+        facts["dataset"] = datasets.public_name(datasets.full_name(args.dataset))
+    checkpoint.save_model(args.output, model, facts)
+    print(f"{args.input} → {args.output}: {counted(model.parameter_count(), 'parameter')}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""MNIST, and Fashion-MNIST, which has the same four files: IDX, plain or gzipped, downloaded where they are missing.
+"""MNIST and Fashion-MNIST: the same four IDX files, plain or gzipped, downloaded where they are missing.
 
-Files that are in place are checked for their structure, downloads against the published MD5.
+The structure of files in place is checked here; `toolkit/files/download.py` checks downloads against the published MD5.
 """
 
 import gzip
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from download import download
-from errors import UserError
-from files import reason
+from toolkit.errors import UserError
+from toolkit.files.download import download
+from toolkit.files.writing import reason
 
 MIRRORS = {
     "mnist": (
@@ -44,10 +44,12 @@ MD5 = {  # of the gzipped files
     ("fashion-mnist", "t10k-images-idx3-ubyte"): "bef4ecab320f06d8554ea6380940ec79",
     ("fashion-mnist", "t10k-labels-idx1-ubyte"): "bb300cfdad3c16e7a12a480ee83cd310",
 }
+COUNTS = {"train": 60_000, "test": 10_000}
 LARGEST = 2**30  # bytes of one unpacked file
+LARGEST_DOWNLOAD = 2**25  # bytes
 
 
-def load(split, data_dir, dataset="mnist"):
+def load(split: str, data_dir: Path | str, dataset: str = "mnist") -> tuple[np.ndarray, np.ndarray]:
     """One split, "train" or "test": images (N, 28, 28, 1) as bytes, and labels (N,)."""
     images_file, labels_file = (find(Path(data_dir) / dataset, name) for name in NAMES[split])
     images = read_idx(images_file, (28, 28))
@@ -62,16 +64,16 @@ def load(split, data_dir, dataset="mnist"):
 
 
 def find(folder, name):
-    """The file of that name, plain or gzipped, downloaded if need be."""
+    """The file of that name, plain or gzipped, downloaded if it is missing."""
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
     addresses = [f"{mirror}{name}.gz" for mirror in MIRRORS[folder.name]]
-    return download(folder / f"{name}.gz", addresses, MD5[folder.name, name])
+    return download(folder / f"{name}.gz", addresses, MD5[folder.name, name], LARGEST_DOWNLOAD)
 
 
 def read_idx(path, item):
-    """An IDX file: two zeros, type 8 (bytes), the number of dimensions, their sizes, the values; items of one shape."""
+    """The array in an IDX file: two zeros, type 8 (bytes), the number of dimensions, their sizes, the values."""
     dimensions = 1 + len(item)
     length = 4 + 4 * dimensions
     try:
@@ -81,18 +83,18 @@ def read_idx(path, item):
                 raise damaged(path, f"it does not begin like an IDX file of {dimensions} dimension(s)")
             shape = struct.unpack(f">{dimensions}I", header[4:])
             if shape[1:] != item:
-                raise damaged(path, f"its images are {shape[1]}×{shape[2]} instead of {item[0]}×{item[1]}")
+                raise damaged(path, f"its images are {shape[1]}×{shape[2]}, not {item[0]}×{item[1]}")
             if (size := math.prod(shape)) > LARGEST:
-                raise damaged(path, f"its header says {size} values")
-            data = file.read(size + 1)  # what a bomb holds beyond its header is not unpacked
+                raise damaged(path, f"its header states {size} values")
+            data = file.read(size + 1)  # anything beyond what the header states is not unpacked
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise damaged(path, f"gzip: {error}") from None
     except OSError as error:
-        raise UserError(f"cannot read {path}: {reason(error)} — check its rights, or replace it") from None
+        raise UserError(f"cannot read {path}: {reason(error)} — check its permissions, or replace it") from None
     if len(data) != size:
-        raise damaged(path, f"its header says {size} values, it holds {'fewer' if len(data) < size else 'more'}")
+        raise damaged(path, f"its header states {size} values, it contains {'fewer' if len(data) < size else 'more'}")
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def damaged(path, what):
-    return UserError(f"{path} is damaged: {what} — delete it, and it is downloaded again")
+    return UserError(f"{path} is damaged: {what} — delete it to have it downloaded again")

@@ -1,49 +1,63 @@
 """python reconstruct.py --rec_testdata
 
-Reconstruct a split of the data set from the mean codes of its images. Writes every image beside its reconstruction to
-OUTDIR/DATASET_SPLIT/DDDD_latent_dims/img_NNNNNNNN.png, numbered as in the data set, and the first ones as overview.png.
+Reconstruct a split of the data set from the means of its latent vectors. Writes
+each image beside its reconstruction to OUTDIR/DATASET_SPLIT/DDDD_latent_dims/,
+numbered by position in the split, and the first ones as overview.png.
 """
 
-import math
+from dataclasses import dataclass
 from pathlib import Path
 
-import cli
+from toolkit.options import option, path
+from toolkit.shell.command import command
+from toolkit.shell.opening import (
+    DataOptions,
+    DeviceOptions,
+    ModelOptions,
+    PlaceOptions,
+    dataset_of,
+    load_for,
+    open_model,
+)
+from toolkit.shell.parser import parse
+from toolkit.wording import counted
 
 SHOWN = 64  # pairs in the overview
 
 
-def parse(argv):
-    parser = cli.Parser(__doc__)
-    cli.add_model_flags(parser)
-    cli.add_data_flags(parser)
-    add = parser.add_argument
-    add("--rec_testdata", action="store_true", help="reconstruct the test split instead of the training split")
-    add("--outdir", type=cli.name, default="reconstructions", metavar="DIR", help="folder for the pictures")
-    cli.add_device_flags(parser)
-    return parser.parse(argv)
+@dataclass(frozen=True)
+class ReconstructOptions:
+    rec_testdata: bool = option(False, "reconstruct the test split instead of the training split", "data")
+    outdir: str = option("reconstructions", "output folder", "output", kind=path, unit="DIR")
 
 
-@cli.command
+def options() -> tuple[type, ...]:
+    """The dataclasses whose fields are this command's flags."""
+    return ModelOptions, DataOptions, ReconstructOptions, PlaceOptions, DeviceOptions
+
+
+@command
 def main(argv=None):
-    args = parse(argv)
-    model, facts, device_name = cli.open_model(args)
-    import datasets
-    import images
-    import inference
-    from progress import bar
+    typed = parse(__doc__, argv, *options())
+    args = typed.of(ReconstructOptions)
+    opened = open_model(typed)
+    from toolkit import datasets
+    from toolkit.files.progress import bar
+    from toolkit.metrics.similarity import psnr
+    from toolkit.model import inference
+    from toolkit.pictures import images
 
     split = "test" if args.rec_testdata else "train"
-    originals = cli.load_for(args, model, facts, split)
-    count = len(originals.images)
-    place = f"{datasets.file_name(cli.data_of(args, facts))}_{split}"
-    folder = Path(args.outdir) / place / f"{model.config.latent_dims:04d}_latent_dims"
-    print(f"Device: {device_name}")
+    originals = load_for(typed, opened, split)
+    place = f"{datasets.file_name(dataset_of(typed, opened))}_{split}"
+    folder = Path(args.outdir) / place / f"{opened.model.config.latent_dims:04d}_latent_dims"
+    print(f"Device: {opened.device}")
 
     overview, squared_error, number = [], 0.0, 0
-    with images.Writer() as writer, bar(count, "Reconstructing") as shown:
-        for x, y in inference.reconstructions(model, originals):
+    with images.Writer() as writer, bar(len(originals.images), "Reconstructing") as shown:
+        for x, y in inference.reconstruct(opened.model, originals):
             squared_error += float(((x - y) ** 2).mean(axis=(1, 2, 3)).sum())
-            pairs = images.pairs(images.to_bytes(x), images.to_bytes(y))
+            pairs = images.pairs(x, y)
             overview.extend(pairs[: SHOWN - len(overview)])
             for pair in pairs:
                 writer.save(folder / f"img_{number:08d}.png", pair)
@@ -51,11 +65,10 @@ def main(argv=None):
             shown.update(len(pairs))
     images.save(folder / "overview.png", images.sheet(overview, columns=8))
 
-    error = squared_error / count
-    psnr = 10 * math.log10(1 / error) if error else math.inf
-    print(f"{count} pairs: {folder / 'img_00000000.png'} and so on")
-    print(f"Sheet of the first {len(overview)}: {folder / 'overview.png'}")
-    print(f"Mean squared error {error:.6f} per pixel of [0, 1] | PSNR {psnr:.2f} dB ({split} split)")
+    error = squared_error / number
+    print(f"{counted(number, 'pair')}: {folder / 'img_00000000.png'}" + (", …" if number > 1 else ""))
+    print(f"Overview of the first {len(overview)}: {folder / 'overview.png'}")
+    print(f"Mean squared error {error:.6f} per pixel of [0, 1] | PSNR {psnr(error):.2f} dB ({split} split)")
 
 
 if __name__ == "__main__":

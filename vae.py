@@ -1,264 +1,379 @@
-"""The model: a convolutional variational autoencoder, its bound, and its compiled functions.
+"""The model: a variational autoencoder, from its configuration to its compiled functions.
 
-It knows arrays only. Images come in as bytes (N, H, W, C) of any size, grey or coloured, and leave as floats in [0, 1]
-at the model's size. Where data comes from is datasets, where weights are kept is checkpoint.py, how they are learned is
-training.py.
+An encoder turns an image into a Gaussian over latent vectors, a vector is sampled from it, and a decoder turns that
+back into an image (Kingma & Welling 2013). It knows arrays only. Images come in as bytes (N, H, W, C) of any size, grey
+or coloured; toolkit/model/inputs.py makes of them what the model sees. Where they come from is toolkit/datasets, where
+weights are kept is toolkit/formats, how they are trained is toolkit/training.
 """
 
+import toolkit  # noqa: F401, I001  (prepares the machine, so it comes before MLX)
+
+# isort: split
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-import cpu
-from architectures import MLPDecoder, MLPEncoder, TransposeDecoder
-from device import on_cpu
-from errors import UserError
-from layers import UpsampleConv, down, join, sigmoid, split, with_labels
+from toolkit.errors import UserError
+from toolkit.layers import forms
+from toolkit.model.architecture import Architecture
+from toolkit.model.gaussians import log_density, noise, reparametrise
+from toolkit.model.inputs import image_keys, to_floats, with_labels
+from toolkit.model.likelihoods import LIKELIHOODS
+from toolkit.model.mlp import FullyConnected
+from toolkit.model.priors import PRIORS
+from toolkit.options import count, option, text
 
 BINARIZE = ("none", "threshold", "dynamic")
-LIKELIHOODS = ("mse", "bce")
-GREY = (0.299, 0.587, 0.114)  # shares of red, green and blue, as in ITU-R 601
-# The default of max_filters for each architecture; transpose: convolutions with another decoder.
-WIDTHS = {"conv": 64, "transpose": 64, "mlp": 512}
+
+# Configuration
 
 
 @dataclass(frozen=True)
-class VAEConfig:
-    """All the numbers that fix the shapes of a model, how it wants its images, and how it compares them."""
+class ModelConfig:
+    """All that fixes a model's shapes, how it wants its images, and how it compares them. Every checkpoint holds it."""
 
-    latent_dims: int = 8
-    max_filters: int = 64
-    image_size: int = 64
-    channels: int = 1
-    classes: int = 0  # of a class-conditional model
-    arch: str = "conv"
-    binarize: str = "none"
-    likelihood: str = "mse"
+    latent_dims: int = option(8, "size of the latent vector", "model", kind=count, unit="N", aliases=("hidden_dim",))
+    arch: str = option(
+        "conv",
+        lambda: "; ".join(f"{known.name}: {known.words}" for known in ARCHITECTURES.values()),
+        "model",
+        kind=text,
+        choices=lambda: ARCHITECTURES,
+    )
+    max_filters: int | None = option(
+        None,
+        "filters of the widest layer",
+        "model",
+        kind=count,
+        unit="N",
+        default_text=lambda: widths_in_words(),
+    )
+    image_size: int = option(
+        64, "side of the images in pixels; a multiple of 8 for convolutions", "model", kind=count, unit="N"
+    )
+    channels: int = 1  # 1 for grey, 3 for colour
+    classes: int = 0  # that encoder and decoder are told, in a class-conditional model
+    likelihood: str = option(
+        "mse",
+        lambda: "; ".join(f"{known.name}: {known.words}" for known in LIKELIHOODS.values()),
+        "objective",
+        kind=text,
+        choices=lambda: LIKELIHOODS,
+        aliases=("likelihood_type",),
+    )
+    binarize: str = option(
+        "none",
+        "turn pixels into 0 and 1. threshold: those above 128 become 1; dynamic: each is 1 with probability equal to "
+        "its brightness, resampled at every training step and fixed for evaluation",
+        "objective",
+        kind=text,
+        choices=BINARIZE,
+    )
+
+    prior: str = "normal"  # that KL is measured against
 
     def __post_init__(self):
-        for name, known in (("arch", WIDTHS), ("binarize", BINARIZE), ("likelihood", LIKELIHOODS)):
+        for name, known in (
+            ("arch", ARCHITECTURES),
+            ("binarize", BINARIZE),
+            ("likelihood", LIKELIHOODS),
+            ("prior", PRIORS),
+        ):
             if (value := getattr(self, name)) not in known:
                 raise UserError(f"{name} {value!r} is unknown — take one of {', '.join(known)}")
-        mlp = self.arch == "mlp"
-        least_filters, least_size = (8, 1) if mlp else (4, 8)
-        for name, least in (
-            ("latent_dims", 1),
-            ("max_filters", least_filters),
-            ("image_size", least_size),
-            ("channels", 1),
-            ("classes", 0),
-        ):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} {getattr(self, name)} is too small — take at least {least}")
-        if self.image_size % 8 and not mlp:
-            below = self.image_size // 8 * 8
-            raise UserError(
-                f"image_size {self.image_size} is not divisible by 8 — take {below} or {below + 8}, or --arch mlp"
-            )
-        if self.parameter_bound > 10**9:
+        if self.max_filters is None:
+            object.__setattr__(self, "max_filters", self.architecture.default_width)
+        for name, least in (("latent_dims", 1), ("channels", 1), ("classes", 0)):
+            if (value := getattr(self, name)) < least:
+                raise UserError(f"{name} {value} is too small — take at least {least}")
+        self.architecture.check(self)
+        if self.architecture.parameter_bound(self) > 10**9:
             raise UserError(
                 f"a model of {self.max_filters} filters, {self.latent_dims} latent dims and {self.image_size}×"
                 f"{self.image_size} pixels has more than a billion parameters — take smaller numbers"
             )
 
     @property
-    def filters(self):
-        """Output channels of the three encoder convolutions."""
-        return self.max_filters // 4, self.max_filters // 2, self.max_filters
+    def architecture(self) -> Architecture:
+        return ARCHITECTURES[self.arch]
 
     @property
-    def grid(self):
-        """Side of the smallest feature map."""
-        return self.image_size // 8
-
-    @property
-    def features(self):
-        """Numbers in the smallest feature map of one image."""
-        return self.grid**2 * self.max_filters
-
-    @property
-    def pixels(self):
+    def pixels(self) -> int:
         """Numbers in one image."""
         return self.image_size**2 * self.channels
 
     @property
-    def widths(self):
-        """Units of the two hidden layers of the fully connected architecture, the narrower first."""
-        return self.max_filters // 8, self.max_filters
+    def outputs(self) -> int:
+        """Numbers that the decoder makes for each of them."""
+        return LIKELIHOODS[self.likelihood].outputs
 
-    @property
-    def parameter_bound(self):
-        """Fewer parameters than the model has, by little; known before they are made."""
-        inner = self.latent_dims + self.classes
-        if self.arch == "mlp":
-            narrow, wide = self.widths
-            return 2 * (self.pixels * wide + wide * narrow) + 3 * narrow * inner
-        a, b, c = self.filters
-        return 9 * (self.channels * a + a * b + b * c) * 2 + 3 * self.features * inner
+
+# Encoder, sample, decoder
 
 
 class Encoder(nn.Module):
-    """Image → mean and log-variance of a Gaussian over codes."""
+    """Image → mean and log-variance of a Gaussian over latent vectors, by three convolutions that halve it."""
 
-    def __init__(self, config):
+    def __init__(self, config: ModelConfig):
         super().__init__()
-        a, b, c = config.filters
+        a, b, c = filters(config)
         self.conv1 = nn.Conv2d(config.channels, a, 3, stride=2, padding=1)
         self.conv2 = nn.Conv2d(a, b, 3, stride=2, padding=1)
         self.conv3 = nn.Conv2d(b, c, 3, stride=2, padding=1)
         self.bn1 = nn.BatchNorm(a)
         self.bn2 = nn.BatchNorm(b)
         self.bn3 = nn.BatchNorm(c)
-        self.proj_mu = nn.Linear(config.features + config.classes, config.latent_dims)
-        self.proj_log_var = nn.Linear(config.features + config.classes, config.latent_dims)
+        self.proj_mu = nn.Linear(features(config) + config.classes, config.latent_dims)
+        self.proj_log_var = nn.Linear(features(config) + config.classes, config.latent_dims)
         self._classes = config.classes
 
-    def __call__(self, x, labels=None):  # (N, S, S, C)
-        h = split(x)
-        h = down(h, self.conv1, self.bn1)  # (N, S/2, S/2, F/4)
-        h = down(h, self.conv2, self.bn2)  # (N, S/4, S/4, F/2)
-        h = down(h, self.conv3, self.bn3)  # (N, S/8, S/8, F)
-        h = with_labels(join(h).flatten(1), labels, self._classes)
+    def __call__(self, x: mx.array, labels: mx.array | None = None) -> tuple[mx.array, mx.array]:  # (N, S, S, C)
+        h = forms.down(x, self.conv1, self.bn1)  # (N, S/2, S/2, F/4)
+        h = forms.down(h, self.conv2, self.bn2)  # (N, S/4, S/4, F/2)
+        h = forms.down(h, self.conv3, self.bn3)  # (N, S/8, S/8, F)
+        h = with_labels(h.flatten(1), labels, self._classes)
         return self.proj_mu(h), self.proj_log_var(h)  # (N, D) each
 
 
-def sample(mean, log_var, key):
-    """Draw one code per image: mean + standard deviation · noise, so that gradients flow through both."""
-    eps = mx.random.normal(mean.shape, key=key)
-    return mean + mx.exp(0.5 * log_var) * eps
+def sample(mean: mx.array, log_var: mx.array, key: mx.array) -> mx.array:
+    """One latent vector for each mean and log-variance, (N, D) or (N, K, D); `key` is one, or one for each image.
+
+    This is the one place where noise enters, as mean + standard deviation · noise, so that gradients reach both.
+    """
+    return reparametrise(mean, log_var, noise(key, mean.shape))
+
+
+class UpsampleConv(nn.Module):
+    """Nearest ×2 upsampling and a convolution."""
+
+    key = "upconv"  # its name in checkpoints
+
+    def __init__(self, channels: int, filters: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, filters, 3, padding=1)
+
+    def __call__(self, x: mx.array, norm: nn.BatchNorm | None = None) -> mx.array:  # (N, H, W, C) → (N, 2H, 2W, O)
+        return forms.up(x, self.conv, norm)
+
+
+class TransposedConv(nn.ConvTranspose2d):
+    """A transposed convolution that doubles the image."""
+
+    key = "conv"
+
+    def __init__(self, channels: int, filters: int):
+        super().__init__(channels, filters, 3, stride=2, padding=1, output_padding=1)
+
+    def __call__(self, x: mx.array, norm: nn.BatchNorm | None = None) -> mx.array:  # (N, H, W, C) → (N, 2H, 2W, O)
+        return forms.transposed(x, self, norm)
 
 
 class Decoder(nn.Module):
-    """Code → logits of the pixels."""
+    """Latent vector → what the likelihood wants of the pixels, by three layers that double the image."""
 
-    def __init__(self, config):
+    def __init__(self, config: ModelConfig, doubling: type[UpsampleConv] | type[TransposedConv]):
         super().__init__()
-        a, b, c = config.filters
-        self.lin1 = nn.Linear(config.latent_dims + config.classes, config.features)
-        self.upconv1 = UpsampleConv(c, b)
-        self.upconv2 = UpsampleConv(b, a)
-        self.upconv3 = UpsampleConv(a, config.channels)
+        a, b, c = filters(config)
+        self.lin1 = nn.Linear(config.latent_dims + config.classes, features(config))
+        for i, (channels, out) in enumerate(((c, b), (b, a), (a, config.channels * config.outputs)), 1):
+            self[f"{doubling.key}{i}"] = doubling(channels, out)
         self.bn1 = nn.BatchNorm(b)
         self.bn2 = nn.BatchNorm(a)
-        self._grid, self._classes = config.grid, config.classes
+        self._key, self._grid, self._classes = doubling.key, config.image_size // 8, config.classes
 
-    def __call__(self, z, labels=None):  # (N, D)
+    def __call__(self, z: mx.array, labels: mx.array | None = None) -> mx.array:  # (N, D)
+        first, second, third = (self[f"{self._key}{i}"] for i in (1, 2, 3))
         h = self.lin1(with_labels(z, labels, self._classes))
-        h = split(h.reshape(len(z), self._grid, self._grid, -1))  # (N, S/8, S/8, F)
-        h = self.upconv1(h, self.bn1)  # (N, S/4, S/4, F/2)
-        h = self.upconv2(h, self.bn2)  # (N, S/2, S/2, F/4)
-        return join(self.upconv3(h))  # (N, S, S, C)
+        h = h.reshape(len(z), self._grid, self._grid, -1)  # (N, S/8, S/8, F)
+        h = first(h, self.bn1)  # (N, S/4, S/4, F/2)
+        h = second(h, self.bn2)  # (N, S/2, S/2, F/4)
+        return third(h)  # (N, S, S, C)
 
 
-ARCHITECTURES = {
-    "conv": (Encoder, Decoder),
-    "transpose": (Encoder, TransposeDecoder),
-    "mlp": (MLPEncoder, MLPDecoder),
+def filters(config: ModelConfig) -> tuple[int, int, int]:
+    """Output channels of the three encoder convolutions."""
+    return config.max_filters // 4, config.max_filters // 2, config.max_filters
+
+
+def features(config: ModelConfig) -> int:
+    """Numbers in the smallest feature map of one image."""
+    return (config.image_size // 8) ** 2 * config.max_filters
+
+
+class Convolutional(Architecture):
+    """The encoder above, and the decoder with one of its two ways to double an image."""
+
+    default_width, least_width, least_size = 64, 4, 8
+
+    def __init__(self, name: str, words: str, doubling: type[UpsampleConv] | type[TransposedConv]):
+        self.name, self.words, self.doubling = name, words, doubling
+
+    def encoder(self, config: ModelConfig) -> nn.Module:
+        return Encoder(config)
+
+    def decoder(self, config: ModelConfig) -> nn.Module:
+        return Decoder(config, self.doubling)
+
+    def check(self, config: ModelConfig) -> None:
+        super().check(config)
+        if config.image_size % 8:
+            below = config.image_size // 8 * 8
+            raise UserError(
+                f"image_size {config.image_size} is not a multiple of 8 — take {below} or {below + 8}, or --arch mlp"
+            )
+
+    def parameter_bound(self, config: ModelConfig) -> int:
+        a, b, c = filters(config)
+        inner = config.latent_dims + config.classes
+        return 9 * (config.channels * a + a * b + b * c) * 2 + 3 * features(config) * inner
+
+    def activations(self, config: ModelConfig) -> int:
+        return config.image_size**2 * config.max_filters
+
+    def least_batch(self, config: ModelConfig) -> int:
+        return 2 if config.image_size == 8 else 1  # batch norm of a 1×1 map needs two values
+
+    def recognise(self, arrays: dict[str, np.ndarray]) -> dict[str, int] | None:
+        if (
+            f"decoder.{self.doubling.key}1.bias" not in arrays
+            and f"decoder.{self.doubling.key}1.conv.bias" not in arrays
+        ):
+            return None
+        width = len(arrays["encoder.conv3.bias"])
+        return {
+            "max_filters": width,
+            "image_size": 8 * math.isqrt(len(arrays["decoder.lin1.bias"]) // width),
+            "channels": arrays["encoder.conv1.weight"].shape[3],
+        }
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    architecture.name: architecture
+    for architecture in (
+        Convolutional("conv", "convolutions, upsampling decoder", UpsampleConv),
+        Convolutional("transpose", "convolutions, transposed decoder", TransposedConv),
+        FullyConnected(),
+    )
 }
 
 
-class VAE(nn.Module):
-    """Encoder and decoder with the configuration that made them."""
+def widths_in_words() -> str:
+    """The default of --max_filters."""
+    usual = ARCHITECTURES["conv"].default_width
+    others = [f"or {a.default_width} for {a.name}" for a in ARCHITECTURES.values() if a.default_width != usual]
+    return ", ".join([str(usual), *others])
 
-    def __init__(self, config):
+
+# Model and bound
+
+
+class VAE(nn.Module):
+    """Encoder, decoder, likelihood and prior, made by one configuration; and its compiled functions, made once.
+
+    The compiled functions take images as bytes with their `numbers` in the split, and the `labels` of those that a
+    class-conditional model asks for.
+    """
+
+    def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        encoder, decoder = ARCHITECTURES[config.arch]
-        self.encoder = encoder(config)
-        self.decoder = decoder(config)
+        self.encoder = config.architecture.encoder(config)
+        self.decoder = config.architecture.decoder(config)
+        self.likelihood = LIKELIHOODS[config.likelihood](config)
+        self.prior = PRIORS[config.prior](config.latent_dims)
 
-    def __call__(self, x, labels, key):
+    def negative_bound(
+        self, x: mx.array, labels: mx.array | None, key: mx.array
+    ) -> tuple[mx.array, mx.array]:  # (N, S, S, C)
+        """The two terms of the negative evidence lower bound of each image: error (N,), and KL by dimension (N, D)."""
         mean, log_var = self.encoder(x, labels)
-        return self.decoder(sample(mean, log_var, key), labels), mean, log_var
+        output = self.decoder(sample(mean, log_var, key), labels)
+        return self.likelihood.error(x, output), self.prior.kl(mean, log_var)
 
-    def parameter_count(self):
+    def parameter_count(self) -> int:
         """How many numbers training changes."""
         return sum(array.size for _, array in tree_flatten(self.trainable_parameters()))
 
+    def compiled(self, function: Callable) -> Callable:
+        return mx.compile(function, inputs=self.state)
 
-def reconstruction_error(x, logits, likelihood):
-    """Per image, summed over its pixels: squared error, or the negative log-likelihood of pixels that are 0 or 1."""
-    if on_cpu():
-        return cpu.pixel_error(x, logits, likelihood)
-    if likelihood == "mse":
-        return mx.square(mx.sigmoid(logits) - x).sum(axis=(1, 2, 3))
-    return (mx.logaddexp(0, logits) - x * logits).sum(axis=(1, 2, 3))
+    @cached_property
+    def encode(self) -> Callable:
+        """(bytes, numbers, labels) → mean and log-variance of the latent vectors, (N, D) each."""
+
+        def encode(images, numbers, labels=None):
+            return self.encoder(to_floats(images, self.config, image_keys(numbers)), labels)
+
+        return self.compiled(encode)
+
+    @cached_property
+    def decode(self) -> Callable:
+        """(latent vectors, labels) → pixels in [0, 1], (N, S, S, C)."""
+        return self.compiled(lambda z, labels=None: self.likelihood.mean(self.decoder(z, labels)))
+
+    @cached_property
+    def reconstruct(self) -> Callable:
+        """(bytes, numbers, labels) → the floats that the model sees, and what it makes of them from their means."""
+
+        def reconstruct(images, numbers, labels=None):
+            x = to_floats(images, self.config, image_keys(numbers))
+            mean, _ = self.encoder(x, labels)
+            return x, self.likelihood.mean(self.decoder(mean, labels))
+
+        return self.compiled(reconstruct)
+
+    @cached_property
+    def error(self) -> Callable:
+        """(bytes, numbers, labels, latent vectors) → the likelihood's error of what these decode to, (N,)."""
+
+        def error(images, numbers, labels, z):
+            x = to_floats(images, self.config, image_keys(numbers))
+            return self.likelihood.error(x, self.decoder(z, labels))
+
+        return self.compiled(error)
+
+    @cached_property
+    def log_weights(self) -> Callable:
+        """(floats, labels, mean, log_var, a key for each image, K) → log p(x|z) p(z) / q(z|x) of K samples, (N, K).
+
+        Without the constant of the likelihood, which would cost float32 its last digits.
+        """
+
+        def log_weights(x, labels, mean, log_var, keys, samples):
+            count, dims = mean.shape
+            mean, log_var = (mx.broadcast_to(a[:, None], (count, samples, dims)) for a in (mean, log_var))
+            z = sample(mean, log_var, keys)  # (N, K, D)
+            repeated = None if labels is None else mx.repeat(labels, samples)
+            output = self.decoder(z.reshape(-1, dims), repeated)
+            error = self.likelihood.error(mx.repeat(x, samples, axis=0), output).reshape(count, samples)
+            return self.prior.log_density(z) - log_density(z, mean, log_var) - error
+
+        return self.compiled(log_weights)
 
 
-def kl_by_dimension(mean, log_var):
-    """KL divergence of each code's Gaussian from the standard one, in each of its dimensions: (N, D)."""
-    return 0.5 * (mx.square(mean) + mx.exp(log_var) - 1 - log_var)
+def training_step(model: VAE, optimizer: Any, free_bits: float = 0) -> Callable:
+    """A compiled function (bytes, labels, key, β) → sums over the batch of error and KL, which updates the model.
 
-
-def kl_divergence(mean, log_var):
-    """The same per image, summed over the dimensions."""
-    return kl_by_dimension(mean, log_var).sum(axis=1)
-
-
-def elbo(x, logits, mean, log_var, likelihood):
-    """The two terms of the negative evidence lower bound, per image."""
-    return reconstruction_error(x, logits, likelihood), kl_divergence(mean, log_var)
-
-
-def resize_matrix(size, new_size):
-    """The matrix R of linear interpolation: R @ pixels has `new_size` of them.
-
-    Pixel centres lie at half steps and edges are clamped; when shrinking, the triangle widens with the step so that
-    every pixel counts.
+    It minimises error + β KL. With `free_bits`, the KL of a dimension, averaged over the batch, counts only above that
+    many nats.
     """
-    step = size / new_size
-    centres = (np.arange(new_size) + 0.5) * step - 0.5
-    distance = np.abs(centres[:, None] - np.arange(size)[None, :])
-    weights = np.maximum(0, 1 - distance / max(1, step))
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def to_floats(images, config, keys=None):
-    """Bytes (N, H, W, C) → floats in [0, 1] as the model wants them; `keys`, one an image, for dynamic binarisation."""
-    x = images.astype(mx.float32) / 255
-    if images.shape[3] == 3 and config.channels == 1:
-        x = x @ mx.array(GREY)[:, None]
-    height, width = images.shape[1:3]
-    if (height, width) != (config.image_size, config.image_size):  # by two small matrix products per image
-        rows = mx.array(resize_matrix(height, config.image_size))
-        columns = mx.array(resize_matrix(width, config.image_size))
-        x = (rows @ x.transpose(0, 3, 1, 2) @ columns.T).transpose(0, 2, 3, 1)
-    if config.binarize == "threshold":
-        x = (x > 128.5 / 255).astype(mx.float32)  # bytes above 128
-    elif config.binarize == "dynamic":
-        chance = mx.vmap(lambda key: mx.random.uniform(shape=x.shape[1:], key=key))(keys)
-        x = (chance < x).astype(mx.float32)
-    return mx.repeat(x, 3, axis=3) if config.channels > x.shape[3] else x
-
-
-def image_keys(numbers):
-    """The keys of images by their numbers in a split: what chance makes of one is the same whenever it is looked at."""
-    return mx.stack([mx.zeros_like(numbers), numbers], axis=1)
-
-
-def compiled_training_step(model, optimizer, free_bits=0):
-    """A function (bytes, labels, key, β) → sums over the batch of reconstruction and KL, which also updates the model.
-
-    It makes reconstruction + β · KL small. With `free_bits`, a dimension's KL, averaged over the batch, counts only
-    above that many nats.
-    """
-    config = model.config
 
     def loss(images, labels, key, beta):
         keys = None
-        if config.binarize == "dynamic":  # new draws at every step
+        if model.config.binarize == "dynamic":  # resampled at every step
             key, of_images = mx.random.split(key)
             keys = mx.random.split(of_images, len(images))
-        x = to_floats(images, config, keys)
-        logits, mean, log_var = model(x, labels, key)
-        reconstruction, kl = elbo(x, logits, mean, log_var, config.likelihood)
-        price = kl.mean()
-        if free_bits:
-            price = mx.maximum(kl_by_dimension(mean, log_var).mean(axis=0), free_bits).sum()
-        return mx.mean(reconstruction) + beta * price, mx.stack([reconstruction.sum(), kl.sum()])
+        error, kl_by_dimension = model.negative_bound(to_floats(images, model.config, keys), labels, key)
+        kl = kl_by_dimension.sum(axis=1)
+        cost = mx.maximum(kl_by_dimension.mean(axis=0), free_bits).sum() if free_bits else kl.mean()
+        return mx.mean(error) + beta * cost, mx.stack([error.sum(), kl.sum()])
 
     loss_and_gradients = nn.value_and_grad(model, loss)
 
@@ -269,41 +384,3 @@ def compiled_training_step(model, optimizer, free_bits=0):
 
     state = [model.state, optimizer.state]
     return mx.compile(step, inputs=state, outputs=state)
-
-
-# Below, `numbers` are those of the images in their split, and `labels` count for class-conditional models only.
-
-
-def compiled_encode(model):
-    """A function (bytes, numbers, labels) → mean and log-variance of the codes."""
-
-    def encode(images, numbers, labels=None):
-        return model.encoder(to_floats(images, model.config, image_keys(numbers)), labels)
-
-    return mx.compile(encode, inputs=model.state)
-
-
-def compiled_decode(model):
-    """A function (codes, labels) → pixels in [0, 1]."""
-    return mx.compile(lambda z, labels=None: sigmoid(model.decoder(z, labels)), inputs=model.state)
-
-
-def compiled_reconstruct(model):
-    """A function (bytes, numbers, labels) → the floats the model sees, and what it makes of them from the mean code."""
-
-    def reconstruct(images, numbers, labels=None):
-        x = to_floats(images, model.config, image_keys(numbers))
-        mean, _ = model.encoder(x, labels)
-        return x, sigmoid(model.decoder(mean, labels))
-
-    return mx.compile(reconstruct, inputs=model.state)
-
-
-def compiled_error(model):
-    """A function (bytes, numbers, labels, codes) → reconstruction error of what the codes decode to, per image."""
-
-    def error(images, numbers, labels, z):
-        x = to_floats(images, model.config, image_keys(numbers))
-        return reconstruction_error(x, model.decoder(z, labels), model.config.likelihood)
-
-    return mx.compile(error, inputs=model.state)

@@ -1,117 +1,173 @@
 """python visualize.py traversal --outfile traversal.png
 
-Show what a model has learned. KIND is one of
-
-  traversal        rows: latent dimensions, most used first; columns: that one from -3 to 3 (.gif: a film)
-  interpolate      from one test image to another, straight and along the sphere (.gif: a film)
-  manifold         the plane of the two most used dimensions, in equal shares of the prior
-  latents          the codes of the test images as points, coloured by class
-  samples          a sheet of samples, of a class-conditional model a row of each class
-  reconstructions  test images, their reconstructions, and what differs
-  curves           loss, reconstruction, KL and throughput over the epochs of one or more runs
-  report           all of it and the figures of evaluate.py in one HTML file
+Show what a model has learned.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
-import cli
+from toolkit.errors import UserError
+from toolkit.options import count, number, option, options_of, path, text, whole, word
+from toolkit.shell.command import beside, command
+from toolkit.shell.opening import (
+    DataOptions,
+    DeviceOptions,
+    ModelOptions,
+    PlaceOptions,
+    SeedOptions,
+    check_file,
+    dataset_of,
+    find_model,
+    load_for,
+    open_model,
+)
+from toolkit.shell.parser import parse
 
-KINDS = ("traversal", "interpolate", "manifold", "latents", "samples", "reconstructions", "curves", "report")
-FILMS = ("traversal", "interpolate")
+# Kinds that are no scene of toolkit/pictures/scenes.py: what they show, and the options that have an effect on them.
+OTHERS = {
+    "curves": ("loss, KL and speed over the epochs of some runs", ("logs",)),
+    "report": (
+        "all of it, with the metrics, in one HTML file",
+        ("image", "label", "importance_samples", "seed"),
+    ),
+}
 
 
-def parse(argv):
-    parser = cli.Parser(__doc__)
-    add = parser.add_argument
-    add("kind", metavar="KIND", choices=KINDS, help="what to show, see above")
-    cli.add_model_flags(parser)
-    add("--outfile", type=cli.name, metavar="FILE", help="the picture, or the page (default: KIND.png, report.html)")
-    add(
-        "--image",
-        type=cli.number(int, 0),
-        metavar="N",
-        help="traversal: around this test image's code, not the prior's",
+def kinds() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """What KIND can be: what it shows, and its options."""
+    from toolkit.pictures.scenes import SCENES
+
+    return {name: (scene.about, scene.options) for name, scene in SCENES.items()} | OTHERS
+
+
+@dataclass(frozen=True)
+class VisualizeOptions:
+    kind: str = option(..., "what to show", "pictures", kind=text, choices=kinds, unit="KIND", positional=True)
+    outfile: str | None = option(
+        None,
+        "the picture, or the page; - is standard output",
+        "output",
+        kind=path,
+        unit="FILE",
+        default_text="KIND.png, report.html",
     )
-    add("--rows", type=cli.count, metavar="N", help="traversal: dimensions; interpolate: pairs; manifold: side")
-    add("--nsamples", type=cli.count, metavar="N", help="samples (128) or reconstructions (24)")
-    add(
-        "--temperature",
-        type=cli.number(float, 0, 1000),
-        default=1.0,
-        metavar="X",
-        help="samples: how wide codes are drawn",
+    image: int | None = option(
+        None, "traversal: around this test image, not the centre of the prior", "pictures", kind=whole, unit="N"
     )
-    add("--label", type=cli.name, metavar="CLASS", help="class-conditional models: this class only")
-    add("--logs", nargs="+", metavar="RUN", help="curves: runs' folders or logs (default: the model's own)")
-    add(
-        "--importance_samples",
-        type=cli.number(int, 0, 10**7),
-        default=50,
-        metavar="K",
-        help="report: as in evaluate.py",
+    rows: int | None = option(
+        None,
+        "traversal: dimensions; interpolate: pairs; manifold: side",
+        "pictures",
+        kind=count,
+        unit="N",
+        default_text="16, 4, 20",
     )
-    add("--seed", type=cli.seed, default=0, metavar="N", help="the number that all chance comes from")
-    cli.add_data_flags(parser)
-    cli.add_device_flags(parser)
-    args = parser.parse(argv)
-    args.outfile = args.outfile or ("report.html" if args.kind == "report" else f"{args.kind}.png")
-    return args
+    nsamples: int | None = option(
+        None, "samples, or reconstructions", "pictures", kind=count, unit="N", default_text="128, 24"
+    )
+    label: str | None = option(
+        None, "class-conditional models: this class, or all", "pictures", kind=word, unit="CLASS"
+    )
+    logs: tuple[str, ...] = option(
+        (), "curves: runs' folders or logs", "pictures", kind=path, unit="RUN", several=True, default_text="the model's"
+    )
+    temperature: float = option(
+        1.0, "samples: scale of the latent vectors", "sampling", kind=number(float, 0, 1000), unit="X"
+    )
+    importance_samples: int = option(
+        50, "report: samples per image for log p(x)", "sampling", kind=number(int, 0, 10**7), unit="K"
+    )
 
 
-@cli.command
+def options() -> tuple[type, ...]:
+    """The dataclasses whose fields are this command's flags."""
+    return VisualizeOptions, ModelOptions, DataOptions, PlaceOptions, SeedOptions, DeviceOptions
+
+
+def document() -> str:
+    """The help of this command, with the table of kinds."""
+    width = max(map(len, kinds()))
+    lines = [f"  {name:{width}s}  {about}" for name, (about, _) in kinds().items()]
+    return f"{__doc__.rstrip()} KIND is one of\n\n" + "\n".join(lines)
+
+
+@command
 def main(argv=None):
-    args = parse(argv)
-    import images
+    typed = parse(document(), argv, *options())
+    args = typed.of(VisualizeOptions)
+    check_options(typed, args)
+    outfile = args.outfile or ("report.html" if args.kind == "report" else f"{args.kind}.png")
+    check_outfile(args.kind, outfile)
+    from toolkit.files.writing import write
+    from toolkit.pictures import images
+    from toolkit.pictures.curves import curves
+    from toolkit.pictures.scenes import SCENES, Subject
 
-    cli.check_file(args.outfile)
-    ending = Path(args.outfile).suffix.lower()
-    if args.kind == "report":
-        if ending not in (".html", ".htm"):
-            raise cli.UserError(f"{args.outfile} ends in {ending or 'nothing'} — a report is an .html file")
-    else:
-        images.check_name(args.outfile)
-    if args.kind == "curves" and args.logs:
-        import visualization
+    with beside(args.outfile):
+        if args.kind == "curves":
+            images.save(outfile, curves(args.logs or own_run(find_model(typed.of(ModelOptions).model))))
+        else:
+            opened, seed = open_model(typed), typed.of(SeedOptions).seed
+            load = lambda split: load_for(typed, opened, split)  # noqa: E731
+            subject = Subject(opened.model, opened.facts, load, seed, args.label)
+            if args.kind == "report":
+                write(outfile, report(typed, args, opened, subject).encode(errors="replace"))
+            elif Path(outfile).suffix.lower() == ".gif" and SCENES[args.kind].frames:
+                images.save_animation(outfile, SCENES[args.kind].frames(subject, args))
+            else:
+                images.save(outfile, SCENES[args.kind].make(subject, args))
+        print(f"{args.kind.capitalize()}: {outfile}")
 
-        images.save(args.outfile, visualization.curves(args.logs))
-    else:
-        show(args, film=ending == ".gif" and args.kind in FILMS)
-    print(f"{args.kind.capitalize()}: {args.outfile}")
+
+def check_options(typed, args):
+    """Stop where a flag has no effect on what is to be shown."""
+    from toolkit.pictures.scenes import SCENES
+
+    effective = {"kind", "outfile", *kinds()[args.kind][1]}
+    own = [name for declared in (VisualizeOptions, SeedOptions) for name, _, _ in options_of(declared)]
+    without_data = args.kind == "curves" or (args.kind in SCENES and not SCENES[args.kind].needs_data)
+    data = [name for declared in (DataOptions, PlaceOptions) for name, _, _ in options_of(declared)]
+    for name in [*own, *(data if without_data else ())]:
+        if name in typed and name not in effective:
+            raise UserError(f"--{name} has no effect on {args.kind} — leave it out")
 
 
-def show(args, film):
-    """Make what is asked for of a model and write it."""
-    model, facts, device_name = cli.open_model(args)
-    import images
-    import visualization
-    from files import write
+def check_outfile(kind, outfile):
+    """Stop where the result could not be written."""
+    from toolkit.pictures import images
 
-    dataset = cli.data_of(args, facts)
-    subject = visualization.Subject(
-        model, facts, lambda split: cli.load_for(args, model, facts, split), args.seed, args.label
-    )
-    own_log = cli.model_path(args).with_suffix("")
-    if args.kind == "report":
-        import report
+    check_file(outfile)
+    if kind != "report":
+        images.check_name(outfile)
+    elif outfile != "-" and (ending := Path(outfile).suffix.lower()) not in (".html", ".htm"):
+        raise UserError(
+            f"{outfile} {f'ends in {ending}' if ending else 'has no extension'} — a report is an .html file"
+        )
 
-        page = report.make(subject, args, dataset, device_name, own_log if own_log.is_dir() else None)
-        write(args.outfile, page.encode(errors="replace"))
-        return
-    if film:
-        make = {"traversal": lambda: visualization.traversal_film(subject, args.image, args.rows)}
-        make["interpolate"] = lambda: visualization.interpolate_film(subject, args.rows)
-        images.save_film(args.outfile, make[args.kind]())
-        return
-    make = {
-        "traversal": lambda: visualization.traversal_page(subject, args.image, args.rows),
-        "interpolate": lambda: visualization.interpolate_page(subject, args.rows),
-        "manifold": lambda: visualization.manifold(subject, args.rows),
-        "latents": lambda: visualization.latents(subject),
-        "samples": lambda: visualization.samples(subject, args.nsamples, args.temperature),
-        "reconstructions": lambda: visualization.reconstructions(subject, args.nsamples),
-        "curves": lambda: visualization.curves([own_log]),
-    }
-    images.save(args.outfile, make[args.kind]())
+
+def own_run(model_file):
+    """The folder of the run that made a model, if it lies beside it."""
+    folder = model_file.with_suffix("")
+    return [folder] if folder.is_dir() else []
+
+
+def report(typed, args, opened, subject):
+    """The page with all pictures and metrics."""
+    from toolkit import datasets
+    from toolkit.files.progress import Bars
+    from toolkit.metrics.measure import measure
+    from toolkit.model.inference import CHUNK
+    from toolkit.pictures import report
+
+    if args.image is not None:
+        subject.image(args.image)  # an impossible one stops here, not at the end
+    dataset = datasets.public_name(dataset_of(typed, opened))
+    test, train = subject.test, None if subject.test.labels is None else subject.load("train")
+    with Bars() as watch:
+        metrics = measure(opened.model, test, train, args.importance_samples, subject.seed, CHUNK, watch)
+    pictures = report.pictures(subject, args.image, own_run(opened.path))
+    about = report.description(subject, dataset, opened.device)
+    return report.make(opened.path.name, about, metrics, pictures)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 LOAD = (
-    "import datasets, sys; from datasets import cache; "
+    "import sys; from toolkit import datasets; "
     "s = datasets.load('folder:' + sys.argv[1], 'train', sys.argv[2]); print(len(s.images))"
 )
 
@@ -63,9 +63,9 @@ def operations(channels, filters=64, side=64):
 
 
 def time_steps(rounds):
-    import device
+    from toolkit.layers import device
 
-    name = device.start()
+    name = device.start(compile="auto")
     import mlx.core as mx
     import mlx.optimizers as optim
 
@@ -73,12 +73,12 @@ def time_steps(rounds):
 
     steps = {}
     for data, side, channels in (("mnist", 28, 1), ("cifar-10", 32, 3)):
-        model = vae.VAE(vae.VAEConfig(channels=channels))
+        model = vae.VAE(vae.ModelConfig(channels=channels))
         optimizer = optim.AdamW(learning_rate=0.001)
         optimizer.init(model.trainable_parameters())
         model.train()
         images = np.random.default_rng(0).integers(0, 256, (128, side, side, channels), dtype=np.uint8)
-        steps[data] = (vae.compiled_training_step(model, optimizer), images, model, optimizer)
+        steps[data] = (vae.training_step(model, optimizer), images, model, optimizer)
     times = {data: [] for data in steps}
     for i in range(rounds + 2):
         for data, (step, images, model, optimizer) in steps.items():

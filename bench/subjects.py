@@ -20,14 +20,10 @@ def toolkit(batch, filters, side):
 
     import vae
 
-    model = vae.VAE(vae.VAEConfig(DIMS, filters, side))
+    model = vae.VAE(vae.ModelConfig(latent_dims=DIMS, max_filters=filters, image_size=side))
     optimizer = optim.AdamW(learning_rate=0.001)
     optimizer.init(model.trainable_parameters())
-    step, decode, reconstruct = (
-        vae.compiled_training_step(model, optimizer),
-        vae.compiled_decode(model),
-        vae.compiled_reconstruct(model),
-    )
+    step, decode, reconstruct = vae.training_step(model, optimizer), model.decode, model.reconstruct
     images = np.random.default_rng(0).integers(0, 256, (batch, 28, 28, 1), dtype=np.uint8)
     z = mx.random.normal((batch, DIMS))
     numbers = mx.arange(batch)
@@ -193,10 +189,9 @@ def main(name, device_name):
     described = ""
     if name == "toolkit":
         sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-        import device
+        from toolkit.layers import device
 
-        described = device.start(cpu=device_name == "cpu")
-        device.compile("auto")
+        described = device.start(cpu=device_name == "cpu", compile="auto")
     elif name == "ancestor":
         import mlx.core as mx
 

@@ -3,17 +3,18 @@
 import importlib
 import struct
 
+import toolkit  # noqa: F401  (prepares the machine, so it comes before MLX)
+
+# isort: split
+import mlx.core as mx
+import numpy as np
 import pytest
 
-import device
+import vae
+from toolkit.formats import checkpoint
+from toolkit.layers import cpu, device, forms, plain
 
 device.start(cpu=True)
-
-import mlx.core as mx  # noqa: E402
-import numpy as np  # noqa: E402
-
-import checkpoint  # noqa: E402  (MLX must not be imported before the device is prepared)
-import vae  # noqa: E402
 
 
 @pytest.fixture
@@ -45,10 +46,18 @@ def fails(run):
     return call
 
 
+@pytest.fixture(params=[plain, cpu], ids=["plain", "cpu"])
+def form(request):
+    """Run a test with each form of the layers, on the CPU."""
+    forms.choose(request.param)
+    yield request.param
+    forms.choose()
+
+
 def make_model(**config):
     """A tiny model with weights and statistics that are nowhere trivial."""
     mx.random.seed(0)
-    model = vae.VAE(vae.VAEConfig(**{"latent_dims": 3, "max_filters": 8, "image_size": 16} | config))
+    model = vae.VAE(vae.ModelConfig(**{"latent_dims": 3, "max_filters": 8, "image_size": 16} | config))
     random = np.random.default_rng(0)
     for module in (model.encoder, model.decoder):
         for name, part in module.items():

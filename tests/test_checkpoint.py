@@ -1,5 +1,6 @@
 """Round trips, files of the family in both directions, and every kind of broken file."""
 
+import dataclasses
 import io
 import pickle
 import zipfile
@@ -11,8 +12,9 @@ import pytest
 from conftest import make_model
 from mlx.utils import tree_flatten
 
-import checkpoint
-from errors import UserError
+from toolkit.errors import UserError
+from toolkit.formats import checkpoint
+from toolkit.shell.opening import ROOT
 
 
 def arrays_of(model):
@@ -32,15 +34,18 @@ def assert_same(ours, theirs):
         {"latent_dims": 1, "binarize": "dynamic"},
         {"channels": 3, "image_size": 24},
         {"max_filters": 10, "image_size": 8},
+        {"arch": "mlp", "channels": 4, "image_size": 6},
+        {"arch": "transpose", "likelihood": "normal", "classes": 2},
     ],
 )
-def test_round_trip(tmp_path, config):
+@pytest.mark.parametrize("ending", ["npz", "safetensors"])
+def test_round_trip(tmp_path, config, ending):
     model = make_model(**config)
     facts = {"dataset": "mnist", "name": "ümlaut", "epoch": 3}
-    checkpoint.save_model(tmp_path / "a.npz", model, facts)
-    loaded, read_facts = checkpoint.load_model(tmp_path / "a.npz")
+    checkpoint.save_model(tmp_path / f"a.{ending}", model, facts)
+    loaded, read_facts = checkpoint.load_model(tmp_path / f"a.{ending}")
     assert loaded.config == model.config
-    assert read_facts == facts | {"binarize": model.config.binarize, "likelihood": model.config.likelihood}
+    assert read_facts == facts | {"config": dataclasses.asdict(model.config)}
     assert_same(arrays_of(loaded), arrays_of(model))
 
 
@@ -116,6 +121,7 @@ def broken_files(model):
     """Kind of damage → the bytes of a file."""
     good = arrays_of(model)
     data = checkpoint.pack(good, {"dataset": "mnist"})
+    config = dataclasses.asdict(model.config)
 
     def npz(**arrays):
         buffer = io.BytesIO()
@@ -158,6 +164,13 @@ def broken_files(model):
         "too large for float32": npz(**good | {"encoder.bn1.weight": np.full(2, 1e300)}),
         "description of another kind": checkpoint.pack(good, ["mnist"]),
         "data set of another kind": checkpoint.pack(good, {"dataset": 5}),
+        "configuration of another model": checkpoint.pack(good, {"config": config | {"max_filters": 16}}),
+        "configuration of another kind": checkpoint.pack(good, {"config": ["conv"]}),
+        "unknown architecture": checkpoint.pack(good, {"config": config | {"arch": "spiral"}}),
+        "unknown option": checkpoint.pack(good, {"config": config | {"colour": "red"}}),
+        "text for a number": checkpoint.pack(good, {"config": config | {"latent_dims": "3"}}),
+        "fraction of a channel": checkpoint.pack(good, {"config": config | {"channels": 1.0}}),
+        "too many parameters": checkpoint.pack(good, {"config": config | {"latent_dims": 10**12}}),
         "infinite": npz(**good | {"encoder.proj_mu.bias": np.full(3, np.inf)}),
         "text": npz(**good | {"encoder.bn1.weight": np.array(["a", "b"])}),
         "bomb": bomb.getvalue(),
@@ -191,7 +204,7 @@ def test_a_comment_from_elsewhere_says_nothing(tmp_path, model):
 def test_a_scant_description_is_printed(run, tmp_path, model, facts):
     checkpoint.save_model(tmp_path / "a.npz", model, facts)
     status, out, _ = run("generate", "--model", tmp_path / "a.npz", "--info")
-    assert status == 0 and "Trained for 3 epoch(s)" in out
+    assert status == 0 and "Trained for: 3 epochs" in out
 
 
 def test_missing_file_and_folder(fails, tmp_path):
@@ -200,23 +213,8 @@ def test_missing_file_and_folder(fails, tmp_path):
 
 
 def test_a_training_state_is_no_model(fails, run, tmp_path):
-    run(
-        "train",
-        *[
-            "--dataset",
-            "synthetic",
-            "--limit",
-            "20",
-            "--epochs",
-            "1",
-            "--image_size",
-            "16",
-            "--max_filters",
-            "8",
-            "--outdir",
-        ],
-        tmp_path,
-    )
+    flags = "--dataset synthetic --limit 20 --epochs 1 --image_size 16 --max_filters 8".split()
+    run("train", *flags, "--outdir", tmp_path)
     name = "vae_synthetic_filters_0008_dims_0008"
     line = fails("generate", "--model", tmp_path / name / "state.npz")
     assert f"{name}.npz" in line
@@ -238,3 +236,19 @@ def test_flipped_bits_never_pass_unnoticed(tmp_path, model):
         except UserError:
             refused += 1
     assert refused > 200
+
+
+def test_the_configuration_of_files_without_one_is_read_off_their_arrays(tmp_path):
+    """Files of the first edition say only `binarize` and `likelihood`; those from elsewhere say nothing."""
+    for config in ({}, {"arch": "transpose", "channels": 3}, {"arch": "mlp", "image_size": 7, "classes": 4}):
+        model = make_model(**config, likelihood="bce", binarize="dynamic")
+        facts = {"dataset": "mnist", "binarize": "dynamic", "likelihood": "bce"}
+        (tmp_path / "old.npz").write_bytes(checkpoint.pack(arrays_of(model), facts))
+        assert checkpoint.load_model(tmp_path / "old.npz")[0].config == model.config
+
+
+@pytest.mark.parametrize("name", ["vae_mnist_filters_0064_dims_0008", "vae_cifar-10_filters_0064_dims_0064"])
+def test_shipped_models_load(name):
+    model, facts = checkpoint.load_model(ROOT / "pretrained" / f"{name}.npz")
+    assert f"filters_{model.config.max_filters:04d}_dims_{model.config.latent_dims:04d}" in name
+    assert facts["dataset"] in name

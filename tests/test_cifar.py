@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import datasets
-from datasets import cifar
-from errors import UserError
+from toolkit import datasets
+from toolkit.datasets import cifar
+from toolkit.errors import UserError
 
 SHAPES = {  # of the files: labels a record has, records
     "cifar-10": {**{f"data_batch_{i}.bin": (10,) for i in range(1, 6)}, "test_batch.bin": (10,)},
@@ -79,26 +79,16 @@ def test_part_of_the_files_is_used_and_said(run, tmp_path):
     put(
         tmp_path, "cifar-10", {file: files[file] for file in ("data_batch_1.bin", "data_batch_3.bin", "test_batch.bin")}
     )
-    flags = [
-        "--dataset",
-        "cifar-10",
-        "--image_size",
-        16,
-        "--max_filters",
-        8,
-        "--epochs",
-        1,
-        "--outdir",
-        tmp_path / "out",
-    ]
-    status, out, err = run("train", *flags, "--data_dir", tmp_path)
+    flags = "--dataset cifar-10 --image_size 16 --max_filters 8 --epochs 1".split()
+    flags += ["--data_dir", tmp_path]
+    status, out, err = run("train", *flags, "--outdir", tmp_path / "out")
     assert (status, err) == (0, "")
-    assert "cifar-10, 14 of 50000 training and 7 of 10000 test images" in out and "16×16, 3 channel(s)" in out
+    assert "cifar-10, 14 of 50,000 training and 7 of 10,000 test images" in out and "16×16, colour" in out
     name = "vae_cifar-10_filters_0008_dims_0008.npz"
     status, *_ = run("reconstruct", "--model", tmp_path / "out" / name, "--data_dir", tmp_path, "--outdir", tmp_path)
     assert status == 0 and len(list((tmp_path / "cifar-10_train" / "0008_latent_dims").glob("img*.png"))) == 14
-    status, out, _ = run("train", *flags, "--data_dir", tmp_path, "--channels", 1)
-    assert status == 0 and "16×16, 1 channel(s)" in out
+    status, out, _ = run("train", *flags, "--outdir", tmp_path / "grey", "--channels", 1)
+    assert status == 0 and "16×16, grey" in out
 
 
 RECORD = bytes([3]) + bytes(3072)
@@ -128,7 +118,7 @@ def test_archives_whose_files_are_links_or_worse(tmp_path, kind):
         tmp_path / "cifar-10" / "cifar-10-binary.tar.gz",
         [linked("cifar-10-batches-bin/test_batch.bin", kind, str(tmp_path / "secret"))],
     )
-    with pytest.raises(UserError, match="is no plain file"):
+    with pytest.raises(UserError, match="is not a regular file"):
         datasets.load("cifar-10", "test", tmp_path)
     assert os.listdir(path.parent) == [path.name]
 
@@ -143,7 +133,7 @@ def test_nothing_is_written_by_the_names_in_an_archive(tmp_path):
         linked("cifar-10-batches-bin", tarfile.SYMTYPE, str(tmp_path)),
     ]
     path = pack(tmp_path / "data" / "cifar-10" / "cifar-10-binary.tar.gz", evil)
-    with pytest.raises(UserError, match="does not hold .*test_batch.bin"):
+    with pytest.raises(UserError, match="does not contain .*test_batch.bin"):
         datasets.load("cifar-10", "test", tmp_path / "data")
     pack(path, [*evil, *members("cifar-10", {"test_batch.bin": RECORD})])
     assert len(datasets.load("cifar-10", "test", tmp_path / "data").images) == 1
@@ -158,7 +148,7 @@ def test_bombs_and_broken_archives(tmp_path):
     with pytest.raises(UserError, match="claims 10000000000 bytes"):
         datasets.load("cifar-10", "test", tmp_path)
     pack(path, [(f"{i}", b"") for i in range(200)] + members("cifar-10", {"test_batch.bin": RECORD}))
-    with pytest.raises(UserError, match="does not hold"):
+    with pytest.raises(UserError, match="does not contain"):
         datasets.load("cifar-10", "test", tmp_path)
     whole = pack(path, members("cifar-10", make_files("cifar-10"))).read_bytes()
     for data in (b"", b"no archive", whole[:100], whole[: len(whole) // 2], bytes(1000)):
@@ -169,19 +159,29 @@ def test_bombs_and_broken_archives(tmp_path):
 
 def test_downloads_and_checks_the_archive(tmp_path, monkeypatch):
     served = pack(tmp_path / "served" / "cifar-10-binary.tar.gz", members("cifar-10", make_files("cifar-10")))
-    monkeypatch.setattr(cifar, "ADDRESS", f"file://{served.parent}/")
+    mirrors = (f"file://{tmp_path}/none/", f"file://{served.parent}/")
+    monkeypatch.setitem(cifar.MIRRORS, "cifar-10", mirrors)
     with pytest.raises(UserError, match="wrong checksum"):
         datasets.load("cifar-10", "test", tmp_path / "data")
-    assert not (tmp_path / "data").exists()
+    assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
     monkeypatch.setitem(cifar.SHA256, served.name, hashlib.sha256(served.read_bytes()).hexdigest())
     assert len(datasets.load("cifar-10", "test", tmp_path / "data").images) == 7
-    monkeypatch.setattr(cifar, "ADDRESS", "file:///nowhere/")
+    monkeypatch.setitem(cifar.MIRRORS, "cifar-10", mirrors[:1])
     assert len(datasets.load("cifar-10", "train", tmp_path / "data").images) == 35  # from what was downloaded
+
+
+def test_mirrors():
+    """Each archive has a second source, and the throttled one is asked last."""
+    for name in SHAPES:
+        first, *_, last = cifar.MIRRORS[name]
+        assert last == cifar.TORONTO != first
+        assert all(mirror.startswith("https://") and mirror.endswith("/") for mirror in cifar.MIRRORS[name])
+        assert f"{name}-binary.tar.gz" in cifar.SHA256
 
 
 def test_real_cifar_10():
     data_dir = Path(os.environ.get("VAE_DATA_DIR", "data"))
-    if not (data_dir / "cifar-10").is_dir():
+    if not any((data_dir / "cifar-10").glob("cifar-10-*")):
         pytest.skip("needs real CIFAR-10 in data/cifar-10 or in the folder that VAE_DATA_DIR names")
     images, labels, *_ = datasets.load("cifar-10", "train", data_dir, 10_000)
     assert images.shape == (10_000, 32, 32, 3) and np.bincount(labels).min() > 900

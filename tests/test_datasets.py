@@ -1,4 +1,4 @@
-"""The table of data sets: names, almost right ones, names of files made from them; and broken files of all of them."""
+"""The table of data sets: names in every spelling and what is made from them; and broken files of all data sets."""
 
 import gzip
 import os
@@ -11,22 +11,47 @@ from conftest import idx
 from test_cifar import make_files, members, pack
 from test_decoding import flag, stored
 from test_folder import celeb
-from test_foreign import mutated
+from test_pytorch import mutated
 
-import datasets
-from errors import UserError
+from toolkit import datasets
+from toolkit.errors import UserError
+
+
+@pytest.mark.parametrize(
+    "typed, meant",
+    [
+        ("cifar10", "cifar-10"),
+        ("CIFAR-100", "cifar-100"),
+        ("CIFAR_100", "cifar-100"),
+        ("fashion_mnist", "fashion-mnist"),
+        ("FashionMNIST", "fashion-mnist"),
+        ("celeba", "celeb-a"),
+        ("CelebA", "celeb-a"),
+        ("MNIST", "mnist"),
+        ("Synthetic", "synthetic"),
+        *((name, name) for name in datasets.NAMES if ":" not in name),
+    ],
+)
+def test_names_in_every_spelling(typed, meant):
+    assert datasets.full_name(typed) == meant
+
+
+def test_a_name_in_another_spelling_is_loaded_and_remembered_as_the_canonical_one(run, tmp_path):
+    assert len(datasets.load("SYNTHETIC", "test", None, 3).images) == 3
+    flags = "--image_size 16 --max_filters 8 --epochs 1 --limit 64 --dataset Synthetic".split()
+    assert run("train", *flags, "--outdir", tmp_path)[0] == 0
+    assert (tmp_path / "vae_synthetic_filters_0008_dims_0008.npz").exists()
 
 
 @pytest.mark.parametrize(
     "typed, meant",
     [
         ("syntetic", "synthetic"),
-        ("cifar10", "cifar-10"),
-        ("CIFAR-100", "cifar-100"),
-        ("fashion_mnist", "fashion-mnist"),
-        ("celeba", "celeb-a"),
-        ("MNIST", "mnist"),
+        ("cifar", "cifar-10"),
+        ("mnits", "mnist"),
+        ("mnist:", "mnist"),
         ("folder", "folder:PATH"),
+        ("Folder:", "folder:PATH"),
     ],
 )
 def test_almost_right_names_get_a_hint(fails, tmp_path, typed, meant):
@@ -35,10 +60,24 @@ def test_almost_right_names_get_a_hint(fails, tmp_path, typed, meant):
 
 
 def test_other_names(tmp_path):
-    with pytest.raises(UserError, match="take one of mnist, fashion-mnist, cifar-10, cifar-100, celeb-a"):
+    with pytest.raises(UserError, match="choose one of mnist, fashion-mnist, cifar-10, cifar-100, celeb-a"):
         datasets.load("photos", "train", None)
     with pytest.raises(UserError, match="did you mean folder:"):
         datasets.load(str(tmp_path), "train", None)
+    for name in ("", "-", "mnist:a", "a" * 5000, "a\0b"):
+        with pytest.raises(UserError, match="there is no data set"):
+            datasets.full_name(name)
+    for path in ("a" * 5000, "a\0b"):
+        with pytest.raises(UserError, match="does not exist"):
+            datasets.load(f"folder:{path}", "train", tmp_path)
+
+
+def test_every_row_is_complete():
+    """What a new row must have: a spelling of its own, and counts and classes unless its files tell them."""
+    assert len(datasets.ROWS) == len(datasets.TABLE)
+    for row in datasets.TABLE:
+        if row.name not in ("celeb-a", "folder:PATH"):
+            assert set(row.counts) == {"train", "test"} and len(set(row.classes)) == len(row.classes) > 1
 
 
 def test_names_of_files(tmp_path, monkeypatch):
@@ -55,8 +94,45 @@ def test_names_of_files(tmp_path, monkeypatch):
     assert len(name("folder:" + 300 * "𠀀").encode()) < 80
     assert datasets.full_name("folder:a") == datasets.full_name("folder:./a/") == f"folder:{tmp_path / 'a'}"
     assert datasets.full_name("folder:~/a") == "folder:" + os.path.expanduser("~/a")
-    with pytest.raises(UserError, match="say folder:a"):
-        datasets.full_name("Folder:a")
+    assert datasets.full_name("Folder:a") == datasets.full_name("FOLDER:a") == f"folder:{tmp_path / 'a'}"
+    assert datasets.full_name("folder:a:b") == f"folder:{tmp_path / 'a:b'}"
+
+
+def test_public_names_hold_no_path():
+    assert datasets.public_name("folder:/home/me/my pictures") == "folder:my pictures"
+    assert datasets.public_name("folder:/home/me/a:b") == "folder:a:b"
+    assert datasets.public_name("folder:/") == "folder:root"
+    for name in ("mnist", "cifar-100", "celeb-a", "folder:my pictures"):
+        assert datasets.public_name(name) == name
+    assert datasets.public_name("folder:/x/" + os.fsdecode(b"a\xff")) == "folder:a?"  # a name that is not UTF-8
+
+
+@pytest.mark.parametrize(
+    "word, name",
+    [
+        ("cifar", "cifar-10"),
+        ("cifar10", "cifar-10"),
+        ("CIFAR_100", "cifar-100"),
+        ("mnits", "mnist"),
+        ("minst", "mnist"),
+        ("MNIST", "mnist"),
+        ("fashion_mnist", "fashion-mnist"),
+        ("fashon-mnist", "fashion-mnist"),
+        ("celeb", "celeb-a"),
+        ("syntetic", "synthetic"),
+        ("folder", "folder:PATH"),
+        ("Folder:~/pets", "folder:~/pets"),
+    ],
+)
+def test_words_that_resemble_a_data_set(word, name):
+    assert datasets.resembles(word) == name
+
+
+@pytest.mark.parametrize(
+    "word", "mnist2 mnist-beta4 mnist_conditional cifar-10-wide cifar1000 beta4 run1 vae test older folders-2 -".split()
+)
+def test_words_that_are_fine_as_names_of_runs(word):
+    assert datasets.resembles(word) is None
 
 
 def test_broken_files_of_every_data_set(tmp_path):

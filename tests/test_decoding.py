@@ -1,4 +1,4 @@
-"""One picture file of every kind, and those that are none."""
+"""One image file of every kind, and files that are not images."""
 
 import io
 import struct
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.decoding import decode
+from toolkit.datasets.decoding import decode
 
 RED, GREEN, BLUE = (200, 30, 20), (10, 180, 40), (30, 20, 220)
 
@@ -70,7 +70,7 @@ def test_colours_in_other_modes():
     assert decode(stored(Image.fromarray(black_and_white)), 8, 1)[:, 0, 0].tolist() == [255] * 4 + [0] * 4
 
 
-def test_what_is_transparent_is_white():
+def test_transparent_parts_are_white():
     picture = flag().convert("RGBA")
     picture.putalpha(0)
     assert near(decode(stored(picture), 8, 3), 255)
@@ -83,7 +83,7 @@ def test_what_is_transparent_is_white():
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
-def test_of_an_animation_the_first_frame(kind):
+def test_the_first_frame_of_an_animation_is_used(kind):
     frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN, BLUE)]
     options = {"lossless": True} if kind == "WEBP" else {}
     assert near(decode(stored(frames[0], kind, save_all=True, append_images=frames[1:], **options), 8, 3), RED)
@@ -117,19 +117,19 @@ def png(width, height, data=b""):
 @pytest.mark.parametrize(
     "data, why",
     [
-        (b"", "is no picture"),
-        (b"plain text", "is no picture"),
-        (png(20_000, 20_000), "over the limit"),
+        (b"", "is not an image"),
+        (b"plain text", "is not an image"),
+        (png(20_000, 20_000), "exceed the limit"),
         (png(2**31 - 1, 2**31 - 1), "."),
         (png(64, 64, bytes(100)), "."),  # it lies about its size
         (stored(flag())[:60], "."),
         (stored(flag(), "JPEG")[:-200], "."),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is no picture"),  # would start a program
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not an image"),  # would start a program
         (stored(Image.fromarray(np.full((8, 8), 0.5, np.float32)), "TIFF"), "floating-point"),
         (stored(Image.fromarray(np.full((8, 8), 2**20, np.int32)), "TIFF"), "16 bits"),
     ],
     ids=["empty", "text", "bomb", "huge bomb", "lying", "cut", "cut JPEG", "EPS", "float", "32 bits"],
 )
-def test_what_is_no_picture(data, why):
+def test_files_that_are_not_images(data, why):
     with pytest.raises(Exception, match=why):
         decode(data, 8, 3)

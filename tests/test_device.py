@@ -9,9 +9,9 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-import device
+from toolkit.layers import device, machine
 
-ROOT = Path(device.__file__).parent
+ROOT = Path(device.__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -19,12 +19,20 @@ def uncompiled_afterwards(monkeypatch):
     monkeypatch.setenv("TMPDIR", os.environ.get("TMPDIR", ""))
     yield
     mx.disable_compile()
+    monkeypatch.undo()
+    machine.prepare.cache_clear()
+
+
+def prepared():
+    machine.prepare.cache_clear()
+    return machine.prepare()
 
 
 def test_without_any_blas_it_works_and_says_so(monkeypatch):
     if sys.platform != "linux":
         pytest.skip("only the Linux wheel comes with the reference BLAS")
-    monkeypatch.setattr(device, "LIBRARIES", ())
+    monkeypatch.setattr(machine, "LIBRARIES", ())
+    machine.prepare.cache_clear()
     said = device.start(cpu=True)
     assert said.startswith("CPU, ") and "reference BLAS" in said and "libopenblas0" in said
 
@@ -36,25 +44,25 @@ def test_a_blas_of_the_system_is_found():
         ctypes.CDLL("libopenblas.so.0")
     except OSError:
         pytest.skip("needs Debian's libopenblas0")
-    assert device.prepare_linux().startswith(("MKL", "OpenBLAS "))
+    assert prepared().startswith(("MKL", "OpenBLAS "))
 
 
 def test_a_library_that_is_no_blas_is_passed_over(monkeypatch):
     if sys.platform != "linux":
         pytest.skip("libraries are only looked for on Linux")
-    monkeypatch.setattr(device, "LIBRARIES", (("Maths", ("libm.so.6", "libnone.so"), "sin", None),))
-    assert device.prepare_linux() is None
+    monkeypatch.setattr(machine, "LIBRARIES", (("Maths", ("libm.so.6", "libnone.so"), "sin", None),))
+    assert prepared() is None
 
 
 def test_nothing_is_compiled_on_a_cpu_unless_asked_for():
-    device.start(cpu=True)
-    assert device.compile("auto") == device.compile("off") == "no"
+    for choice in ("auto", "off"):
+        assert "compiled" not in device.start(cpu=True, compile=choice)
+        assert device.switch_compiling(choice) == "not compiled"
 
 
 RUN = """
-import device, os
-device.start(cpu=True)
-print(device.compile("on"))
+from toolkit.layers import device, machine
+print(device.start(cpu=True, compile="on"))
 import mlx.core as mx
 print(mx.compile(lambda x: mx.sin(x) + x)(mx.zeros(3)).tolist())
 """
@@ -71,19 +79,30 @@ def compiled_with(path):
 
 
 def test_a_missing_compiler_does_not_matter(tmp_path):
-    assert compiled_with(tmp_path).startswith("no, there is no g++")
+    assert "not compiled: there is no g++" in compiled_with(tmp_path)
 
 
 def test_a_broken_compiler_does_not_matter(tmp_path):
     broken = tmp_path / "g++"
     broken.write_text("#!/bin/sh\necho broken >&2\nexit 1\n")
     broken.chmod(0o755)
-    assert compiled_with(tmp_path).startswith("no, g++ does not work")
+    assert "not compiled: g++ does not work" in compiled_with(tmp_path)
 
 
 def test_what_is_compiled_lies_in_a_folder_of_its_own(tmp_path, monkeypatch):
     if shutil.which("g++") is None:
         pytest.skip("needs g++")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    assert compiled_with(os.environ["PATH"]) == "yes"
+    assert compiled_with(os.environ["PATH"]).endswith(", compiled")
     assert list(tmp_path.iterdir()) == []  # and the folder is gone at the end
+
+
+@pytest.mark.parametrize("first", ["vae", "toolkit.formats.checkpoint", "toolkit.model.gaussians", "train"])
+def test_importing_any_part_prepares_the_machine(first):
+    """A library user gets the same BLAS as a command, unless MLX was imported before."""
+    if sys.platform != "linux":
+        pytest.skip("only the Linux wheel comes with the reference BLAS")
+    for before, late in (("", False), ("import mlx.core; ", True)):
+        code = f"{before}import {first}; from toolkit.layers import device; print(device.start(cpu=True))"
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout
+        assert said.startswith("CPU, ") and ("import toolkit before mlx" in said) == late

@@ -1,43 +1,43 @@
-"""The figures against what is known exactly: a linear Gaussian model, NumPy in float64, cases with one answer."""
+"""The metrics against what is known exactly: a linear Gaussian model, NumPy in float64, cases with one answer."""
 
 import json
 import math
 import re
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 import pytest
 from conftest import make_model
 from PIL import Image
 
-import checkpoint
-import datasets
-import evaluation
 import vae
-from datasets import Split
+from toolkit import datasets
+from toolkit.datasets import Split
+from toolkit.formats import checkpoint
+from toolkit.metrics import bounds, latents, measure, similarity, words
+from toolkit.model import gaussians, priors
 
 SIZE, DIMS = 5, 2
 
 
-class LinearGaussian(nn.Module):
+class LinearGaussian(vae.VAE):
     """p(x|z) = N(W z + 1/2, I/2) and z standard: log p(x) is known, and so is the posterior, whose spread times `width`
     is what the encoder says."""
 
     def __init__(self, width):
-        super().__init__()
-        self.config = vae.VAEConfig(latent_dims=DIMS, image_size=SIZE, arch="mlp", max_filters=8)
+        super().__init__(vae.ModelConfig(latent_dims=DIMS, image_size=SIZE, arch="mlp", max_filters=8))
+        self.encoder, self.decoder = self.encode_exactly, self.decode_exactly
         columns, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(SIZE**2, DIMS)))
         self._w = columns * [0.1, 0.18]  # orthogonal: the posterior has no correlations
         self._width = width
 
-    def encoder(self, x, labels=None):
+    def encode_exactly(self, x, labels=None):
         precision = 1 + 2 * (self._w**2).sum(axis=0)
         mean = (x.flatten(1) - 0.5) @ mx.array((2 * self._w / precision).astype(np.float32))
         spread = mx.array((2 * math.log(self._width) - np.log(precision)).astype(np.float32))
         return mean, mx.broadcast_to(spread, mean.shape)
 
-    def decoder(self, z, labels=None):
+    def decode_exactly(self, z, labels=None):
         pixels = mx.clip(z @ mx.array(self._w.T.astype(np.float32)) + 0.5, 1e-6, 1 - 1e-6)
         return (mx.log(pixels) - mx.log(1 - pixels)).reshape(-1, SIZE, SIZE, 1)
 
@@ -54,26 +54,26 @@ def grey():
     return Split(images, None, 40)
 
 
-def bound(model, split, draws, seed=0, batch_size=12):
-    return evaluation.importance_bound(model, split, draws, seed, batch_size, lambda images: None)
+def bound(model, split, samples, seed=0, batch_size=12):
+    return bounds.importance_bound(model, split, samples, seed, batch_size, lambda images: None)
 
 
 def test_with_the_true_posterior_every_bound_is_the_likelihood(grey):
     model = LinearGaussian(width=1)
     exact = model.log_likelihood(grey.images)
-    for draws in (1, 20, 33):
-        np.testing.assert_allclose(bound(model, grey, draws), exact, atol=2e-4)
-    figures = evaluation.evaluate(model, grey, None, 1, 0, 250, lambda *_: None)
-    assert figures["log_likelihood"]["mean"] == pytest.approx(exact.mean(), abs=1e-4)
-    assert figures["constant"] == pytest.approx(-0.5 * SIZE**2 * math.log(math.pi))
+    for samples in (1, 20, 33):
+        np.testing.assert_allclose(bound(model, grey, samples), exact, atol=2e-4)
+    metrics = measure.measure(model, grey, None, 1, 0, 250, lambda *_: None)
+    assert metrics["log_likelihood"]["mean"] == pytest.approx(exact.mean(), abs=1e-4)
+    assert metrics["constant"] == pytest.approx(-0.5 * SIZE**2 * math.log(math.pi))
     # Of one draw the bound is noisy, of all images together it must lie within a few of its errors.
-    assert abs(figures["elbo"]["mean"] - exact.mean()) < 5 * figures["elbo"]["standard_error"]
+    assert abs(metrics["elbo"]["mean"] - exact.mean()) < 5 * metrics["elbo"]["standard_error"]
 
 
-def test_with_another_posterior_the_bound_grows_with_the_draws_towards_the_likelihood(grey):
+def test_with_another_posterior_the_bound_grows_with_the_samples_towards_the_likelihood(grey):
     model = LinearGaussian(width=2)
     exact = model.log_likelihood(grey.images).mean()
-    means = [np.mean([bound(model, grey, draws, seed).mean() for seed in range(5)]) for draws in (1, 5, 50, 2000)]
+    means = [np.mean([bound(model, grey, samples, seed).mean() for seed in range(5)]) for samples in (1, 5, 50, 2000)]
     assert means == sorted(means) and means[0] < exact - 0.5
     error = bound(model, grey, 2000).std() / math.sqrt(40)
     assert abs(means[-1] - exact) < min(3 * error, 0.02)
@@ -83,24 +83,24 @@ def test_with_another_posterior_the_bound_grows_with_the_draws_towards_the_likel
 
 def test_streamed_sum_agrees_with_float64():
     values = np.random.default_rng(0).normal(-3000, 15, (7, 5000)).astype(np.float32)
-    total = evaluation.LogSum(7)
+    total = bounds.LogSum(7)
     for start in range(0, 5000, 20):
         total.add(mx.array(values[:, start : start + 20]))
     exact = np.logaddexp.reduce(values.astype(np.float64), axis=1)
     np.testing.assert_allclose(total.value(), exact, atol=1e-3)
 
 
-def test_no_figure_depends_on_the_batch_and_all_on_the_seed():
+def test_no_metric_depends_on_the_batch_and_all_on_the_seed():
     model = make_model(likelihood="bce", binarize="dynamic")
     split = datasets.load("synthetic", "test", None, 60)
     train = datasets.load("synthetic", "train", None, 90)
 
-    def figures(batch_size, seed):
-        found = evaluation.evaluate(model, split, train, 45, seed, batch_size, lambda *_: None)
+    def metrics(batch_size, seed):
+        found = measure.measure(model, split, train, 45, seed, batch_size, lambda *_: None)
         flat = {k: v["mean"] if isinstance(v, dict) else v for k, v in found.items()}
         return {k: v for k, v in flat.items() if isinstance(v, float)}
 
-    one, other, again, reseeded = figures(250, 0), figures(7, 0), figures(250, 0), figures(250, 1)
+    one, other, again, reseeded = metrics(250, 0), metrics(7, 0), metrics(250, 0), metrics(250, 1)
     assert one == again and {"bits_per_dimension", "log_likelihood", "linear_probe"} <= one.keys()
     for name, value in one.items():
         assert other[name] == pytest.approx(value, abs=1e-4, rel=1e-5), name
@@ -108,12 +108,12 @@ def test_no_figure_depends_on_the_batch_and_all_on_the_seed():
         assert one[name] != reseeded[name]
 
 
-def test_memory_does_not_grow_with_the_draws():
+def test_memory_does_not_grow_with_the_samples():
     model, split = make_model(), datasets.load("synthetic", "test", None, 24)
     peaks = []
-    for draws in (40, 1000):
+    for samples in (40, 1000):
         mx.reset_peak_memory()
-        bound(model, split, draws)
+        bound(model, split, samples)
         peaks.append(mx.get_peak_memory())
     assert peaks[1] < 2 * peaks[0]  # of 25 times as many
 
@@ -121,17 +121,17 @@ def test_memory_does_not_grow_with_the_draws():
 def test_bits_per_dimension_and_terms_by_hand():
     model = make_model(likelihood="bce", binarize="threshold", image_size=28, arch="mlp")
     split = datasets.load("synthetic", "test", None, 50)
-    figures = evaluation.evaluate(model, split, None, 0, 0, 250, lambda *_: None)
-    assert "log_likelihood" not in figures and figures["constant"] == 0
+    metrics = measure.measure(model, split, None, 0, 0, 250, lambda *_: None)
+    assert "log_likelihood" not in metrics and metrics["constant"] == 0
     mean, log_var = model.encoder(mx.array((split.images > 128).astype(np.float32)))
-    kl = vae.kl_divergence(mean, log_var)
-    assert figures["kl"]["mean"] == pytest.approx(kl.mean().item(), rel=1e-5)
-    total = figures["reconstruction"]["mean"] + figures["kl"]["mean"]
-    assert figures["elbo"]["mean"] == pytest.approx(-total)
-    assert figures["bits_per_dimension"] == pytest.approx(total / 784 / math.log(2))
-    assert figures["kl"]["standard_error"] == pytest.approx(np.array(kl).std(ddof=1) / math.sqrt(50), rel=1e-4)
-    assert sum(figures["kl_by_dimension"]) == pytest.approx(figures["kl"]["mean"])
-    assert figures["active_units"] == (np.array(mean).var(axis=0) > 0.01).sum()
+    kl = model.prior.kl(mean, log_var).sum(axis=1)
+    assert metrics["kl"]["mean"] == pytest.approx(kl.mean().item(), rel=1e-5)
+    total = metrics["reconstruction"]["mean"] + metrics["kl"]["mean"]
+    assert metrics["elbo"]["mean"] == pytest.approx(-total)
+    assert metrics["bits_per_dimension"] == pytest.approx(total / 784 / math.log(2))
+    assert metrics["kl"]["standard_error"] == pytest.approx(np.array(kl).std(ddof=1) / math.sqrt(50), rel=1e-4)
+    assert sum(metrics["kl_by_dimension"]) == pytest.approx(metrics["kl"]["mean"])
+    assert metrics["active_units"] == (np.array(mean).var(axis=0) > 0.01).sum()
 
 
 def numpy_ssim(x, y):
@@ -155,22 +155,26 @@ def test_ssim_agrees_with_its_definition(size):
     random = np.random.default_rng(0)
     x = random.random((2, size, size, 3))
     y = np.clip(x + random.normal(0, 0.2, x.shape), 0, 1)
-    found = np.array(evaluation.ssim(*(mx.array(a.astype(np.float32)) for a in (x, y))))
+    found = np.array(similarity.ssim(*(mx.array(a.astype(np.float32)) for a in (x, y))))
     expected = [np.mean([numpy_ssim(x[i, :, :, c], y[i, :, :, c]) for c in range(3)]) for i in range(2)]
     np.testing.assert_allclose(found, expected, atol=1e-3)
-    np.testing.assert_allclose(np.array(evaluation.ssim(mx.array(x), mx.array(x))), 1, atol=1e-5)
+    np.testing.assert_allclose(np.array(similarity.ssim(mx.array(x), mx.array(x))), 1, atol=1e-5)
+
+
+def information(means, log_vars):
+    return latents.information(means, log_vars, priors.StandardNormal(means.shape[1]), 0)
 
 
 def test_information_where_it_is_known():
-    nothing = evaluation.information(np.zeros((300, 3)), np.zeros((300, 3)), 0)
+    nothing = information(np.zeros((300, 3)), np.zeros((300, 3)))
     np.testing.assert_allclose(nothing, 0, atol=1e-9)  # every code is the prior
-    apart = evaluation.information(np.arange(300)[:, None] * 10.0, np.full((300, 1), -8.0), 0)
+    apart = information(np.arange(300)[:, None] * 10.0, np.full((300, 1), -8.0))
     assert apart[0] == pytest.approx(math.log(300), abs=1e-6)  # every code tells its image
     random = np.random.default_rng(0)
     means, log_vars = random.normal(0, 0.9, (3000, 1)), np.full((3000, 1), math.log(1 - 0.81))
-    found = evaluation.information(means, log_vars, 0)  # together the prior; I = ½ log(1 / (1 - 0.81))
+    found = information(means, log_vars)  # together the prior; I = ½ log(1 / (1 - 0.81))
     assert found[0] == pytest.approx(-0.5 * math.log(0.19), abs=0.03) and found[1] == pytest.approx(0, abs=0.03)
-    kl = evaluation.kl_by_dimension(means, log_vars).mean()
+    kl = gaussians.kl_from_standard(means, log_vars).mean()
     assert sum(found) == pytest.approx(kl, abs=0.05)
 
 
@@ -179,7 +183,7 @@ def test_classifiers():
     labels = random.integers(0, 3, 600)
     codes = np.array([[0, 0], [40, 0], [0, 40]])[labels] + random.normal(0, 5, (600, 2)) + 1000
     known = (codes[:400], labels[:400], codes[400:], labels[400:], 3)
-    assert evaluation.linear_probe(*known) > 0.99 and evaluation.nearest_neighbours(*known) > 0.99
+    assert latents.linear_probe(*known) > 0.99 and latents.nearest_neighbours(*known) > 0.99
     rings = np.stack([np.cos(labels * 9.0 + codes[:, 0]), np.sin(codes[:, 1])], 1) * (labels[:, None] + 1)
     known = (rings[:400], labels[:400], rings[400:], labels[400:], 3)
     distances = ((rings[400:, None] - rings[None, :400]) ** 2).sum(-1)
@@ -188,26 +192,31 @@ def test_classifiers():
     for row, truth in zip(near, labels[400:], strict=True):
         votes = np.bincount(row, minlength=3) + 0.5 * (np.arange(3) == row[0])
         right.append(votes.argmax() == truth)
-    assert evaluation.nearest_neighbours(*known) == pytest.approx(np.mean(right))
+    assert latents.nearest_neighbours(*known) == pytest.approx(np.mean(right))
     shuffled = random.integers(0, 3, 600)
-    assert evaluation.linear_probe(codes[:400], shuffled[:400], codes[400:], shuffled[400:], 3) < 0.5
+    assert latents.linear_probe(codes[:400], shuffled[:400], codes[400:], shuffled[400:], 3) < 0.5
 
 
 def test_the_table_and_the_file(run, model_file, tmp_path):
-    flags = ["--limit", 40, "--importance_samples", 25, "--json", tmp_path / "figures" / "a.json"]
+    flags = ["--limit", 40, "--importance_samples", 25, "--json", tmp_path / "metrics" / "a.json"]
     status, out, err = run("evaluate", "--model", model_file, *flags)
     assert (status, err) == (0, "")
-    figures = json.loads((tmp_path / "figures" / "a.json").read_text())
-    assert figures["dataset"] == "synthetic" and figures["images"] == 40
-    for name, key in (("Reconstruction", "reconstruction"), ("ELBO", "elbo"), (r"log p\(x\) ≥", "log_likelihood")):
+    metrics = json.loads((tmp_path / "metrics" / "a.json").read_text())
+    assert metrics["dataset"] == "synthetic" and metrics["images"] == 40
+    for name, key in (
+        ("Reconstruction", "reconstruction"),
+        ("ELBO", "elbo"),
+        ("Loss", "loss"),
+        (r"log p\(x\) ≥", "log_likelihood"),
+    ):
         mean, error = re.search(rf"{name} +(-?[\d.]+) ± ([\d.]+)", out).groups()
-        assert float(mean) == pytest.approx(figures[key]["mean"], abs=1e-3)
-        assert float(error) == pytest.approx(figures[key]["standard_error"], abs=1e-3)
-    assert f"with its constant {figures['constant']:.2f}" in out and "Linear probe" in out
+        assert float(mean) == pytest.approx(metrics[key]["mean"], abs=1e-3)
+        assert float(error) == pytest.approx(metrics[key]["standard_error"], abs=1e-3)
+    assert f"with its constant {metrics['constant']:.2f}" in out and "Linear probe" in out
     again = run("evaluate", "--model", model_file, *flags)
     assert again[1] == out
     _, pairs, _ = run("reconstruct", "--model", model_file, "--rec_testdata", "--limit", 40, "--outdir", tmp_path / "r")
-    assert f"{figures['mean_squared_error']:.6f}" in pairs and f"{figures['psnr']:.2f} dB" in pairs
+    assert f"{metrics['mean_squared_error']:.6f}" in pairs and f"{metrics['psnr']:.2f} dB" in pairs
 
 
 def test_what_a_model_or_its_data_does_not_have_is_left_out(run, fails, tmp_path):
@@ -224,7 +233,7 @@ def test_what_a_model_or_its_data_does_not_have_is_left_out(run, fails, tmp_path
     one = ["--limit", 1, "--importance_samples", 3, "--json", tmp_path / "one.json"]
     status, out, _ = run("evaluate", "--model", tmp_path / "c.npz", *one)
     assert status == 0 and "log p(x)" in out
-    assert "NaN" not in (tmp_path / "one.json").read_text()
+    assert "NaN" not in (tmp_path / "one.json").read_text() and "nan" not in out
     checkpoint.save_model(tmp_path / "d.npz", make_model(classes=10), {"dataset": "synthetic", "classes": ["x"] * 10})
     assert "10 others" in fails("evaluate", "--model", tmp_path / "d.npz", "--limit", 2)
     assert "has none" in fails("evaluate", "--model", tmp_path / "c.npz", *flags[2:])
@@ -233,3 +242,42 @@ def test_what_a_model_or_its_data_does_not_have_is_left_out(run, fails, tmp_path
     assert "is a folder" in fails("evaluate", *flags, "--json", tmp_path)
     (tmp_path / "file").touch()
     fails("evaluate", *flags, "--json", tmp_path / "file" / "a.json")
+
+
+def test_loss_is_shown_as_training_prints_it_and_the_density_below(run, tmp_path):
+    flags = "--dataset synthetic --limit 60 --image_size 16 --max_filters 8 --latent_dims 2 --epochs 3".split()
+    _, trained, _ = run("train", *flags, "--outdir", tmp_path)
+    test = float(re.findall(r"Test +([\d.]+)", trained)[-1])
+    model = tmp_path / "vae_synthetic_filters_0008_dims_0002.npz"
+    _, out, _ = run("evaluate", "--model", model, "--limit", 60, "--importance_samples", 0)
+    loss = float(re.search(r"Loss +([\d.]+) ±", out)[1])
+    assert loss == pytest.approx(test, rel=0.02)  # another sample of the noise
+    elbo, constant = map(float, re.search(r"ELBO +(-[\d.]+) .*constant (-[\d.]+)", out).groups())
+    assert elbo == pytest.approx(constant - loss, abs=0.01)
+    assert out.index("Loss") < out.index("Reconstruction") < out.index("ELBO")
+
+
+def test_the_bar_of_importance_samples_counts_whole_images(monkeypatch):
+    from toolkit.files import progress
+
+    class Counter:
+        n = 0
+
+        def update(self, count):
+            assert isinstance(count, int)
+            self.n += count
+
+        def close(self):
+            pass
+
+    made = []
+    monkeypatch.setattr(progress, "bar", lambda *_: made.append(Counter()) or made[-1])
+    model, split = make_model(), datasets.load("synthetic", "test", None, 30)
+    with progress.Bars() as watch:
+        bounds.importance_bound(model, split, 33, 0, 7, lambda done: watch("Importance sampling", done, 30))
+    assert [counter.n for counter in made] == [30]
+
+
+def test_one_image_has_no_standard_error():
+    metrics = measure.measure(make_model(), datasets.load("synthetic", "test", None, 1), None, 3, 0, 9, lambda *_: 0)
+    assert not any("nan" in value or "±" in value for _, value, _ in words.rows(metrics))

@@ -1,4 +1,4 @@
-"""A folder of one's own pictures, from the files to a trained model; and CelebA, which comes as such files."""
+"""A folder of your own images, from the files to a trained model; and CelebA, which comes as such files."""
 
 import io
 import json
@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import datasets
-from datasets import cache
-from errors import UserError
-from files import locked
+from toolkit import datasets
+from toolkit.datasets import cache
+from toolkit.errors import UserError
+from toolkit.files.writing import locked
 
 
 def jpeg(shade, size=(178, 218)):
@@ -25,7 +25,7 @@ def jpeg(shade, size=(178, 218)):
 
 @pytest.fixture
 def pets(tmp_path):
-    """A folder with an awkward name: 12 dark cats, 8 light dogs, and things that are no pictures."""
+    """A folder with an awkward name: 12 dark cats, 8 light dogs, and other files."""
     folder = tmp_path / "Meine Tiere ä"
     for name, count, shade in (("cats", 12, 40), ("dogs/große", 8, 210)):
         (folder / name).mkdir(parents=True)
@@ -93,7 +93,7 @@ def test_links_are_followed_and_what_cannot_be_read_now_is_tried_again(pets, tmp
 
 
 def test_a_read_error_is_not_remembered(pets, tmp_path, monkeypatch):
-    from datasets import folder
+    from toolkit.datasets import folder
 
     def gone(path):
         if path.name.startswith("3"):
@@ -129,13 +129,13 @@ def test_very_deep_folders(tmp_path):
 
 
 def test_another_folder_of_the_same_name_replaces_no_run(run, fails, pets, tmp_path):
-    flags = ["--image_size", 16, "--max_filters", 8, "--epochs", 1, "--data_dir", tmp_path / "data"]
-    flags += ["--outdir", tmp_path / "out"]
+    flags = "--image_size 16 --max_filters 8 --epochs 1 --data_dir".split()
+    flags += [tmp_path / "data", "--outdir", tmp_path / "out"]
     other = tmp_path / "other" / pets.name
     other.parent.mkdir()
     shutil.copytree(pets, other)
     assert run("train", *flags, "--dataset", f"folder:{pets}")[0] == 0
-    assert f"holds a run on folder:{pets}" in fails("train", *flags, "--dataset", f"folder:{other}")
+    assert "another --dataset" in fails("train", *flags, "--dataset", f"folder:{other}")
     line = fails("train", *flags, "--dataset", f"folder:{other}", "--resume")
     assert "give the same" in line
     (pets / "cats" / "1 x.jpg").unlink()
@@ -145,7 +145,9 @@ def test_another_folder_of_the_same_name_replaces_no_run(run, fails, pets, tmp_p
 
 def test_is_decoded_once(pets, tmp_path, monkeypatch, capsys):
     first = load(pets, "train", tmp_path)
-    assert "Decoding 19 pictures once" in capsys.readouterr().out
+    assert "Decoding 19 images once" in capsys.readouterr().out
+    assert len(load(pets, "test", tmp_path).images) == 1
+    assert "Decoding 1 image once" in capsys.readouterr().out
 
     def never(*_):
         raise AssertionError
@@ -173,7 +175,7 @@ def test_an_array_on_disk_is_indexed_like_one_in_memory(pets, tmp_path):
 @pytest.mark.parametrize(
     "damage", ["cut", "empty", "text", "no json", "wrong json", "json is a list", "gone", "smaller", "a number"]
 )
-def test_a_damaged_cache_is_made_again(pets, tmp_path, damage):
+def test_a_damaged_cache_is_rebuilt(pets, tmp_path, damage):
     whole = load(pets, "train", tmp_path).images[:]
     (path,) = (tmp_path / "data" / "cache").rglob("*.npy")
     json_path = path.with_suffix(".json")
@@ -196,10 +198,10 @@ def test_broken_pictures_are_skipped_counted_and_named(run, pets, tmp_path):
     (pets / "cats" / "broken.jpg").write_bytes(jpeg(9)[:-100])
     (pets / "cats" / "empty.png").touch()
     (pets / "dogs" / "text.gif").write_text("no picture")
-    flags = ["--dataset", f"folder:{pets}", "--image_size", 16, "--max_filters", 8, "--epochs", 1]
-    flags += ["--data_dir", tmp_path / "data", "--outdir", tmp_path / "out"]
+    flags = "--image_size 16 --max_filters 8 --epochs 1 --dataset".split()
+    flags += [f"folder:{pets}", "--data_dir", tmp_path / "data", "--outdir", tmp_path / "out"]
     status, out, err = run("train", *flags)
-    assert (status, err) == (0, "") and "Skipped" in out and "pictures that cannot be read, such as" in out
+    assert (status, err) == (0, "") and "Skipped" in out and "that cannot be read, such as" in out
     name = "vae_folder-Meine_Tiere_ä_filters_0008_dims_0008"
     log = (tmp_path / "out" / name / "log.jsonl").read_text().splitlines()
     skipped = sum(json.loads(log[0])["skipped"].values(), [])
@@ -226,7 +228,7 @@ def test_folders_without_classes_and_pictures_beside_classes(tmp_path):
     assert load(tmp_path / "mixed", "train", tmp_path).classes == ("", "a", "b")
 
 
-def test_what_is_no_folder_of_pictures(fails, tmp_path):
+def test_folders_that_cannot_be_used(fails, tmp_path):
     def line(path):
         flags = ["--data_dir", tmp_path / "data", "--outdir", tmp_path / "out"]
         return fails("train", "--dataset", f"folder:{path}", *flags)
@@ -236,13 +238,13 @@ def test_what_is_no_folder_of_pictures(fails, tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "1.jpg").write_bytes(jpeg(1))
     assert "is a file, not a folder" in line(tmp_path / "file")
-    assert "is not there" in line(tmp_path / "nothing")
-    assert "holds 0 picture(s)" in line(tmp_path / "empty")
-    assert "holds 1 picture(s), training and testing need two" in line(tmp_path / "one")
-    assert "say folder:PATH" in line("")
+    assert "does not exist" in line(tmp_path / "nothing")
+    assert "contains 0 images, training and testing need at least two" in line(tmp_path / "empty")
+    assert "contains 1 image, training and testing need at least two" in line(tmp_path / "one")
+    assert "did you mean folder:PATH?" in line("")
     (tmp_path / "one" / "2.jpg").touch()
     (tmp_path / "one" / "1.jpg").write_text("broken too")
-    assert "none of 1 pictures" in line(tmp_path / "one")
+    assert f"none of the images in {tmp_path / 'one'} can be read (first error: " in line(tmp_path / "one")
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.rglob("*.npy")) and not list(tmp_path.rglob("*.part"))
 
@@ -353,7 +355,7 @@ def test_celeb_a_says_exactly_what_goes_where(fails, tmp_path):
 )
 def test_celeb_a_with_a_wrong_partition(tmp_path, partition):
     celeb(tmp_path, partition=partition)
-    with pytest.raises(UserError, match="damaged in line 1|holds none of|names no pictures"):
+    with pytest.raises(UserError, match="damaged in line 1|contains none of|lists no images of the test split"):
         datasets.load("celeb-a", "test", tmp_path / "data")
 
 

@@ -1,13 +1,14 @@
 """Samples as pictures: how many, where, and what the model's file says of itself."""
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from conftest import make_model
 from PIL import Image
 
-import checkpoint
-import images
-import inference
+from toolkit.formats import checkpoint
+from toolkit.model import inference
+from toolkit.pictures import images
 
 
 def pixels(path):
@@ -69,10 +70,10 @@ def test_labels_by_number_and_name(run, fails, conditional, model_file, tmp_path
         assert run("generate", "--model", path, "--nsamples", 6, "--grid_size", 6, "--outfile", out, *flags)[0] == 0
         return pixels(out)
 
-    codes = inference.prior_codes(model, 6, 0)
+    z = model.prior.sample(6, mx.random.key(0))
 
     def expected(labels):
-        return images.sheet(images.to_bytes(inference.decode(model, codes, np.array(labels))), 6)[:, :, 0]
+        return images.sheet(images.to_bytes(inference.decode(model, z, np.array(labels))), 6)[:, :, 0]
 
     np.testing.assert_array_equal(sheet("--label", 0), expected([0] * 6))
     np.testing.assert_array_equal(sheet("--label", "dog"), expected([1] * 6))
@@ -83,7 +84,7 @@ def test_labels_by_number_and_name(run, fails, conditional, model_file, tmp_path
     fails("generate", "--model", path, "--label", -1)
     fails("generate", "--model", path, "--label", "")
     for label in ("7", "0", "all"):
-        assert "knows no classes" in fails("generate", "--model", model_file, "--label", label, "--outfile", out)
+        assert "not class-conditional" in fails("generate", "--model", model_file, "--label", label, "--outfile", out)
 
 
 def test_all_labels_make_a_row_each_of_the_same_codes(run, conditional, tmp_path):
@@ -91,9 +92,9 @@ def test_all_labels_make_a_row_each_of_the_same_codes(run, conditional, tmp_path
     run("generate", "--model", path, "--label", "all", "--nsamples", 14, "--outfile", tmp_path / "a.png")
     sheet = pixels(tmp_path / "a.png")
     assert sheet.shape == (3 * 18 - 2, 4 * 18 - 2)
-    codes = inference.prior_codes(model, 4, 0)
+    z = model.prior.sample(4, mx.random.key(0))
     for row in range(3):
-        decoded = images.to_bytes(inference.decode(model, codes, np.full(4, row)))
+        decoded = images.to_bytes(inference.decode(model, z, np.full(4, row)))
         for column in range(4):
             tile = sheet[18 * row : 18 * row + 16, 18 * column : 18 * column + 16]
             np.testing.assert_array_equal(tile, decoded[column, :, :, 0])
@@ -105,10 +106,6 @@ def test_latent_square_runs_to_the_right_and_upwards(run, tmp_path):
     run("generate", "--model", tmp_path / "two.npz", "--vis_lat_space", "--outfile", tmp_path / "a.png")
     sheet = pixels(tmp_path / "a.png")
     assert sheet.shape == (16 * 18 - 2, 16 * 18 - 2)
-
-    import mlx.core as mx
-
-    import images
 
     corners = {
         (-2, 2): sheet[:16, :16],
@@ -130,7 +127,7 @@ def test_info(run, model_file, tmp_path, flag, monkeypatch):
     monkeypatch.chdir(tmp_path)
     status, out, _ = run("generate", "--model", model_file, flag)
     assert status == 0
-    for line in ("Data set: synthetic", "latent dimensions: 3", "filters: 8", "16×16, 1 channel(s)"):
+    for line in ("Data set: synthetic", "Latent dimensions: 3", "Filters: 8", "16×16, grey"):
         assert line in out
     assert not (tmp_path / "samples.png").exists()
 
@@ -150,8 +147,32 @@ def test_outputs_that_cannot_be(fails, model_file, tmp_path):
     fails("generate", *model, "--nsamples", 10**23, "--outfile", tmp_path / "a.png")
     fails("generate", *model, "--nsamples", 0)
     (tmp_path / "b.png").mkdir()
-    assert "a folder is in its way" in fails("generate", *model, "--outfile", tmp_path / "b.png")
+    assert "is a folder" in fails("generate", *model, "--outfile", tmp_path / "b.png")
     assert not (tmp_path / "a.png").exists()
+
+
+def test_temperature_scales_the_latent_vectors(run, model, model_file, tmp_path):
+    run("generate", "--model", model_file, "--nsamples", 6, "--temperature", 0.5, "--outfile", tmp_path / "a.png")
+    z = 0.5 * model.prior.sample(6, mx.random.key(0))
+    expected = images.sheet(images.to_bytes(inference.decode(model, z)))[:, :, 0]
+    np.testing.assert_array_equal(pixels(tmp_path / "a.png"), expected)
+    run("generate", "--model", model_file, "--nsamples", 6, "--temperature", 0, "--outfile", tmp_path / "a.png")
+    sheet = pixels(tmp_path / "a.png")
+    assert (sheet[:16, :16] == sheet[:16, 18:34]).all()
+
+
+def test_words_for_one_and_for_a_grid(run, model_file, tmp_path):
+    _, out, _ = run("generate", "--model", model_file, "--nsamples", 1, "--outfile", tmp_path / "a.png")
+    assert "Sheet of 1 sample:" in out
+    checkpoint.save_model(tmp_path / "two.npz", make_model(latent_dims=2), {})
+    _, out, _ = run("generate", "--model", tmp_path / "two.npz", "--vis_lat_space", "--outfile", tmp_path / "a.png")
+    assert out.startswith("Latent grid: ")
+
+
+@pytest.mark.parametrize("name", ["vae_mnist_filters_0064_dims_0002", "conditional/vae_mnist_filters_0064_dims_0008"])
+def test_every_shipped_model_is_found_from_anywhere(run, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    assert run("generate", "--model", f"pretrained/{name}.npz", "--info")[0] == 0
 
 
 def test_the_shipped_models_need_no_flag_and_work_from_anywhere(run, tmp_path, monkeypatch):

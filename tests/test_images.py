@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import images
-from errors import UserError
+from toolkit.errors import UserError
+from toolkit.pictures import images
 
 
 def test_bytes_are_rounded_and_clipped():
@@ -49,7 +49,7 @@ def test_saved_png_has_the_same_pixels(tmp_path, channels):
 
 
 def test_broken_pixels_are_no_picture():
-    with pytest.raises(UserError, match="no numbers"):
+    with pytest.raises(UserError, match="NaN pixels"):
         images.to_bytes(np.array([0.5, np.nan]))
 
 

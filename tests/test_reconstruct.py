@@ -8,9 +8,8 @@ import pytest
 from conftest import make_model
 from PIL import Image
 
-import checkpoint
-import datasets
-import vae
+from toolkit import datasets
+from toolkit.formats import checkpoint
 
 
 def pixels(path):
@@ -27,8 +26,8 @@ def test_every_pair_has_its_number(run, model, model_file, tmp_path, split, flag
     names = [f"img_{i:08d}.png" for i in range(300)]
     assert sorted(path.name for path in folder.iterdir()) == [*names, "overview.png"]
 
-    images = datasets.load("synthetic", split, None, 300).images
-    x, y = (np.array(a) for a in vae.compiled_reconstruct(model)(mx.array(images), mx.arange(len(images))))
+    stack = datasets.load("synthetic", split, None, 300).images
+    x, y = (np.array(a) for a in model.reconstruct(mx.array(stack), mx.arange(len(stack))))
     for i in (0, 1, 249, 250, 299):
         pair = pixels(folder / names[i]).astype(int)
         assert np.abs(pair[:, :16] - np.rint(x[i, :, :, 0] * 255)).max() <= 1
@@ -64,3 +63,8 @@ def test_a_file_without_facts_means_mnist(run, mnist_folder, tmp_path):
     flags = ["--data_dir", mnist_folder.parent, "--outdir", tmp_path / "out"]
     assert run("reconstruct", "--model", tmp_path / "bare.npz", *flags)[0] == 0
     assert (tmp_path / "out" / "mnist_train" / "0003_latent_dims" / "img_00000029.png").exists()
+
+
+def test_one_pair_is_one_pair(run, model_file, tmp_path):
+    _, out, _ = run("reconstruct", "--model", model_file, "--limit", 1, "--outdir", tmp_path)
+    assert "1 pair: " in out and "…" not in out

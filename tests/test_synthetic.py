@@ -1,9 +1,9 @@
-"""The drawn digits: seeded, as many as asked for, and told apart by eye."""
+"""The synthetic digits: seeded, any number of them, in classes that can be told apart."""
 
 import numpy as np
 
-import datasets
-from datasets import synthetic
+from toolkit import datasets
+from toolkit.datasets import synthetic
 
 
 def test_same_seed_same_digits_and_a_longer_set_begins_like_a_shorter():

@@ -7,33 +7,25 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_unflatten
 from PIL import Image
 
-import checkpoint
-import files
-import train
+import vae
+from toolkit import datasets
+from toolkit.errors import UserError
+from toolkit.files import writing
+from toolkit.formats import checkpoint
+from toolkit.model import inputs
+from toolkit.shell.opening import ROOT
+from toolkit.training import folder, schedules
+from toolkit.training.plan import Plan, TrainConfig
+from toolkit.training.trainer import SCORE, Trainer, check_batches, random_key
 
-ROOT = Path(train.__file__).parent
-TINY = [
-    "--dataset",
-    "synthetic",
-    "--limit",
-    "300",
-    "--image_size",
-    "16",
-    "--max_filters",
-    "8",
-    "--latent_dims",
-    "2",
-    "--batchsize",
-    "64",
-    "--epochs",
-]
+TINY = "--dataset synthetic --limit 300 --image_size 16 --max_filters 8 --latent_dims 2 --batchsize 64 --epochs".split()
 NAME = "vae_synthetic_filters_0008_dims_0002"
 
 
@@ -49,16 +41,14 @@ def test_prints_and_writes_what_it_promises(run, tmp_path):
     status, out, err = run("train", *TINY, 2, "--outdir", tmp_path)
     assert (status, err) == (0, "")
     assert "  Device: CPU, " in out
-    assert "  Data set: synthetic, 300 of 60000 training and 300 of 10000 test images" in out
-    assert "Number of trainable params: 0.0" in out
+    assert "  Data set: synthetic, 300 of 60,000 training and 300 of 10,000 test images" in out
+    assert "Parameters: 1,0" in out
     number = r" +[\d.]+"
     line = (
-        rf"Epoch +\d \| Loss{number} \| Recon{number} \| KL{number} \| Test{number} "
-        rf"\| Throughput{number} im/s \| Time{number} \(s\)"
+        rf"Epoch \d/2 \| Loss{number} \| Recon{number} \| KL{number} \| Test{number} "
+        rf"\|{number} images/s \|{number} s"
     )
     assert len(re.findall(line, out)) == 2
-    loss = read_log(tmp_path)[-1]["loss"]
-    assert f"a batch of 64: {loss:.2f} here is {loss * 64:.0f} there" in out
 
     sheets = [f"epoch_000{e}_{kind}.png" for e in (1, 2) for kind in ("reconstructions", "samples")]
     assert sorted(path.name for path in (tmp_path / NAME).iterdir()) == sorted([*sheets, "log.jsonl", "state.npz"])
@@ -116,7 +106,7 @@ def test_killed_anywhere_and_resumed_ends_with_the_same_bits(run, tmp_path):
     for seconds in (0, 0.02, 0.11, 0.23):  # after the run has begun to write: anywhere in an epoch or a write
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         for line in process.stdout:
-            if line.startswith(("Resuming", "No run", "Epoch")):
+            if line.startswith(("Resuming", "There is no run", "Epoch")):
                 break
         time.sleep(seconds)
         process.send_signal(signal.SIGKILL)
@@ -129,20 +119,9 @@ def test_killed_anywhere_and_resumed_ends_with_the_same_bits(run, tmp_path):
 
 def test_resume_remembers_the_options_and_refuses_others(run, fails, tmp_path):
     run("train", *TINY, 1, "--lr", 0.002, "--outdir", tmp_path)
-    names = [
-        "--dataset",
-        "synthetic",
-        "--max_filters",
-        "8",
-        "--latent_dims",
-        "2",
-        "--resume",
-        "--epochs",
-        "2",
-        "--outdir",
-    ]
+    names = "--dataset synthetic --max_filters 8 --latent_dims 2 --resume --epochs 2 --outdir".split()
     _, out, _ = run("train", *names, tmp_path)
-    assert "Learning rate: 0.002" in out and "300 of 60000 training" in out and "Resuming after epoch 1" in out
+    assert "learning rate 0.002" in out and "300 of 60,000 training" in out and "Resuming after epoch 1" in out
     line = fails("train", *names, tmp_path, "--batchsize", 32)
     assert "--batchsize 32" in line and "has 64" in line
 
@@ -151,13 +130,13 @@ def test_resume_of_a_finished_run_says_so(run, tmp_path):
     run("train", *TINY, 1, "--outdir", tmp_path)
     before = digest(tmp_path)
     status, out, _ = run("train", *TINY, 1, "--resume", "--outdir", tmp_path)
-    assert status == 0 and "nothing left to do" in out and "--epochs" in out
+    assert status == 0 and "All 1 epochs are done" not in out and "1 epoch is done" in out and "--epochs" in out
     assert digest(tmp_path) == before
 
 
 def test_a_new_run_does_not_go_on_from_an_old_one(run, tmp_path):
     run("train", *TINY, 3, "--outdir", tmp_path)
-    run("train", *TINY, 1, "--outdir", tmp_path)
+    run("train", *TINY, 1, "--overwrite", "--outdir", tmp_path)
     assert [entry["epoch"] for entry in read_log(tmp_path)] == [1]
     assert not list((tmp_path / NAME).glob("epoch_0003*"))
 
@@ -175,7 +154,7 @@ def test_a_broken_state_is_one_line_and_a_broken_log_costs_only_itself(run, fail
 
 def test_keep_best_keeps_the_epoch_that_is_best_on_held_out_images(run, tmp_path):
     status, out, _ = run("train", *TINY, 3, "--lr", 0.05, "--keep_best", "--outdir", tmp_path)
-    assert status == 0 and "| Held out " in out and "275 of 60000 training" in out
+    assert status == 0 and "| Held out " in out and "275 of 60,000 training" in out
     log = read_log(tmp_path)
     best = min(log, key=lambda entry: entry["held_out"]["loss"])
     _, facts = checkpoint.load_model(tmp_path / f"{NAME}.npz")
@@ -207,22 +186,21 @@ def test_cosine_goes_down_to_nothing(run, tmp_path):
 
 
 def test_plateau_halves_the_rate_when_nothing_is_gained(run, tmp_path, monkeypatch):
-    import training
-
-    monkeypatch.setattr(training, "PATIENCE", 1)
-    monkeypatch.setattr(training, "STALLED", 0.999)  # nothing is ever enough
+    monkeypatch.setattr(schedules, "PATIENCE", 1)
+    monkeypatch.setattr(schedules, "STALLED", 0.999)  # nothing is ever enough
     flags = ["--lr_schedule", "plateau", "--outdir", tmp_path]
     run("train", *TINY, 4, *flags)
     status, out, _ = run("train", *TINY, 7, "--resume", *flags)
-    assert status == 0 and "275 of 60000 training" in out
+    assert status == 0 and "275 of 60,000 training" in out
     rates = [entry["learning_rate"] for entry in read_log(tmp_path)]
     assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4, 2.5e-4])  # the best, two stalled; two; two
 
 
 VARIANTS = {
     "conditional": ["--conditional", "--lr_schedule", "plateau"],
-    "transpose": ["--decoder", "transpose", "--beta_warmup", 3, "--free_bits", 0.05],
+    "transpose": ["--arch", "transpose", "--beta_warmup", 3, "--free_bits", 0.05],
     "mlp": ["--arch", "mlp", "--max_filters", 16, "--likelihood", "bce", "--binarize", "dynamic"],
+    "normal": ["--likelihood", "normal", "--weight_decay", 0],
 }
 
 
@@ -256,9 +234,9 @@ def test_collapse_warns_and_is_remembered(run, tmp_path):
     _, _, err = run("train", *TINY, 12, "--beta", 1e3, "--lr", 0.003, "--lr_schedule", "cosine", "--outdir", tmp_path)
     log = read_log(tmp_path)
     assert log[-1]["kl"] < 0.001 and log[-1]["collapsed"] and not log[0]["collapsed"]
-    assert err.count("Warning: the codes say nothing") == sum(entry["collapsed"] for entry in log)
+    assert err.count("Warning: the latents carry no information") == sum(entry["collapsed"] for entry in log)
     _, _, err = run("generate", "--model", tmp_path / f"{NAME}.npz", "--outfile", tmp_path / "a.png")
-    assert err.startswith("Warning: in this model the codes say nothing") and err.count("\n") == 1
+    assert err.startswith("Warning: in this model the latents carry no information") and err.count("\n") == 1
 
 
 def test_begins_with_the_weights_of_a_model(run, fails, tmp_path):
@@ -285,7 +263,7 @@ def test_conditional_needs_labels(fails, run, tmp_path):
     for i in range(12):
         Image.new("L", (16, 16), i).save(tmp_path / "plain" / f"{i}.png")
     plain = ["--dataset", f"folder:{tmp_path / 'plain'}", "--data_dir", tmp_path]
-    assert "has no labels" in fails("train", *TINY, 1, *plain, "--conditional", "--outdir", tmp_path)
+    assert "no labels" in fails("train", *TINY, 1, *plain, "--conditional", "--outdir", tmp_path)
     run("train", *TINY, 1, "--conditional", "--outdir", tmp_path)
     model = ["--model", tmp_path / f"{NAME}.npz", "--outdir", tmp_path / "rec"]
     assert "has none" in fails("reconstruct", *model, *plain)
@@ -319,73 +297,97 @@ def test_loss_that_is_no_number_stops_and_keeps_the_last_model(run, fails, tmp_p
     assert "--resume with a smaller --lr" in line
     assert digest(tmp_path) == before
     _, out, _ = run("train", *TINY, 2, "--lr", 0.0005, "--resume", "--outdir", tmp_path)
-    assert "Learning rate: 0.0005" in out and "Epoch    2" in out
+    assert "learning rate 0.0005" in out and "Epoch 2/2" in out
+
+
+def test_no_run_is_lost_by_forgetting_a_flag(run, fails, tmp_path):
+    run("train", *TINY, 2, "--outdir", tmp_path)
+    before = digest(tmp_path)
+    status, out, _ = run("train", *TINY, 2, "--outdir", tmp_path)  # the same one, and it is finished
+    assert status == 0 and "Already trained" in out and "--overwrite" in out
+    line = fails("train", *TINY, 1, "--beta", 4, "--outdir", tmp_path)
+    assert "finished run with another --beta, --epochs" in line and "--overwrite" in line
+    assert "train it further with --resume" in fails("train", *TINY, 3, "--outdir", tmp_path)
+    (tmp_path / NAME / "state.npz").rename(tmp_path / "state.npz")
+    assert "exists" in fails("train", *TINY, 2, "--outdir", tmp_path)  # a model that somebody put there
+    (tmp_path / NAME / "state.npz").write_bytes(b"broken")
+    assert "cannot be read" in fails("train", *TINY, 2, "--outdir", tmp_path)
+    assert digest(tmp_path) == before and len(read_log(tmp_path)) == 2
+    assert run("train", *TINY, 1, "--beta", 4, "--overwrite", "--outdir", tmp_path)[0] == 0
+    assert digest(tmp_path) != before and len(read_log(tmp_path)) == 1
 
 
 def test_an_unfinished_run_is_not_lost_by_forgetting_resume(run, fails, tmp_path):
     run("train", *TINY, 1, "--outdir", tmp_path)
-    fails("train", *TINY, 3, "--lr", 1e6, "--resume", "--outdir", tmp_path)
-    run("train", *TINY, 1, "--outdir", tmp_path)  # a finished one may be replaced
     state = tmp_path / NAME / "state.npz"
     model, optimizer, facts = checkpoint.load_state(state)
     facts["options"]["epochs"] = 5
-    checkpoint.save_state(state, model, train_optimizer(optimizer), facts)
+    checkpoint.save_state(
+        state, model, type("Optimizer", (), {"state": tree_unflatten(list(optimizer.items()))}), facts
+    )
     line = fails("train", *TINY, 1, "--outdir", tmp_path)
     assert "1 of 5 epochs" in line and "--resume" in line and "--overwrite" in line
     assert run("train", *TINY, 1, "--overwrite", "--outdir", tmp_path)[0] == 0
 
 
-def train_optimizer(state):
+def as_optimizer(arrays):
     """Something that has an optimizer's state."""
-    return type("Optimizer", (), {"state": state})
+    return type("Optimizer", (), {"state": tree_unflatten(list(arrays.items()))})
+
+
+def test_the_lock_is_released_when_a_run_cannot_begin(run, fails, tmp_path):
+    run("train", *TINY, 1, "--outdir", tmp_path)
+    fails("train", *TINY, 2, "--resume", "--limit", 10, "--outdir", tmp_path)
+    fails("train", *TINY, 2, "--overwrite", "--data_dir", tmp_path, "--dataset", "folder:nowhere", "--outdir", tmp_path)
+    with writing.locked(tmp_path / NAME):
+        pass
+    assert "another process" in locked_out(fails, tmp_path)
+
+
+def locked_out(fails, tmp_path):
+    with writing.locked(tmp_path / NAME):
+        return fails("train", *TINY, 2, "--resume", "--outdir", tmp_path)
 
 
 def test_two_runs_do_not_share_a_folder(fails, tmp_path):
     (tmp_path / NAME).mkdir()
-    with files.locked(tmp_path / NAME):
+    with writing.locked(tmp_path / NAME):
         assert "another process" in fails("train", *TINY, 1, "--outdir", tmp_path)
 
 
 def test_interrupted_save_is_finished_first(run, tmp_path, monkeypatch):
-    import images
+    write = folder.write
 
-    save = images.save
-
-    def save_and_press(path, image):
-        save(path, image)
+    def write_and_press(path, data):
+        write(path, data)
         if "0002_reconstructions" in str(path):
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(images, "save", save_and_press)
+    monkeypatch.setattr(folder, "write", write_and_press)
     status, _, err = run("train", *TINY, 4, "--outdir", tmp_path)
-    assert status == 130 and "--resume" in err
-    assert checkpoint.load_state(tmp_path / NAME / "state.npz")[2]["epoch"] == 2
+    assert status == 130 and "continue from epoch 2" in err
+    assert checkpoint.load_state(tmp_path / NAME / "state.npz").facts["epoch"] == 2
     assert (tmp_path / NAME / "epoch_0002_samples.png").exists()
     assert len(read_log(tmp_path)) == 2
 
 
-def test_every_step_has_its_own_noise_and_every_epoch_its_own_order(tmp_path):
-    import mlx.core as mx
-
-    import datasets
-    import training
-
+def test_every_step_has_its_own_noise_and_every_epoch_its_own_order():
     train_split, test_split = (datasets.load("synthetic", split, None, 200) for split in ("train", "test"))
-    options = dict(seed=3, batchsize=64, max_filters=8, latent_dims=2, image_size=16, epochs=2, lr=0.001)
-    options |= dict(dataset="synthetic", limit=200, keep_best=False, channels=None, binarize="none")
-    options |= dict(arch="conv", conditional=False, likelihood="mse", beta=1, beta_start=0, beta_warmup=0)
-    options |= dict(free_bits=0, lr_schedule="constant", weight_decay=0.01)
-    run = training.Run(options, tmp_path / "a.npz", train_split, test_split)
-    keys, batches, step = [], [], run.step
+    plan = Plan(TrainConfig(seed=3, batchsize=64), vae.ModelConfig(max_filters=8, latent_dims=2, image_size=16))
+    trainer = Trainer(plan, train_split, test_split)
+    keys, batches, update = [], [], trainer.update
 
     def watched(images, labels, key, beta):
         keys.append(tuple(key.tolist()))
         batches.append(np.array(images))
-        return step(images, labels, key, beta)
+        return update(images, labels, key, beta)
 
-    run.step = watched
-    entries = [run.next_epoch(lambda *_: None) for _ in range(2)]
-    run.close()
+    trainer.update = watched
+    entries = []
+    for _ in range(2):
+        for batch in trainer.batches():
+            trainer.step(batch)
+        entries.append(trainer.end_epoch())
     assert len(set(keys)) == 8
     assert [len(batch) for batch in batches] == [64, 64, 64, 8] * 2
     first, second = (np.concatenate(batches[i : i + 4]) for i in (0, 4))
@@ -396,15 +398,12 @@ def test_every_step_has_its_own_noise_and_every_epoch_its_own_order(tmp_path):
         expected = (200 - 64) / (entry["seconds"] - entry["first_step_seconds"])
         assert entry["images_per_second"] == pytest.approx(expected, rel=0.2)
 
-    # The test score counts every image and draws its codes: it is the bound, not the error of the mean code.
-    import vae
-
-    x = vae.to_floats(mx.array(test_split.images), run.model.config)
-    mean, log_var = run.model.encoder(x)
-    z = vae.sample(mean, log_var, training.random_key(3, training.SCORE))
-    reconstruction, kl = vae.elbo(x, run.model.decoder(z), mean, log_var, "mse")
-    assert entries[-1]["test"]["reconstruction"] == pytest.approx(reconstruction.mean().item(), rel=1e-4)
-    assert entries[-1]["test"]["kl"] == pytest.approx(kl.mean().item(), rel=1e-4)
+    # The test score counts every image and samples its latent vector: it is the bound, not the error of the mean.
+    error, kl = trainer.model.negative_bound(
+        inputs.to_floats(mx.array(test_split.images), trainer.model.config), None, random_key(3, SCORE)
+    )
+    assert entries[-1]["test"]["reconstruction"] == pytest.approx(error.mean().item(), rel=1e-4)
+    assert entries[-1]["test"]["kl"] == pytest.approx(kl.sum(axis=1).mean().item(), rel=1e-4)
 
 
 def test_files_in_the_way(fails, tmp_path):
@@ -418,14 +417,62 @@ def test_files_in_the_way(fails, tmp_path):
 def test_one_image_and_odd_batches(run, fails, tmp_path):
     status, _, _ = run("train", *TINY, 1, "--limit", 1, "--outdir", tmp_path)
     assert status == 0
-    status, _, _ = run("train", *TINY, 1, "--limit", 65, "--outdir", tmp_path)
+    status, _, _ = run("train", *TINY, 1, "--limit", 65, "--outdir", tmp_path / "b")
     assert status == 0
-    assert "--batchsize" in fails("train", *TINY, 1, "--limit", 65, "--image_size", 8, "--outdir", tmp_path)
-    fails("train", *TINY, 1, "--limit", 1, "--keep_best", "--outdir", tmp_path)
+    assert "--batchsize" in fails("train", *TINY, 1, "--limit", 65, "--image_size", 8, "--outdir", tmp_path / "c")
+    fails("train", *TINY, 1, "--limit", 1, "--keep_best", "--outdir", tmp_path / "c")
 
 
 def test_trains_on_mnist_files(run, mnist_folder, tmp_path):
-    flags = ["--image_size", "16", "--max_filters", "8", "--epochs", "1", "--data_dir"]
+    flags = "--image_size 16 --max_filters 8 --epochs 1 --data_dir".split()
     status, out, _ = run("train", *flags, mnist_folder.parent, "--outdir", tmp_path / "out")
-    assert status == 0 and "mnist, 30 of 60000 training and 20 of 10000 test images" in out
+    assert status == 0 and "mnist, 30 of 60,000 training and 20 of 10,000 test images" in out
     assert (tmp_path / "out" / "vae_mnist_filters_0008_dims_0008.npz").exists()
+
+
+def test_a_fully_connected_model_takes_any_batch(run, tmp_path):
+    flags = ["--arch", "mlp", "--max_filters", 16, "--image_size", 8]
+    assert run("train", *TINY, 1, *flags, "--limit", 65, "--outdir", tmp_path)[0] == 0  # the last batch is one image
+    config = vae.ModelConfig(arch="mlp", image_size=64)
+    check_batches(config, 2**17, 2**17)  # by its layers 4.5 GiB, by those of convolutions 1024
+    with pytest.raises(UserError, match="GiB of memory"):
+        check_batches(vae.ModelConfig(), 2**24, 2**24)
+
+
+def test_the_path_of_pictures_stays_on_this_machine(run, tmp_path, monkeypatch):
+    pictures = tmp_path / "private place" / "my pictures"
+    pictures.mkdir(parents=True)
+    for i in range(12):
+        Image.new("L", (16, 16), 9 * i).save(pictures / f"{i}.png")
+    data = ["--dataset", f"folder:{pictures}", "--data_dir", tmp_path]
+    assert run("train", *TINY, 1, *data, "--outdir", tmp_path / "out")[0] == 0
+    (model,) = (tmp_path / "out").glob("*.npz")
+    assert b"private place" not in model.read_bytes()
+    _, info, _ = run("generate", "--model", model, "--info")
+    assert "Data set: folder:my pictures" in info and "private place" not in info
+    report = ["--importance_samples", 0, "--outfile", tmp_path / "r.html", "--data_dir", tmp_path]
+    monkeypatch.chdir(tmp_path)
+    assert run("visualize", "report", "--model", model, *report)[0] == 0  # the run's state knows where they are
+    assert "private place" not in (tmp_path / "r.html").read_text()
+    model.rename(tmp_path / "moved.npz")
+    assert run("reconstruct", "--model", tmp_path / "moved.npz", "--outdir", tmp_path)[0] == 2
+    monkeypatch.chdir(pictures.parent)
+    assert run("reconstruct", "--model", tmp_path / "moved.npz", "--outdir", tmp_path, *data[2:])[0] == 0
+
+
+def test_a_state_of_another_version_is_one_line(run, fails, tmp_path):
+    run("train", *TINY, 1, "--outdir", tmp_path)
+    state = tmp_path / NAME / "state.npz"
+    model, optimizer, facts = checkpoint.load_state(state)
+    for options in (facts["options"] | {"swirl": 1}, facts["options"] | {"weight_decay": "much"}):
+        checkpoint.save_state(state, model, as_optimizer(optimizer), facts | {"options": options})
+        assert "--overwrite" in fails("train", *TINY, 2, "--resume", "--outdir", tmp_path)
+
+
+def test_a_state_without_a_younger_option_has_its_default(run, tmp_path):
+    run("train", *TINY, 1, "--outdir", tmp_path)
+    state = tmp_path / NAME / "state.npz"
+    model, optimizer, facts = checkpoint.load_state(state)
+    del facts["options"]["free_bits"]
+    checkpoint.save_state(state, model, as_optimizer(optimizer), facts)
+    assert run("train", *TINY, 2, "--resume", "--outdir", tmp_path)[0] == 0

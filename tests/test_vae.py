@@ -8,13 +8,20 @@ from conftest import make_model
 from mlx.utils import tree_flatten
 from PIL import Image
 
-import layers
 import vae
-from errors import UserError
+from toolkit.errors import UserError
+from toolkit.layers import cpu, forms, plain
+from toolkit.model import inputs, likelihoods
+
+
+@pytest.fixture(autouse=True)
+def form_of_the_device():
+    yield
+    forms.choose()
 
 
 def test_parameter_count_of_the_default_model():
-    assert vae.VAE(vae.VAEConfig()).parameter_count() == 149_265
+    assert vae.VAE(vae.ModelConfig()).parameter_count() == 149_265
 
 
 @pytest.mark.parametrize("size, channels, filters, dims", [(64, 1, 64, 8), (16, 3, 8, 3), (8, 2, 10, 1)])
@@ -75,9 +82,11 @@ def test_bound_agrees_with_numpy():
     random = np.random.default_rng(2)
     x, logits = random.random((4, 8, 8, 1)), random.normal(0, 3, (4, 8, 8, 1))
     mean, log_var = random.normal(size=(4, 5)), random.normal(size=(4, 5))
-    terms = vae.elbo(*(mx.array(a.astype(np.float32)) for a in (x, logits, mean, log_var)), "mse")
+    model = make_model(image_size=8, latent_dims=5)
+    x, output, mu, rho = (mx.array(a.astype(np.float32)) for a in (x, logits, mean, log_var))
+    terms = model.likelihood.error(x, output), model.prior.kl(mu, rho).sum(axis=1)
     pixels = 1 / (1 + np.exp(-logits))
-    np.testing.assert_allclose(np.array(terms[0]), ((pixels - x) ** 2).sum(axis=(1, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(np.array(terms[0]), ((pixels - np.array(x)) ** 2).sum(axis=(1, 2, 3)), rtol=1e-5)
     variance = np.exp(log_var)
     np.testing.assert_allclose(
         np.array(terms[1]), 0.5 * (variance + mean**2 - 1 - np.log(variance)).sum(axis=1), rtol=1e-4
@@ -89,7 +98,8 @@ def test_bce_agrees_with_numpy_at_any_logit():
     x, logits = random.random((4, 8, 8, 3)), random.normal(0, 4, (4, 8, 8, 3))
     logits[0], logits[1] = 100, -100
     x[2] = x[2] > 0.5
-    error = vae.reconstruction_error(*(mx.array(a.astype(np.float32)) for a in (x, logits)), "bce")
+    model = make_model(image_size=8, channels=3, likelihood="bce")
+    error = model.likelihood.error(*(mx.array(a.astype(np.float32)) for a in (x, logits)))
     expected = x * np.logaddexp(0, -logits) + (1 - x) * np.logaddexp(0, logits)
     np.testing.assert_allclose(np.array(error), expected.sum(axis=(1, 2, 3)), rtol=1e-5)
 
@@ -137,7 +147,7 @@ def weights_after(model, **options):
     optimizer.init(model.trainable_parameters())
     model.train()
     images = mx.array(np.random.default_rng(7).integers(0, 256, (19, 16, 16, 1), dtype=np.uint8))
-    vae.compiled_training_step(model, optimizer, **options)(images, None, mx.random.key(0), mx.array(beta))
+    vae.training_step(model, optimizer, **options)(images, None, mx.random.key(0), mx.array(beta))
     return {key: np.array(array) for key, array in tree_flatten(model.trainable_parameters())}
 
 
@@ -159,20 +169,20 @@ def test_free_bits_make_kl_below_them_free():
         np.testing.assert_allclose(all_counts[key], plain[key], atol=1e-5, err_msg=key)
 
 
-@pytest.mark.parametrize("arch", ["conv", "transpose", "mlp"])
-def test_the_layers_for_a_gpu_compute_the_same(monkeypatch, arch):
-    """The formulation that a GPU runs, run here on the CPU: same values, same step."""
+@pytest.mark.parametrize("likelihood", likelihoods.LIKELIHOODS)
+@pytest.mark.parametrize("arch", vae.ARCHITECTURES)
+def test_both_forms_of_the_layers_compute_the_same(arch, likelihood):
+    """The form that a GPU runs, run here on the CPU: same reconstructions, same step."""
     images = mx.array(np.random.default_rng(7).integers(0, 256, (19, 28, 28, 1), dtype=np.uint8))
     results = []
-    for cpu_forms in (True, False):
-        for module in (vae, layers):
-            monkeypatch.setattr(module, "on_cpu", lambda cpu_forms=cpu_forms: cpu_forms)
-        model = make_model(arch=arch)
-        seen = [np.array(vae.compiled_reconstruct(model)(images, mx.arange(19))[1])]
+    for form in (plain, cpu):
+        forms.choose(form)
+        model = make_model(arch=arch, likelihood=likelihood)
+        seen = [np.array(model.reconstruct(images, mx.arange(19))[1])]
         optimizer = optim.SGD(learning_rate=1e-3)
         optimizer.init(model.trainable_parameters())
         model.train()
-        seen.append(np.array(vae.compiled_training_step(model, optimizer)(images, None, mx.random.key(0), 1)))
+        seen.append(np.array(vae.training_step(model, optimizer)(images, None, mx.random.key(0), 1)))
         seen += [np.array(array) for _, array in tree_flatten(model.parameters())]
         results.append(seen)
     for ours, theirs in zip(*results, strict=True):
@@ -189,7 +199,9 @@ def test_sample_has_the_asked_mean_and_variance():
 @pytest.mark.parametrize("new_size", [64, 24, 16, 8])
 def test_resizing_agrees_with_pillow(new_size):
     image = np.random.default_rng(3).integers(0, 256, (28, 20), dtype=np.uint8)
-    ours = np.array(vae.to_floats(mx.array(image[None, :, :, None]), vae.VAEConfig(image_size=new_size)))[0, :, :, 0]
+    ours = np.array(inputs.to_floats(mx.array(image[None, :, :, None]), vae.ModelConfig(image_size=new_size)))[
+        0, :, :, 0
+    ]
     pillow = Image.fromarray(image.astype(np.float32)).resize((new_size, new_size), Image.Resampling.BILINEAR)
     np.testing.assert_allclose(ours, np.array(pillow) / 255, atol=1e-5)
 
@@ -197,29 +209,29 @@ def test_resizing_agrees_with_pillow(new_size):
 def test_colours_are_made_and_left_out_as_by_pillow():
     colours = np.random.default_rng(4).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     grey = np.array(Image.fromarray(colours).convert("L"))
-    made = np.array(vae.to_floats(mx.array(colours[None]), vae.VAEConfig(image_size=16, channels=1)))
+    made = np.array(inputs.to_floats(mx.array(colours[None]), vae.ModelConfig(image_size=16, channels=1)))
     np.testing.assert_allclose(made[0, :, :, 0] * 255, grey, atol=0.51)
-    made = np.array(vae.to_floats(mx.array(grey[None, :, :, None]), vae.VAEConfig(image_size=16, channels=3)))
+    made = np.array(inputs.to_floats(mx.array(grey[None, :, :, None]), vae.ModelConfig(image_size=16, channels=3)))
     assert made.shape == (1, 16, 16, 3)
     np.testing.assert_allclose(made, np.repeat(grey[None, :, :, None], 3, axis=3) / 255, atol=1e-6)
 
 
 def test_threshold_is_above_128():
     every_byte = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
-    x = vae.to_floats(mx.array(every_byte), vae.VAEConfig(image_size=16, binarize="threshold"))
+    x = inputs.to_floats(mx.array(every_byte), vae.ModelConfig(image_size=16, binarize="threshold"))
     np.testing.assert_array_equal(np.array(x), every_byte > 128)
-    smaller = vae.to_floats(mx.array(every_byte), vae.VAEConfig(image_size=8, binarize="threshold"))
+    smaller = inputs.to_floats(mx.array(every_byte), vae.ModelConfig(image_size=8, binarize="threshold"))
     assert set(np.array(smaller).flatten()) == {0, 1}
 
 
 def test_dynamic_draws_have_the_right_chance_and_are_fixed_by_the_number_of_an_image():
-    config = vae.VAEConfig(image_size=16, binarize="dynamic")
+    config = vae.ModelConfig(image_size=16, binarize="dynamic")
     images = mx.array(np.full((500, 16, 16, 1), 51, np.uint8))
     numbers = mx.arange(500, dtype=mx.uint32)
-    x = np.array(vae.to_floats(images, config, vae.image_keys(numbers)))
+    x = np.array(inputs.to_floats(images, config, inputs.image_keys(numbers)))
     assert set(x.flatten()) == {0, 1} and x.mean() == pytest.approx(0.2, abs=0.005)
     assert len({image.tobytes() for image in x}) == 500
-    some = np.array(vae.to_floats(images[:3], config, vae.image_keys(numbers[100:103])))
+    some = np.array(inputs.to_floats(images[:3], config, inputs.image_keys(numbers[100:103])))
     np.testing.assert_array_equal(some, x[100:103])  # in whatever batch it comes
 
 
@@ -239,7 +251,7 @@ def test_dynamic_draws_are_new_in_every_step():
 def make_step(model):
     optimizer = optim.AdamW(learning_rate=0.0)  # weights stay, so that only the noise can make a difference
     optimizer.init(model.trainable_parameters())
-    return vae.compiled_training_step(model, optimizer)
+    return vae.training_step(model, optimizer)
 
 
 def test_compiled_step_draws_new_noise_every_time():
@@ -265,7 +277,7 @@ def test_training_step_changes_weights_and_statistics():
     optimizer.init(model.trainable_parameters())
     model.train()
     images = mx.array(np.random.default_rng(5).integers(0, 256, (5, 28, 28, 1), dtype=np.uint8))
-    vae.compiled_training_step(model, optimizer)(images, None, mx.random.key(0), 1)
+    vae.training_step(model, optimizer)(images, None, mx.random.key(0), 1)
     normed = {"encoder.conv1.bias", "encoder.conv2.bias", "encoder.conv3.bias"}  # batch norm takes these away
     normed |= {"decoder.upconv1.conv.bias", "decoder.upconv2.conv.bias"}
     for key, array in tree_flatten(model.parameters()):
@@ -276,7 +288,7 @@ def test_training_step_changes_weights_and_statistics():
 def test_inference_does_not_depend_on_the_batch():
     model = make_model()
     images = mx.array(np.random.default_rng(6).integers(0, 256, (7, 28, 28, 1), dtype=np.uint8))
-    reconstruct = vae.compiled_reconstruct(model)
+    reconstruct = model.reconstruct
     together = np.array(reconstruct(images, mx.arange(7))[1])
     apart = np.concatenate([np.array(reconstruct(images[i : i + 1], mx.array([i]))[1]) for i in range(7)])
     np.testing.assert_allclose(together, apart, atol=1e-5)
@@ -294,7 +306,7 @@ def test_inference_follows_the_weights(compiled):
 
 def check_inference_follows_the_weights():
     model = make_model()
-    decode = vae.compiled_decode(model)
+    decode = model.decode
     z = mx.zeros((1, 3))
     before = np.array(decode(z))
     model.decoder.upconv3.conv.bias = model.decoder.upconv3.conv.bias + 1
@@ -307,4 +319,15 @@ def check_inference_follows_the_weights():
 )
 def test_impossible_configurations_are_refused(numbers):
     with pytest.raises(UserError):
-        vae.VAEConfig(**numbers)
+        vae.ModelConfig(**numbers)
+
+
+def test_every_field_of_the_configuration_is_checked():
+    for wrong in ({"arch": "x"}, {"likelihood": "x"}, {"binarize": "x"}, {"channels": 0}, {"classes": -1}):
+        with pytest.raises(UserError):
+            vae.ModelConfig(**wrong)
+    assert vae.ModelConfig(arch="mlp").max_filters == 512 and vae.ModelConfig().max_filters == 64
+
+
+def test_compiled_functions_are_made_once(model):
+    assert model.decode is model.decode and model.encode is model.encode

@@ -1,0 +1,71 @@
+"""README, docs and commands agree: every line parses, every table of flags is today's, every link leads somewhere."""
+
+import doctest
+import importlib
+import re
+import shlex
+
+import pytest
+
+import toolkit
+from toolkit.shell import tables
+from toolkit.shell.opening import ROOT
+from toolkit.shell.parser import Parser
+
+COMMANDS = ("train", "generate", "reconstruct", "evaluate", "visualize", "convert")
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]}
+LINES = sorted(
+    {line for text in PAGES.values() for line in re.findall(rf"python ({'|'.join(COMMANDS)})\.py ?([^`\n]*)", text)}
+)
+
+
+@pytest.mark.parametrize("command, flags", LINES)
+def test_every_line_parses(command, flags):
+    declared = importlib.import_module(command).options()
+    Parser(f"python {command}.py", declared).parse(shlex.split(flags.split(" > ")[0], comments=True))
+
+
+def test_there_are_lines_for_every_command():
+    assert {command for command, _ in LINES} == set(COMMANDS) and len(LINES) > 20
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_tables_of_flags_are_made_from_the_options(page):
+    assert tables.filled(PAGES[page]) == PAGES[page], "run python -m toolkit.shell.tables"
+
+
+def test_every_command_has_its_table_once():
+    marked = [found[1:3] for text in PAGES.values() for found in tables.MARKED.findall(text)]
+    assert sorted(command for kind, command in marked if kind == "flags") == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_pictures_are_there(page):
+    folder = (ROOT / page).parent
+    prose = re.sub(r"(?m)^    .*$", "", PAGES[page])  # without code
+    for name in re.findall(r"\]\(((?!http)[^)]+)\)", prose):
+        path, _, heading = name.partition("#")
+        target = (folder / path) if path else ROOT / page
+        assert target.exists(), name
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.M)
+            slugs = {re.sub(r"[^\w\- ]", "", found.lower()).replace(" ", "-") for found in headings}
+            assert heading in slugs, name
+
+
+def test_the_readme_is_short():
+    assert len(PAGES["README.md"].encode()) <= 10_000 and len(PAGES["README.md"].splitlines()) <= 150
+
+
+def test_the_python_of_the_readme_runs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    failed, tried = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
+    assert tried >= 3 and failed == 0
+
+
+def test_versions_and_requirements_agree():
+    project = (ROOT / "pyproject.toml").read_text()
+    assert f'version = "{toolkit.__version__}"' in project
+    assert f"## {toolkit.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    wanted = [line.replace('"', "'") for line in (ROOT / "requirements.txt").read_text().splitlines() if line]
+    assert re.findall(r'^    "(.*)",$', project, re.M) == wanted

@@ -1,0 +1,168 @@
+"""The CPU forms of the layers agree with MLX's own, in values and in gradients, in one part and in several."""
+
+import inspect
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from toolkit.layers import cpu, forms, plain
+
+SHAPES = [
+    (1, 8, 8, 1, 4),
+    (5, 16, 8, 3, 2),
+    (17, 4, 6, 4, 5),
+    (33, 2, 2, 8, 3),
+    (9, 4, 4, 8, 2),
+]  # N, H, W, channels in, out
+
+
+@pytest.fixture(params=[1, 2, 3], autouse=True)
+def cores(request, monkeypatch):
+    """Every test runs with one, two and three parts, whatever machine it runs on."""
+    monkeypatch.setattr(cpu.machine, "cores", lambda: request.param)
+    cpu.streams.cache_clear()
+    yield request.param
+    cpu.streams.cache_clear()
+
+
+def native_down(x, conv, norm):
+    return nn.leaky_relu(norm(mx.conv2d(x, conv.weight, stride=2, padding=1) + conv.bias))
+
+
+def native_up(x, conv, norm=None):
+    y = mx.conv2d(mx.repeat(mx.repeat(x, 2, axis=1), 2, axis=2), conv.weight, padding=1) + conv.bias
+    return y if norm is None else nn.leaky_relu(norm(y))
+
+
+def native_transposed(x, conv, norm=None):
+    y = mx.conv_transpose2d(x, conv.weight, stride=2, padding=1, output_padding=1) + conv.bias
+    return y if norm is None else nn.leaky_relu(norm(y))
+
+
+def whole(h):
+    return cpu.join(h) if isinstance(h, cpu.Parts) else h
+
+
+def our_transposed(x, conv, norm=None):
+    return whole(cpu.transposed(x, conv, norm))
+
+
+def our_down(x, conv, norm):
+    return whole(cpu.down(x, conv, norm))
+
+
+def our_up(x, conv, norm=None):
+    return whole(cpu.up(x, conv, norm))
+
+
+UPWARDS = [(our_up, native_up), (our_transposed, native_transposed)]
+
+
+class Layer(nn.Module):
+    """A convolution and its norm with weights that are nowhere trivial."""
+
+    def __init__(self, channels, out, training):
+        super().__init__()
+        random = np.random.default_rng(0)
+
+        def array(*shape, least=-1.0):
+            return mx.array(random.uniform(least, 1.5, shape).astype(np.float32))
+
+        self.conv, self.norm = nn.Conv2d(channels, out, 3), nn.BatchNorm(out)
+        self.conv.weight, self.conv.bias = array(out, 3, 3, channels), array(out)
+        self.norm.weight, self.norm.bias = array(out, least=0.5), array(out)
+        self.norm.running_mean, self.norm.running_var = array(out), array(out, least=0.5)
+        self.train(training)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "ours, native", [(our_down, native_down), (our_up, native_up), (our_transposed, native_transposed)]
+)
+def test_layer_with_norm(ours, native, training, shape):
+    compare(ours, native, shape, training, lambda layer: (layer.conv, layer.norm))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("ours, native", UPWARDS)
+def test_last_layer(ours, native, shape):
+    compare(ours, native, shape, True, lambda layer: (layer.conv,))
+
+
+def compare(ours, native, shape, training, arguments):
+    n, height, width, channels, out = shape
+    x = mx.random.normal((n, height, width, channels), key=mx.random.key(1))
+    results = []
+    for function in (ours, native):
+        layer = Layer(channels, out, training)
+        y = function(x, *arguments(layer))
+        statistics = tree_flatten(layer.norm.parameters())
+        towards = mx.random.normal(y.shape, key=mx.random.key(2))
+
+        def loss(parameters, x, layer=layer, function=function, towards=towards):
+            layer.update(parameters)
+            return (function(x, *arguments(layer)) * towards).sum()
+
+        dlayer, dx = mx.grad(loss, argnums=(0, 1))(Layer(channels, out, training).trainable_parameters(), x)
+        gradients = dict(tree_flatten(dlayer))
+        if training and "norm" in dlayer and len(arguments(layer)) == 2:
+            gradients.pop("conv.bias")  # batch norm takes the bias away: what is left of its gradient is rounding
+        results.append({"y": y, "dx": dx} | gradients | {f"then {k}": a for k, a in statistics})
+    for key, theirs in results[1].items():
+        mine, theirs = np.array(results[0][key]), np.array(theirs)
+        assert mine.shape == theirs.shape, key
+        assert np.abs(mine - theirs).max() <= 1e-4 * max(np.abs(theirs).max(), 1e-3), key
+
+
+def test_sigmoid(cores):
+    x = mx.linspace(-100, 100, 100_001).reshape(-1, 1, 1, 1)
+    ours = np.array(cpu.sigmoid(x))
+    np.testing.assert_allclose(ours, np.array(mx.sigmoid(x)), atol=3e-7)
+    assert ours.min() > 0 and ours.max() < 1
+
+
+@pytest.mark.parametrize("name", ["squared_error", "cross_entropy"])
+def test_errors(cores, name):
+    random = np.random.default_rng(0)
+    x, logits = random.random((19, 4, 4, 3)), random.normal(0, 3, (19, 4, 4, 3))
+    logits[:4] = np.array([100, -100, 90, -90])[:, None, None, None]
+    x[0], x[1] = 0, 1  # as wrong as can be: 100 nats a pixel
+    x, logits = mx.array(x.astype(np.float32)), mx.array(logits.astype(np.float32))
+    towards = mx.random.normal((19,), key=mx.random.key(0))
+
+    def results(error):
+        slope = mx.grad(lambda logits: (error(x, logits) * towards).sum())(logits)
+        return np.array(error(x, logits)), np.array(slope)
+
+    (value, slope), (plain_value, plain_slope) = (results(getattr(form, name)) for form in (cpu, plain))
+    np.testing.assert_allclose(value, plain_value, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(slope, plain_slope, rtol=1e-4, atol=2e-6)
+    if name == "cross_entropy":
+        assert value[0] == value[1] == 4800
+
+
+def test_both_forms_have_the_same_functions():
+    for name in forms.NAMES:
+        ours, theirs = (inspect.signature(getattr(form, name)).parameters for form in (cpu, plain))
+        assert list(ours) == list(theirs), name
+        assert getattr(forms, name) in (getattr(cpu, name), getattr(plain, name))
+
+
+def test_a_batch_that_nobody_has_cut_is_refused(cores):
+    linear = nn.Linear(4, 5)
+    assert whole(cpu.dense(mx.ones((19, 4)), linear)).shape == (19, 5)
+    with pytest.raises(TypeError):
+        cpu.each(linear, mx.ones((19, 4)))  # its rows would pass for parts
+    with pytest.raises(ValueError):
+        cpu.each(lambda a, b: a, [mx.ones(3)], [])
+
+
+def test_a_batch_is_cut_into_parts_that_are_worth_it(cores):
+    for count in (1, 7, 8, 16, 17, 100):
+        parts = cpu.split(mx.arange(count).reshape(-1, 1))
+        assert len(parts) == max(1, min(cores, count // cpu.LEAST_IMAGES))
+        assert cpu.join(parts).flatten().tolist() == list(range(count))

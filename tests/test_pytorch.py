@@ -1,0 +1,312 @@
+"""PyTorch's files and safetensors: exact, in both directions, and never to be tricked by hostile or broken ones."""
+
+import dataclasses
+import io
+import json
+import os
+import pickle
+import struct
+import time
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from conftest import make_model
+from mlx.utils import tree_flatten
+
+from toolkit.errors import UserError
+from toolkit.formats import checkpoint
+
+TORCH = Path(__file__).parent / "pytorch"  # made with PyTorch 2.13.0: a model, its old format, what it computes
+
+
+def arrays_of(model):
+    return {key: np.array(array) for key, array in tree_flatten(model.parameters())}
+
+
+def test_a_model_of_pytorch_computes_the_same(tmp_path, run):
+    x = np.sin(np.arange(2 * 3 * 64 * 64) * 0.37).reshape(2, 3, 64, 64) * 0.5 + 0.5
+    expected = np.load(TORCH / "outputs.npz")
+    for ending in ("npz", "safetensors"):
+        assert run("convert", TORCH / "vae.pth", tmp_path / f"a.{ending}")[0] == 0
+    for path in (TORCH / "vae.pth", tmp_path / "a.npz", tmp_path / "a.safetensors"):
+        model, _ = checkpoint.load_model(path)
+        assert (model.config.arch, model.config.channels, model.config.latent_dims) == ("transpose", 3, 2)
+        mean, log_var = model.encoder(mx.array(x.transpose(0, 2, 3, 1).astype(np.float32)))
+        pixels = np.array(model.decode(mean)).transpose(0, 3, 1, 2)
+        np.testing.assert_allclose(np.array(mean), expected["mean"], atol=1e-5)
+        np.testing.assert_allclose(np.array(log_var), expected["log_var"], atol=1e-5)
+        np.testing.assert_allclose(pixels[:, :, ::3, ::3], expected["pixels"], atol=1e-5)
+
+
+def test_the_older_format_gets_a_clear_error(fails):
+    assert "format of before 2020" in fails("generate", "--model", TORCH / "vae_old_format.pth")
+
+
+@pytest.mark.parametrize("config", [{}, {"arch": "transpose", "channels": 3}, {"arch": "mlp", "classes": 4}])
+def test_safetensors_both_ways(run, tmp_path, config):
+    model = make_model(**config, likelihood="bce", binarize="dynamic")
+    facts = {"dataset": "cifar-10", "epoch": 3, "classes": ["ä", "b"]}
+    checkpoint.save_model(tmp_path / "a.npz", model, facts)
+    assert run("convert", tmp_path / "a.npz", tmp_path / "b.safetensors")[0] == 0
+    assert run("convert", tmp_path / "b.safetensors", tmp_path / "c.npz", "--dataset", "mnist")[0] == 0
+    b, facts_b = checkpoint.load_model(tmp_path / "b.safetensors")
+    c, facts_c = checkpoint.load_model(tmp_path / "c.npz")
+    assert b.config == c.config == model.config
+    assert facts_b == facts | {"config": dataclasses.asdict(model.config)}
+    assert facts_c == facts_b | {"dataset": "mnist"}
+    for key, array in arrays_of(model).items():
+        np.testing.assert_array_equal(arrays_of(b)[key], array)
+    read, metadata = mx.load(str(tmp_path / "b.safetensors"), return_metadata=True)  # others read what we write
+    assert read.keys() == arrays_of(model).keys() and metadata["latent_dims"] == "3" and metadata["likelihood"] == "bce"
+
+
+def test_safetensors_written_by_others(tmp_path):
+    model = make_model()
+    mx.save_safetensors(str(tmp_path / "a.safetensors"), dict(tree_flatten(model.parameters())))
+    loaded, facts = checkpoint.load_model(tmp_path / "a.safetensors")
+    assert facts == {} and loaded.config == model.config
+
+
+# Files as PyTorch writes them, made without it
+
+
+def primitive(value):
+    return pickle.dumps(value, 2)[2:-1]
+
+
+def rebuilt(key, count, offset, shape, strides, storage="FloatStorage", function="_rebuild_tensor_v2"):
+    """The instructions for one tensor."""
+    described = b"(" + primitive("storage") + f"ctorch\n{storage}\n".encode() + primitive(key)
+    described += primitive("mps:0") + primitive(count) + b"tQ"
+    arguments = b"(" + described + primitive(offset) + primitive(shape) + primitive(strides) + b"\x89"
+    return f"ctorch._utils\n{function}\n".encode() + arguments + b"ccollections\nOrderedDict\n)RtR"
+
+
+def torch_file(pickled, storages, folder="archive"):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(f"{folder}/data.pkl", pickled)
+        for key, data in storages.items():
+            archive.writestr(f"{folder}/data/{key}", data)
+    return buffer.getvalue()
+
+
+def as_torch(arrays, **changes):
+    """A state dict with our arrays in PyTorch's order of axes; `changes` are tensors' instructions by name."""
+    features = len(arrays["encoder.conv3.bias"])
+    grid = int(np.sqrt(len(arrays["decoder.lin1.bias"]) // features))
+    items, storages = b"", {}
+    for i, (name, array) in enumerate(arrays.items()):
+        if array.ndim == 4:
+            array = array.transpose(3, 0, 1, 2) if name.startswith("decoder") else array.transpose(0, 3, 1, 2)
+        elif "proj" in name and array.ndim == 2:
+            array = array.reshape(-1, grid, grid, features).transpose(0, 3, 1, 2).reshape(len(array), -1)
+        elif "decoder.lin1" in name:
+            array = np.moveaxis(array.reshape(grid, grid, features, *array.shape[1:]), 2, 0)
+            array = array.reshape(-1, *array.shape[3:])
+        array = np.ascontiguousarray(array, np.float32)
+        storages[str(i)] = array.tobytes()
+        steps = tuple(step // 4 for step in array.strides)
+        made = rebuilt(str(i), array.size, 0, array.shape, steps)
+        items += primitive(name) + changes.get(name, made)
+    return torch_file(b"\x80\x02}(" + items + b"u.", storages)
+
+
+def test_files_without_pytorch_are_read_as_well(tmp_path):
+    model = make_model(arch="transpose", channels=3)
+    (tmp_path / "a.pth").write_bytes(as_torch(arrays_of(model)))
+    loaded, _ = checkpoint.load_model(tmp_path / "a.pth")
+    assert loaded.config == model.config
+    for key, array in arrays_of(model).items():
+        np.testing.assert_array_equal(arrays_of(loaded)[key], array)
+
+
+class Calls:
+    """Pickles as a call of a function with arguments."""
+
+    def __init__(self, function, *arguments):
+        self.called = (function, arguments)
+
+    def __reduce__(self):
+        return self.called
+
+
+def laughs():
+    """Tuples of tuples of tuples: small to store, endless to look at."""
+    return b"\x80\x02K\x01" + b"q\x00h\x00\x86" * 2000 + b"."
+
+
+def hostile(model):
+    """Name → bytes of a file that would do harm, or lies."""
+    arrays = arrays_of(model)
+    bias = "encoder.bn1.bias"
+
+    def changed(made, more=()):
+        return as_torch(arrays, **{bias: made})
+
+    def pickled(data):
+        return torch_file(data, {"0": bytes(24)})
+
+    touch = f"touch {os.environ.get('TMPDIR', '/tmp')}/vae-was-here"
+    deep = b"\x80\x02)" + b"\x85" * 200_000
+    return {
+        "os.system": pickled(pickle.dumps(Calls(os.system, touch), 2)),
+        "os.system, protocol 4": pickled(pickle.dumps(Calls(os.system, touch), 4)),
+        "builtins.eval": pickled(pickle.dumps({"a": Calls(eval, "1/0")}, 2)),
+        "nested": pickled(pickle.dumps({"a": [(1, {"b": Calls(exec, "raise SystemExit")})]}, 2)),
+        "in a tensor's place": changed(pickle.dumps(Calls(os.system, touch), 2)[2:-1]),
+        "another function of torch": changed(rebuilt("0", 2, 0, (2,), (1,), function="_rebuild_wrapper_subclass")),
+        "a storage by another name": changed(rebuilt("0", 2, 0, (2,), (1,), storage="load")),
+        "INST": pickled(b"(S'touch'\nios\nsystem\n."),
+        "OBJ": pickled(b"\x80\x02(cos\nsystem\nS'touch'\no."),
+        "NEWOBJ": pickled(b"\x80\x02ccollections\nOrderedDict\n)\x81."),
+        "BUILD on a name": pickled(b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}b."),
+        "extension": pickled(b"\x80\x02\x82\x01."),
+        "memo of nothing": pickled(b"\x80\x02h\x07."),
+        "memo of itself": pickled(b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s."),
+        "laughing memo": pickled(laughs()),
+        "laughing count": pickled(laughs()[:-1] + b"Q."),
+        "deep": pickled(deep + b"."),
+        "deep as a name": pickled(deep + deep[2:] + b"\x93."),
+        "empty stack": pickled(b"\x80\x02t."),
+        "no end": pickled(b"\x80\x02}"),
+        "empty pickle": pickled(b""),
+        "no dictionary": pickled(b"\x80\x02K\x01."),
+        "no tensors": pickled(b"\x80\x02}X\x01\x00\x00\x00aK\x01s."),
+        "a list as a key": pickled(b"\x80\x02}]K\x01s."),
+        "larger than its storage": changed(rebuilt("0", 18, 0, (2, 1000), (1000, 1))),
+        "beyond its storage": changed(rebuilt("0", 18, 17, (2,), (1,))),
+        "negative": changed(rebuilt("0", 18, -1, (2,), (1,))),
+        "backwards": changed(rebuilt("0", 18, 1, (2,), (-1,))),
+        "10 GB from one number": changed(rebuilt("0", 18, 0, (50_000, 50_000), (0, 0))),
+        "10 GB of storage": changed(rebuilt("0", 2_500_000_000, 0, (2,), (1,))),
+        "a storage that is not there": changed(rebuilt("999", 2, 0, (2,), (1,))),
+        "a storage outside": changed(rebuilt("../data.pkl", 2, 0, (2,), (1,))),
+        "the same storage a thousand times": pickled(
+            b"\x80\x02}(" + b"".join(primitive(f"{i}") + rebuilt("0", 6, 0, (6,), (1,)) for i in range(1000)) + b"u."
+        ),
+        "cut": as_torch(arrays)[:-300],
+        "cut pickle": pickled(zipfile.ZipFile(io.BytesIO(as_torch(arrays))).read("archive/data.pkl")[:-40]),
+    }
+
+
+@pytest.mark.parametrize("kind", hostile(make_model(arch="transpose")))
+def test_hostile_pickles(fails, tmp_path, monkeypatch, kind):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    (tmp_path / "a.pth").write_bytes(hostile(make_model(arch="transpose"))[kind])
+    tracemalloc.start()
+    assert "a.pth" in fails("convert", tmp_path / "a.pth", tmp_path / "b.npz")
+    assert tracemalloc.get_traced_memory()[1] < 2**27
+    tracemalloc.stop()
+    assert sorted(os.listdir(tmp_path)) == ["a.pth"]
+
+
+def in_mlx(arrays):
+    return {key: mx.array(array) for key, array in arrays.items()}
+
+
+def safetensors(facts):
+    """A file of ours whose facts are this text."""
+    buffer = io.BytesIO()
+    mx.save_safetensors(buffer, in_mlx(arrays_of(make_model())), {"vae_facts": facts})
+    return buffer.getvalue()
+
+
+def header(**arrays):
+    text = json.dumps(arrays).encode()
+    return struct.pack("<Q", len(text)) + text
+
+
+def said(start, end, shape=(2,), dtype="F32"):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+
+
+LIES = {
+    "length": struct.pack("<Q", 2**60) + b"{}" + bytes(100),
+    "no JSON": struct.pack("<Q", 4) + b"{abc" + bytes(100),
+    "deep JSON": struct.pack("<Q", 100_002) + b'{"a":' + b"[" * 99_997 + bytes(10),
+    "no dictionary": struct.pack("<Q", 2) + b"[]" + bytes(100),
+    "beyond the end": header(a=said(0, 8)) + bytes(4),
+    "negative": header(a=said(-8, 0)) + bytes(8),
+    "backwards": header(a=said(8, 0)) + bytes(8),
+    "10 GB": header(a=said(0, 10**10, (2_500_000_000,))) + bytes(8),
+    "10 GB shape": header(a=said(0, 8, (2_500_000_000,))) + bytes(8),
+    "empty shape times endless": header(a=said(0, 0, (0, 10**18))) + bytes(8),
+    "all the same bytes": header(**{str(i): said(0, 8) for i in range(100)}) + bytes(8),
+    "fractions": header(a=said(0, 8.0)) + bytes(8),
+    "texts": header(a=said("0", "8")) + bytes(8),
+    "unknown type": header(a=said(0, 8, dtype="F99")) + bytes(8),
+    "type is a list": header(a=said(0, 8, dtype=["F32"])) + bytes(8),
+    "facts of another kind": safetensors("[]"),
+    "facts that are no JSON": safetensors("{"),
+    "likelihood unknown": safetensors('{"likelihood": "x"}'),
+    "cut": safetensors("{}")[:-1],
+}
+
+
+@pytest.mark.parametrize("kind", LIES)
+def test_lying_safetensors(fails, tmp_path, kind):
+    (tmp_path / "a.safetensors").write_bytes(LIES[kind])
+    assert "a.safetensors" in fails("convert", tmp_path / "a.safetensors", tmp_path / "b.npz")
+
+
+def test_convert_refuses_other_endings(fails, tmp_path):
+    assert "write .npz or .safetensors" in fails("convert", TORCH / "vae.pth", tmp_path / "a.pth")
+    assert "did you mean mnist" in fails("convert", TORCH / "vae.pth", tmp_path / "a.npz", "--dataset", "mnits")
+    assert "no such file" in fails("convert", tmp_path / "none.pth", tmp_path / "a.npz")
+
+
+def mutated(data, others, random):
+    """The bytes of a file with some flipped, cut away, or replaced by a piece of it or of another file."""
+    data = bytearray(data)
+    for _ in range(random.integers(1, 4)):
+        # Half of the damage goes to the ends, where the headers are.
+        near = random.integers(0, 2)
+        at = int(random.integers(0, min(400, len(data)) if near else len(data)))
+        at = len(data) - 1 - at if near and random.integers(0, 2) else at
+        match random.integers(0, 4):
+            case 0:
+                data[at] ^= 1 << int(random.integers(0, 8))
+            case 1:
+                data[at : at + 8] = random.bytes(len(data[at : at + 8]))
+            case 2:
+                data = data[:at] or bytearray(b"x")
+            case 3:
+                other = others[random.integers(0, len(others))]
+                start = int(random.integers(0, len(other)))
+                data[at : at + int(random.integers(1, 200))] = other[start : start + int(random.integers(1, 200))]
+    return bytes(data)
+
+
+def test_two_thousand_broken_files(tmp_path):
+    """Each loads, or ends in our error; none takes long or much memory."""
+    conv, transpose = (arrays_of(make_model(max_filters=4, image_size=8, arch=arch)) for arch in ("conv", "transpose"))
+    mlp = arrays_of(make_model(max_filters=8, image_size=8, arch="mlp"))
+    facts = {"dataset": "mnist", "epoch": 3, "options": {"lr": 0.1}, "likelihood": "bce", "classes": ["a"]}
+    files = [
+        checkpoint.pack(conv, facts),
+        checkpoint.pack(mlp, facts),
+        checkpoint.pack_safetensors(in_mlx(conv), facts),
+        checkpoint.pack_safetensors(in_mlx(transpose), {}),
+        as_torch(transpose),
+    ]
+    random = np.random.default_rng(0)
+    path, loaded = tmp_path / "a", 0
+    tracemalloc.start()
+    for i in range(2000):
+        path.write_bytes(mutated(files[i % len(files)], files, random))
+        start = time.perf_counter()
+        tracemalloc.reset_peak()
+        try:
+            checkpoint.load_model(path)
+            loaded += 1
+        except UserError as error:
+            assert "\n" not in str(error) and " — " in str(error) and len(str(error)) < 400, i
+        assert tracemalloc.get_traced_memory()[1] < 2**26, i
+        assert time.perf_counter() - start < 5, i
+    tracemalloc.stop()
+    assert 0 < loaded < 1000

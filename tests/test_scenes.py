@@ -1,0 +1,383 @@
+"""Pictures by what is in them: which code is where, what stays still, which colours there are, how many frames."""
+
+import base64
+import html.parser
+import io
+import json
+from statistics import NormalDist
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from conftest import make_model
+from PIL import Image
+
+from toolkit import datasets
+from toolkit.errors import UserError
+from toolkit.formats import checkpoint
+from toolkit.model import inference
+from toolkit.pictures import charts, curves, fonts, images, sampling, scenes
+
+
+def subject(model, count=30, **options):
+    return scenes.Subject(model, {}, lambda split: datasets.load("synthetic", split, None, count), **options)
+
+
+def decoded(model, codes, labels=None):
+    return images.to_bytes(inference.decode(model, mx.array(np.asarray(codes, np.float32)), labels))
+
+
+def pixels(path):
+    with Image.open(path) as picture:
+        return np.array(picture)
+
+
+def test_traversal_changes_one_dimension_and_a_dead_one_changes_nothing():
+    model = make_model(latent_dims=4)
+    weight = np.array(model.decoder.lin1.weight)
+    weight[:, 2] = 0  # the decoder does not listen to z2
+    model.decoder.lin1.weight = mx.array(weight)
+    shown = subject(model)
+    tiles, left, top = scenes.traversal(shown, columns=5)
+    assert tiles.shape == (4, 5, 16, 16, 1) and top == ["-3.0", "-1.5", "0", "+1.5", "+3.0"]
+    assert [word.split()[0] for word in left] == [f"z{dim}" for dim in np.argsort(-shown.kl)]
+    for row, word in zip(tiles, left, strict=True):
+        assert (row != row[0]).any() == (word.split()[0] != "z2")
+        codes = np.zeros((5, 4))
+        codes[:, int(word[1])] = [-3, -1.5, 0, 1.5, 3]
+        np.testing.assert_array_equal(row, decoded(model, codes))
+
+
+def test_traversal_around_an_image():
+    model = make_model()
+    shown = subject(model)
+    tiles, left, _ = scenes.traversal(shown, number=7, columns=3)
+    for row, word in zip(tiles, left, strict=True):
+        code = shown.latents[0][7].copy()
+        code[int(word[1])] = 0
+        np.testing.assert_array_equal(row[1], decoded(model, code[None])[0])
+    with pytest.raises(UserError, match="no test image 30 — take 0 to 29"):
+        scenes.traversal(shown, number=30)
+
+
+def test_between():
+    a, b = np.array([3.0, 0]), np.array([0, 3.0])
+    np.testing.assert_allclose(scenes.between(a, b, 0.5, False), [1.5, 1.5])
+    np.testing.assert_allclose(scenes.between(a, b, 0.5, True), np.array([3, 3]) / np.sqrt(2))
+    for spherical in (False, True):
+        for one, other in ((a, b), (a, a), (a, -a), (a, 0 * a)):
+            np.testing.assert_allclose(scenes.between(one, other, 0, spherical), one, atol=1e-9)
+            np.testing.assert_allclose(scenes.between(one, other, 1, spherical), other, atol=1e-9)
+
+
+def test_interpolations_begin_and_end_at_test_images():
+    model = make_model()
+    shown = subject(model)
+    rows, left = scenes.interpolations(shown, 2, 5)
+    assert rows.shape == (4, 7, 16, 16, 1) and [word.split("  ")[1] for word in left] == ["linear", "spherical"] * 2
+    pairs = scenes.pairs_of(shown, 2)
+    means = shown.latents[0]
+    for (a, b), row in zip(pairs, rows[::2], strict=True):
+        assert shown.test.labels[a] != shown.test.labels[b]
+        np.testing.assert_array_equal(row[0], shown.image(a)[0])
+        np.testing.assert_array_equal(row[-1], shown.image(b)[0])
+        ends = decoded(model, [means[a], (means[a] + means[b]) / 2, means[b]])
+        for place, end in zip((1, 3, 5), ends, strict=True):
+            assert np.abs(row[place].astype(int) - end).max() <= 1
+    conditional = subject(make_model(classes=10), count=60)
+    for a, b in scenes.pairs_of(conditional, 3):
+        assert conditional.test.labels[a] == conditional.test.labels[b]
+
+
+def test_manifold_holds_equal_shares_of_the_prior():
+    model = make_model(latent_dims=2)
+    sheet = scenes.manifold(subject(model), 4)
+    assert sheet.shape == (70, 70, 1)
+    steps = [NormalDist().inv_cdf(share) for share in (0.125, 0.375, 0.625, 0.875)]
+    np.testing.assert_array_equal(sheet[:16, :16], decoded(model, [[steps[0], steps[3]]])[0])  # the upper left
+    np.testing.assert_array_equal(sheet[54:, 18:34], decoded(model, [[steps[1], steps[0]]])[0])
+    shown = subject(make_model(latent_dims=5))
+    first, second = sorted(shown.order[:2])
+    code = np.zeros((1, 5))
+    code[0, [first, second]] = steps[3]
+    sheet = scenes.manifold(shown, 4)
+    np.testing.assert_array_equal(sheet[:16, 54:], decoded(shown.model, code)[0])
+    with pytest.raises(UserError, match="two latent dims"):
+        scenes.manifold(subject(make_model(latent_dims=1)))
+
+
+@pytest.mark.parametrize("dims", [1, 2, 6])
+def test_latents_have_a_dot_for_every_image_in_the_colour_of_its_class(dims):
+    shown = subject(make_model(latent_dims=dims), count=60)
+    shown.latents = (np.random.default_rng(0).normal(size=(60, dims)), np.zeros((60, dims)))
+    chart = scenes.latents(shown)
+    assert chart.shape[0] == 1440 and chart.shape[2] == 3
+    plane = chart[84:1328, 132:1376]  # within the axes
+    for label in range(10):
+        near = (np.abs(plane.astype(int) - charts.COLOURS[label]).max(axis=2) < 12).sum()
+        if label < 9:  # black is that of the circles, too
+            assert (near > 5) == (label in shown.test.labels), label
+    legend = chart[84:1328, 1400:1440]
+    assert all((np.abs(legend.astype(int) - colour).max(axis=2) < 12).any() for colour in charts.COLOURS)
+
+
+def test_samples_with_temperature():
+    model = make_model()
+    cold = scenes.samples(subject(model), 6, temperature=0)
+    assert (cold[:, :16] == cold[:, 18:34]).all()
+    warm = scenes.samples(subject(model), 6)
+    assert (warm[:16, :16] != warm[:16, 18:34]).any()
+    z = model.prior.sample(6, mx.random.key(0))
+    expected = images.sheet(images.to_bytes(inference.decode(model, 0.5 * z)))
+    np.testing.assert_array_equal(scenes.samples(subject(model), 6, 0.5), expected)
+    assert scenes.samples(subject(make_model(classes=3)), 12).shape == (3 * 18 - 2, 4 * 18 - 2, 1)
+
+
+def test_reconstructions_show_what_differs():
+    sheet = scenes.reconstructions(subject(make_model(channels=3)), 8).astype(int)
+    assert sheet.shape == (34, 4 * 50 - 2, 3)
+    left, right, difference = (sheet[:16, i * 16 : i * 16 + 16] for i in range(3))
+    assert np.abs(255 - np.abs(left - right) - difference).max() <= 1 and difference.min() < 200
+
+
+LOG = [
+    {"epoch": e, "loss": 90.0 / e, "reconstruction": 70.0 / e, "kl": 20.0 / e, "images_per_second": 1000.0 + e}
+    | {"test": {"loss": 100.0 / e, "reconstruction": 80.0 / e, "kl": 20.0 / e}}
+    for e in (1, 2, 3)
+]
+
+
+def write_log(folder, epochs=3, first=()):
+    folder.mkdir(parents=True)
+    lines = [json.dumps(entry) for entry in (*first, *LOG[:epochs])]
+    (folder / "log.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_curves_of_several_runs(run, tmp_path):
+    a = write_log(tmp_path / "a" / "vae", 3, [{"epoch": 0, "skipped": {}}])
+    b = write_log(tmp_path / "b" / "vae", 1)
+    out = tmp_path / "curves.png"
+    assert run("visualize", "curves", "--logs", a, b / "log.jsonl", "--outfile", out)[0] == 0
+    both = pixels(out).astype(int)
+    assert run("visualize", "curves", "--logs", a, "--outfile", out)[0] == 0
+    one = pixels(out).astype(int)
+    assert both.shape == (2 * (700 + 66), 2000, 3) and one.shape == (2 * (700 + 46), 2000, 3)
+    for chart, runs in ((both, (0, 1)), (one, (0,))):
+        for i in (0, 1):
+            seen = (np.abs(chart - curves.colour_of_run(i)).max(axis=2) < 20).sum()
+            assert (seen > 50) == (i in runs)
+
+
+def test_logs_that_are_none(run, fails, tmp_path, model_file):
+    (tmp_path / "text").write_text("no log")
+    (tmp_path / "empty").touch()
+    (tmp_path / "list").write_text("[1]\n")
+    (tmp_path / "half").write_text(json.dumps(LOG[0])[:-9])
+    (tmp_path / "nan").write_text(json.dumps(LOG[0] | {"kl": float("nan")}))
+    (tmp_path / "word").write_text(json.dumps(LOG[0] | {"reconstruction": "x"}))
+    (tmp_path / "lacks").write_text(json.dumps(LOG[0] | {"test": {"loss": 1.0}}))
+    for name in ("text", "empty", "list", "half", "nothing", "nan", "word", "lacks"):
+        assert name in fails("visualize", "curves", "--logs", tmp_path / name, "--outfile", tmp_path / "a.png")
+    assert "no run lies beside" in fails("visualize", "curves", "--model", model_file, "--outfile", tmp_path / "a.png")
+
+
+class Page(html.parser.HTMLParser):
+    """Collects the tags of a page and checks that they close in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.pictures, self.words = [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in ("img", "meta"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+VARIANTS = {
+    "grey": {},
+    "coloured": {"channels": 3},
+    "conditional": {"classes": 10},
+    "one dimension": {"latent_dims": 1},
+    "bits": {"arch": "mlp", "likelihood": "bce", "binarize": "threshold", "image_size": 9},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_report_is_one_page_for_every_model(run, tmp_path, variant):
+    model = make_model(**VARIANTS[variant])
+    path = tmp_path / "a <b>.npz"
+    checkpoint.save_model(path, model, {"dataset": "synthetic", "epoch": 3})
+    write_log(tmp_path / "a <b>")
+    flags = ["--limit", 30, "--importance_samples", 2, "--outfile", tmp_path / "r.html"]
+    status, out, err = run("visualize", "report", "--model", path, *flags)
+    assert (status, err) == (0, "") and "r.html" in out
+    page = Page((tmp_path / "r.html").read_text())
+    names = [tag for tag, _ in page.tags]
+    assert "script" not in names and "link" not in names
+    sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    assert len(sources) == (6 if variant == "one dimension" else 7)
+    for source in sources:
+        kind, data = source.split(",")
+        assert kind == "data:image/png;base64"
+        with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+            assert np.array(picture).std() > 0
+    words = " ".join(page.words)
+    for word in ("a <b>.npz", "synthetic", "for 3 epochs", "ELBO", "Active units", "Linear probe", "Training"):
+        assert word in words
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("kind", ["traversal", "interpolate", "latents", "samples", "reconstructions", "manifold"])
+def test_every_kind_for_every_model(run, tmp_path, kind, variant):
+    checkpoint.save_model(tmp_path / "a.npz", make_model(**VARIANTS[variant]), {"dataset": "synthetic"})
+    flags = ["--outfile", tmp_path / "out" / "ä b.png", *(["--limit", 30] if kind != "samples" else [])]
+    status, _, err = run("visualize", kind, "--model", tmp_path / "a.npz", *flags)
+    if (kind, variant) == ("manifold", "one dimension"):
+        assert status == 2 and "two latent dims" in err
+    else:
+        assert (status, err) == (0, "") and pixels(tmp_path / "out" / "ä b.png").std() > 0
+
+
+def test_classes_whose_names_are_numbers_are_not_mistaken():
+    model = make_model(classes=3)
+    shown = scenes.Subject(model, {"classes": ["1", "10", "2"]}, None)
+    codes = np.zeros((1, 3))
+    for label in range(3):  # a label of the data is an index, what is typed a name
+        np.testing.assert_array_equal(shown.decode(codes, label), decoded(model, codes, np.array([label])))
+    shown = scenes.Subject(model, {"classes": ["1", "10", "2"]}, None, label="10")
+    np.testing.assert_array_equal(shown.decode(codes), decoded(model, codes, np.array([1])))
+
+
+def test_an_image_is_shown_as_it_was_encoded():
+    model = make_model(binarize="dynamic")
+    shown = subject(model)
+    x, _ = next(inference.reconstruct(model, shown.test))
+    for number in (0, 7):
+        np.testing.assert_array_equal(shown.image(number)[0], images.to_bytes(x)[number])
+
+
+def test_circles_are_around_the_middle_of_the_prior():
+    shown = subject(make_model(latent_dims=3), count=60)
+    means = np.random.default_rng(0).normal(0, [1, 0.8, 0.1], (60, 3))
+    ring = []
+    for shift in (0, 1):
+        shown.latents = (means + [shift, 0, 0], np.zeros((60, 3)))
+        chart = scenes.latents(shown).astype(int)
+        ring.append(np.argwhere((chart[84:1328, 140:1376] < 60).all(axis=2)).mean(axis=0)[1])
+    assert abs(ring[1] - ring[0]) > 40  # they stay, where the codes have gone
+
+
+def test_letters_that_no_font_has(monkeypatch):
+    monkeypatch.setattr(fonts, "SYSTEM", ())
+    assert fonts.lettering("abc XYZ 0-9 (+)", 20)[1] == "abc XYZ 0-9 (+)"
+    assert fonts.lettering("Größe, naïve", 20)[1] in ("Grosse, naive", "Größe, naïve")
+    assert fonts.lettering("日本", 20)[1] in ("??", "日本")
+
+
+def test_letters_that_a_font_of_the_system_has():
+    face, words = fonts.lettering("данные", 20)
+    if face is fonts.font(None, 20):
+        pytest.skip("needs a font of the system with Cyrillic letters, such as DejaVu")
+    assert words == "данные" and bytes(face.getmask("д")) != bytes(face.getmask("\U0010ffff"))
+
+
+@pytest.mark.parametrize("kind", ["traversal", "interpolate"])
+def test_animations(run, model_file, tmp_path, kind):
+    flags = ["--model", model_file, "--limit", 30, "--outfile", tmp_path / "a.gif"]
+    assert run("visualize", kind, *flags)[0] == 0
+    frames = []
+    with Image.open(tmp_path / "a.gif") as film:
+        assert film.info["loop"] == 0
+        for i in range(film.n_frames):  # equal ones are stored once, and shown for longer
+            film.seek(i)
+            frames += [np.array(film.convert("RGB")).astype(int)] * round(film.info["duration"] / 80)
+    assert len(frames) == 48 and (frames[0] != frames[24]).any()
+    for i in range(1, 24):  # there and back
+        assert np.abs(frames[i] - frames[48 - i]).max() <= 60
+
+
+def test_what_does_not_fit(fails, run, model_file, tmp_path):
+    out = ["--outfile", tmp_path / "a.png"]
+    few = ["--model", model_file, "--limit", 9, *out]
+    assert "invalid choice" in fails("visualize", "everything")
+    assert "picture format" in fails("visualize", "samples", "--model", model_file, "--outfile", tmp_path / "a.txt")
+    assert "an .html file" in fails("visualize", "report", "--model", model_file, "--outfile", tmp_path / "a.png")
+    assert "no test image 99" in fails("visualize", "traversal", *few, "--image", 99)
+    assert "not class-conditional" in fails("visualize", "samples", "--model", model_file, "--label", 3, *out)
+    assert "not class-conditional" in fails("visualize", "traversal", *few, "--label", 3)
+    fails("visualize", "manifold", "--model", model_file, "--rows", 10**6, *out)
+    fails("visualize", "samples", "--model", model_file, "--nsamples", 10**7, *out)
+    fails("visualize", "samples", "--model", model_file, "--nsamples", 3 * 10**9, *out)
+    fails("visualize", "interpolate", "--model", model_file, "--limit", 1, *out)
+    fails("visualize", "latents", "--model", model_file, "--limit", 1, *out)
+    gif = ["--outfile", tmp_path / "a.gif"]
+    assert "--rows" in fails("visualize", "interpolate", *few, "--limit", 900, "--rows", 300, *gif)
+    assert "is a folder" in fails("visualize", "samples", "--model", model_file, "--outfile", tmp_path)
+    checkpoint.save_model(tmp_path / "gone.npz", make_model(), {"dataset": f"folder:{tmp_path / 'gone'}"})
+    assert "does not exist" in fails("visualize", "latents", "--model", tmp_path / "gone.npz", *out)
+    assert run("visualize", "samples", "--model", tmp_path / "gone.npz", *out)[0] == 0  # needs no data
+    assert not (tmp_path / "a.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "flags, kind",
+    [
+        ("--image 3", "samples"),
+        ("--rows 3", "samples"),
+        ("--logs x", "samples"),
+        ("--dataset mnist", "samples"),
+        ("--limit 3", "curves"),
+        ("--image 3", "interpolate"),
+        ("--seed 3", "traversal"),
+        ("--nsamples 3", "latents"),
+        ("--temperature 2", "reconstructions"),
+        ("--importance_samples 3", "manifold"),
+        ("--rows 3", "report"),
+    ],
+)
+def test_flags_without_effect_are_refused(fails, model_file, kind, flags):
+    line = fails("visualize", kind, "--model", model_file, *flags.split())
+    assert f"{flags.split()[0]} has no effect on {kind}" in line
+
+
+def test_a_report_notices_wrong_flags_before_it_computes(fails, model_file, monkeypatch, tmp_path):
+    from toolkit.metrics import measure
+
+    monkeypatch.setattr(measure, "measure", lambda *_: pytest.fail("computed first"))
+    flags = ["--model", model_file, "--limit", 5, "--outfile", tmp_path / "r.html"]
+    assert "no test image 7" in fails("visualize", "report", *flags, "--image", 7)
+    assert "not class-conditional" in fails("visualize", "report", *flags, "--label", 7)
+
+
+def test_a_report_shows_what_there_is(run, tmp_path):
+    """One test image makes no interpolation and no map; the rest is there."""
+    checkpoint.save_model(tmp_path / "a.npz", make_model(), {"dataset": "synthetic"})
+    flags = ["--limit", 1, "--importance_samples", 0, "--outfile", tmp_path / "r.html"]
+    assert run("visualize", "report", "--model", tmp_path / "a.npz", *flags)[0] == 0
+    words = " ".join(Page((tmp_path / "r.html").read_text()).words)
+    assert "Reconstructions" in words and "Interpolation" not in words and "1 test image." in words
+
+
+@pytest.mark.parametrize("kind", ["traversal", "manifold", "samples", "interpolate"])
+def test_all_classes(run, fails, model_file, tmp_path, kind):
+    names = ["cat", "dog", "1"]
+    checkpoint.save_model(tmp_path / "c.npz", make_model(classes=10), {"dataset": "synthetic"})
+    data = ["--limit", 60] if kind != "samples" else []
+    flags = ["--model", tmp_path / "c.npz", *data, "--outfile", tmp_path / "a.png", "--label"]
+    assert run("visualize", kind, *flags, "all")[0] == 0
+    every = pixels(tmp_path / "a.png")
+    assert run("visualize", kind, *flags, "3")[0] == 0
+    assert every.shape[0] > pixels(tmp_path / "a.png").shape[0] or kind in ("samples", "interpolate")
+    line = fails("visualize", kind, "--model", model_file, *data, "--outfile", tmp_path / "a.png", "--label", "all")
+    assert "not class-conditional" in line
+    assert sampling.class_number(make_model(classes=3), {"classes": names}, "1") == 2

@@ -1,0 +1,204 @@
+"""Flags as a person types them, and how commands end."""
+
+import contextlib
+import dataclasses
+import fcntl
+import importlib
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+
+import pytest
+
+import toolkit
+from toolkit.options import from_values, option, options_of, weight
+from toolkit.shell.opening import ROOT
+from toolkit.shell.parser import Parser, parse
+from toolkit.training.plan import TrainConfig
+from vae import ModelConfig
+
+COMMANDS = ("train", "generate", "reconstruct", "evaluate", "visualize", "convert")
+
+
+def start(*argv, **options):
+    command = [sys.executable, *map(str, argv)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_a_terminal_and_shows_one_name_a_flag(run, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    status, out, _ = run(command, "-h")
+    assert status == 0 and out.startswith(f"usage: python {command}.py ") and f"Example: python {command}.py" in out
+    assert max(map(len, out.splitlines())) <= 80
+    options = [option for declared in importlib.import_module(command).options() for option in options_of(declared)]
+    body, _, closing = out.partition("Flags of earlier systems")
+    listed = re.findall(r"^  (--\w+)", body, re.M)
+    shown = [f"--{name}" for name, _, known in options if not (known.hidden or known.positional)]
+    assert sorted(listed) == sorted([*shown, "--version"])
+    for name, _, known in options:
+        for spelling in (*known.aliases, *([name] if known.hidden else ())):
+            assert f"--{spelling}" in closing and f"--{spelling}" not in listed
+
+
+def test_groups_come_in_a_newcomers_order(run):
+    _, out, _ = run("train", "-h")
+    titles = re.findall(r"^(\w[\w ]+):$", out, re.M)
+    expected = ["data", "model", "objective", "optimisation", "output and resuming", "device", "help"]
+    assert titles == expected
+
+
+@pytest.mark.parametrize("command", ["generate", "reconstruct", "evaluate", "convert"])
+def test_flags_need_no_heavy_imports(command):
+    """Only train.py and visualize.py read choices off tables that need MLX."""
+    code = f"import sys, {command}\ntry: {command}.main(['--x'])\nexcept SystemExit: print('mlx' in sys.modules)"
+    assert start("-c", code).communicate()[0].endswith("False\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_version(run, command):
+    status, out, _ = run(command, "--version")
+    assert status == 0 and out == f"{toolkit.__version__}\n"
+
+
+def test_hyphens_and_aliases_are_the_same_flags():
+    argv = "--latent-dims 3 --batch-size=7 --num_epochs 2 --learning-rate 0.5 --hidden-dim 4".split()
+    typed = parse("python train.py", argv, ModelConfig, TrainConfig)
+    assert typed.values == {"latent_dims": 4, "batchsize": 7, "epochs": 2, "lr": 0.5}
+    config = typed.of(TrainConfig)
+    assert (config.batchsize, config.epochs, config.lr, config.seed) == (7, 2, 0.5, 0)
+
+
+def test_an_option_is_one_field():
+    """A new field is a flag, has a help line and a default, and is checked when it comes from a file."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Extended(TrainConfig):
+        swirl: float = option(0.5, "how much to swirl", "objective", kind=weight, unit="X", aliases=("twirl",))
+
+    assert parse("python train.py", ["--swirl", "2"], Extended).of(Extended).swirl == 2
+    assert parse("python train.py", ["--twirl", "3"], Extended).of(Extended).swirl == 3
+    assert "how much to swirl (default: 0.5)" in Parser("python train.py", (Extended,)).format_help()
+    assert from_values(Extended, {"swirl": 1.5, "epochs": 3}).swirl == 1.5
+    for wrong in ({"swirl": -1.0}, {"swirl": "1"}, {"swirl": None}, {"swirl": True}, {"whirl": 1}, {"epochs": 1.5}):
+        with pytest.raises(ValueError):
+            from_values(Extended, wrong)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "--latent_dims 0",
+        "--latent_dims -3",
+        "--latent_dims eight",
+        "--latent_dims 1.5",
+        "--latent_dims",
+        "--latent_dims 999999999999999999999",
+        "--batchsize 0",
+        "--epochs -1",
+        "--epochs " + "9" * 5000,
+        "--max_filters 2",
+        "--max_filters 99999999",
+        "--image_size 60",
+        "--image_size 80000",
+        "--lr 0",
+        "--lr -1",
+        "--lr nan",
+        "--lr inf",
+        "--lr fast",
+        "--seed -1",
+        "--seed 99999999999",
+        "--limit 0",
+        "--dataset",
+        "--dataset mnits",
+        "--latent_dim 8",
+        "two words",
+        "..",
+        "a/b",
+        "cifar-10",
+        "cifar10",
+        "fashion_mnist",
+        "mnits",
+        "--beta -1",
+        "--beta_start 0.1",
+        "--free_bits nan",
+        "--arch mlp --decoder transpose",
+        "--arch mlp --decoder upsample",
+        "--arch mlp --max_filters 4",
+        "--arch transformer",
+        "--init nothing.npz",
+    ],
+)
+def test_wrong_flags_end_in_one_line(fails, tmp_path, argv):
+    fails("train", "--dataset", "synthetic", *argv.split(), "--outdir", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mistyped_flag_gets_a_hint(fails):
+    assert "did you mean --latent_dims?" in fails("train", "--latent_dim", 8)
+    assert "did you mean --nsamples?" in fails("generate", "--n-sample=8")
+
+
+def test_a_batch_that_no_memory_holds(fails, tmp_path):
+    flags = "--dataset synthetic --batchsize 60000 --max_filters 1024 --image_size 256".split()
+    assert "smaller --batchsize" in fails("train", *flags, "--outdir", tmp_path)
+
+
+def test_interrupt_says_how_to_go_on(tmp_path):
+    flags = "--dataset synthetic --limit 200 --image_size 16 --max_filters 8 --epochs 100000 --outdir".split()
+    process = start("train.py", *flags, tmp_path)
+    while not list(tmp_path.glob("*/log.jsonl")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (
+        err.strip().startswith("interrupted in epoch")
+        and "add --resume to continue from epoch" in err
+        and "Traceback" not in err
+    )
+
+
+def test_closed_pipe_ends_quietly(model_file):
+    with start("generate.py", "--model", model_file, "--info") as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
+def test_names_outside_ascii_print_anywhere(model_file, tmp_path):
+    odd = tmp_path / "süß 数字.npz"
+    model_file.rename(odd)
+    process = start("generate.py", "--model", odd, "--info", env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and err == "" and "Model: " in out
+
+
+def test_a_run_may_be_named_nearly_like_a_data_set(run, fails, tmp_path):
+    flags = "--dataset synthetic --limit 20 --epochs 1 --image_size 16 --max_filters 8".split()
+    line = fails("train", "cifar10", *flags, "--outdir", tmp_path)
+    assert "did you mean --dataset cifar-10?" in line and f"--outdir {tmp_path / 'cifar10'}" in line
+    assert run("train", "mnist-beta4", *flags, "--outdir", tmp_path)[0] == 0
+    assert run("train", *flags, "--outdir", tmp_path / "cifar10")[0] == 0
+
+
+def test_bars_show_on_stderr_while_stdout_is_piped(tmp_path):
+    """In a pseudo-terminal for stderr alone, the bar shows the epoch and how long the whole run takes."""
+    here, there = os.openpty()
+    fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    flags = "--dataset synthetic --limit 600 --epochs 3 --image_size 16 --max_filters 8".split()
+    command = [sys.executable, "train.py", *flags, "--outdir", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=there, text=True) as process:
+        os.close(there)
+        seen = b""
+        with contextlib.suppress(OSError):  # the terminal ends with the process
+            while piece := os.read(here, 4096):
+                seen += piece
+        out = process.stdout.read()
+    os.close(here)
+    assert b"Epoch 1/3" in seen and b"/1800" in seen and b"loss" in seen
+    assert "Epoch 3/3 |" in out and "it/s" not in out

@@ -1,0 +1,103 @@
+"""Writing: whole files or none, clear errors, and Ctrl-C held back until a write is done."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from toolkit.errors import UserError
+from toolkit.files import writing
+from toolkit.shell.opening import ROOT
+
+
+def test_writes_into_new_folders_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "ein Ordner" / "größe.bin"
+    writing.write(path, b"one")
+    writing.write(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert os.listdir(path.parent) == ["größe.bin"]
+
+
+def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    writing.write(path, b"old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        writing.write(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_names_in_the_way(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="a file is in its way"):
+        writing.write(tmp_path / "file" / "x", b"")
+    with pytest.raises(UserError, match="a folder is in its way"):
+        writing.write(tmp_path / "folder", b"")
+    with pytest.raises(UserError, match="cannot"):
+        writing.write(tmp_path / ("x" * 300), b"")
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_interrupt_waits_for_the_end_of_the_block():
+    done = []
+    with pytest.raises(KeyboardInterrupt), writing.uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        done.append("all")
+    assert done == ["all"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_full_disk_is_one_line_and_leaves_nothing(tmp_path, model_file):
+    """A limit on file sizes stands for the full disk."""
+    command = [sys.executable, "generate.py", "--model", str(model_file), "--outfile", str(tmp_path / "out.png")]
+
+    def small_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+
+    ended = subprocess.run(command, capture_output=True, text=True, preexec_fn=small_files, cwd=ROOT)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: cannot write") and ended.stderr.count("\n") == 1
+    assert os.listdir(tmp_path) == [model_file.name]
+
+
+def test_a_link_is_followed_and_stays_a_link(tmp_path):
+    (tmp_path / "target").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    (tmp_path / "dangling").symlink_to(tmp_path / "new")
+    for name in ("link", "dangling"):
+        writing.write(tmp_path / name, b"new", durable=True)
+        assert (tmp_path / name).is_symlink() and (tmp_path / name).read_bytes() == b"new"
+    assert sorted(os.listdir(tmp_path)) == ["dangling", "link", "new", "target"]
+
+
+def test_a_pipe_and_a_device_are_written_to(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cat", str(tmp_path / "pipe")], stdout=subprocess.PIPE) as reader:
+        writing.write(tmp_path / "pipe", b"through")
+        assert reader.stdout.read() == b"through"
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "null").symlink_to("/dev/null")
+    writing.write(tmp_path / "null", b"gone", durable=True)
+    assert (tmp_path / "null").is_char_device()
+    with open(tmp_path / "file", "wb") as file:
+        writing.write(f"/dev/fd/{file.fileno()}", b"by its number")
+    assert (tmp_path / "file").read_bytes() == b"by its number"
+
+
+def test_standard_output_gets_the_result_and_nothing_else(tmp_path, model_file):
+    command = [sys.executable, "generate.py", "--model", str(model_file), "--nsamples", "2", "--outfile", "-"]
+    ended = subprocess.run(command, capture_output=True, cwd=ROOT)
+    assert ended.returncode == 0 and ended.stdout.startswith(b"\x89PNG") and b"2 samples" in ended.stderr
+    command = [sys.executable, "evaluate.py", "--model", str(model_file), "--limit", "5", "--importance_samples", "0"]
+    ended = subprocess.run([*command, "--json", "-"], capture_output=True, cwd=ROOT, text=True)
+    assert json.loads(ended.stdout)["images"] == 5 and "ELBO" in ended.stderr

@@ -1,0 +1,154 @@
+"""The table of data sets, one row each, and their names as people type them; from here a split is loaded.
+
+How a data set is stored is its own file's matter. Small sets are held in memory at their own size; image files are
+decoded once, at the model's size, into a cache on disk (`cache.py`). A new data set is one loader and one row.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import mnist
+from toolkit.datasets import cache, celeb_a, cifar, folder, synthetic
+from toolkit.errors import UserError
+
+
+class DataSet(NamedTuple):
+    """One row of the table.
+
+    `load(split, place, limit)` returns images (N, H, W, C) and labels (N,), or a `cache.Pictures`, files that are yet
+    to be decoded. `place` is the data_dir, or the path behind a name such as "folder:PATH". A loader may stop after
+    `limit` images, and need not.
+    """
+
+    name: str
+    load: Callable
+    classes: tuple | None = None  # their names; those of Pictures come with them
+    counts: dict | None = None  # images in each split as published
+
+
+TABLE = (
+    DataSet("mnist", lambda split, place, _: mnist.load(split, place), mnist.CLASSES["mnist"], mnist.COUNTS),
+    DataSet(
+        "fashion-mnist",
+        lambda split, place, _: mnist.load(split, place, "fashion-mnist"),
+        mnist.CLASSES["fashion-mnist"],
+        mnist.COUNTS,
+    ),
+    DataSet("cifar-10", lambda split, place, _: cifar.load_cifar_10(split, place), cifar.CIFAR_10, cifar.COUNTS),
+    DataSet("cifar-100", lambda split, place, _: cifar.load_cifar_100(split, place), cifar.CIFAR_100, cifar.COUNTS),
+    DataSet("celeb-a", lambda split, place, _: celeb_a.pictures(split, place)),
+    DataSet("folder:PATH", lambda split, place, _: folder.pictures(split, place)),
+    DataSet("synthetic", lambda split, _, limit: synthetic.load(split, limit), synthetic.CLASSES, synthetic.COUNTS),
+)
+NAMES = tuple(row.name for row in TABLE)
+
+
+class Split(NamedTuple):
+    images: np.ndarray  # (N, H, W, C) uint8, or a cache.Stored, indexed by slices and arrays as well
+    labels: np.ndarray | None  # (N,) the class of each image, where there are classes
+    total: int  # images of the whole split, of which a limit, or missing or broken files, may leave fewer
+    skipped: list = ()  # (name, reason) of each file that could not be read
+    classes: tuple | None = None  # their names
+
+
+def load(
+    name: str,
+    split: str,
+    data_dir: Path | str | None,
+    limit: int | None = None,
+    image_size: int = 64,
+    channels: int | None = None,
+    cache_dir: Path | str | None = None,
+) -> Split:
+    """Load "train" or "test" of a data set, at most `limit` images of it.
+
+    Size and channels are the model's. Image files are decoded to them (3 channels by default); arrays keep their own
+    size, and the model resizes them on the device.
+    """
+    name = full_name(name)
+    row, path = look_up(name)
+    loaded = row.load(split, path or data_dir, limit)
+    if isinstance(loaded, cache.Pictures):
+        cache_dir = cache_dir or Path(data_dir) / "cache"
+        images, labels, facts = cache.load(loaded, split, cache_dir, limit, image_size, channels or 3)
+        return Split(images, labels, facts["total"], facts["skipped"], loaded.classes)
+    images, labels = loaded
+    if len(images) == 0:
+        raise UserError(f"{name} has no {split} images — replace its files")
+    labels = None if labels is None else labels[:limit]
+    total = row.counts[split] if row.counts else len(images)
+    return Split(images[:limit], labels, total, classes=row.classes)
+
+
+# Names
+
+
+def plain(word: str) -> str:
+    """A word without what spellings of a name differ in: `CIFAR_10` → `cifar10`."""
+    return re.sub("[-_]", "", word.lower())
+
+
+ROWS = {plain(row.name.partition(":")[0]): row for row in TABLE}  # "folder" → the row of folder:PATH
+
+
+def look_up(name: str) -> tuple[DataSet | None, str]:
+    """The row of a name in any spelling and the path behind its colon; no row where the name does not fit one."""
+    kind, colon, path = name.partition(":")
+    row = ROWS.get(plain(kind))
+    fits = row and (path if ":" in row.name else not colon)
+    return (row, path) if fits else (None, "")
+
+
+def full_name(name: str) -> str:
+    """The canonical name of a data set, a folder's with its absolute path; an error if there is no such data set."""
+    row, path = look_up(name)
+    if row:
+        kind, colon, _ = row.name.partition(":")
+        return kind + colon + (path and os.path.abspath(os.path.expanduser(path)))
+    near = difflib.get_close_matches(name.lower(), NAMES, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(NAMES)}"
+    if os.path.isdir(name):
+        hint = f"did you mean folder:{name}?"
+    raise UserError(f"there is no data set {name!r} — {hint}")
+
+
+def public_name(name: str) -> str:
+    """A full name as it may travel in files for others, without the path: `folder:/home/me/pets` → `folder:pets`."""
+    kind, colon, path = name.partition(":")
+    if not colon:
+        return name
+    last = Path(path).name.encode("utf-8", "replace").decode()  # text that any file can hold
+    return f"{kind}:{last or 'root'}"
+
+
+def file_name(name: str) -> str:
+    """A full name as part of file names: `folder:/home/me/my pictures` → `folder-my_pictures`."""
+    kind, colon, path = name.partition(":")
+    if not colon:
+        return name
+    last = re.sub(r"[^\w.-]+", "_", Path(path).name).encode()[:60].decode(errors="ignore")
+    return f"{kind}-{last or 'root'}"
+
+
+def resembles(word: str) -> str | None:
+    """The data set that a word names or nearly names: `cifar` → `cifar-10`, `Fashion_MNIST` → `fashion-mnist`.
+
+    None for all other words, also for those that go on after a whole name, such as `mnist2` or `mnist-beta4`.
+    """
+    row, path = look_up(word)
+    if row:
+        return row.name.replace("PATH", path)
+    text = plain(word)
+    if text in ROWS:
+        return ROWS[text].name
+    if any(text.startswith(known) for known in ROWS):
+        return None
+    without_path = [known for known, row in ROWS.items() if ":" not in row.name]
+    near = difflib.get_close_matches(text, without_path, n=1, cutoff=0.8)
+    return ROWS[near[0]].name if near else None

@@ -1,0 +1,100 @@
+"""CelebA: 202,599 faces, as image files for `cache.py` to decode.
+
+Its publishers limit downloads, so its two files must be put into place by hand. `img_align_celeba.zip` is read without
+being unpacked; a folder `img_align_celeba` of its images works too. As is usual, the central 148×148 pixels are kept.
+"""
+
+import hashlib
+import os
+import zipfile
+from pathlib import Path
+
+from toolkit.datasets.cache import Pictures
+from toolkit.datasets.decoding import LARGEST_FILE
+from toolkit.datasets.folder import listing, path_hash, stamp
+from toolkit.errors import UserError
+from toolkit.files.writing import reason
+
+ARCHIVE, FOLDER, PARTITION = "img_align_celeba.zip", "img_align_celeba", "list_eval_partition.txt"
+MD5 = "00d2c5bc6d35e252742224ab0c1e8fcb"  # of the archive
+SPLITS = {"train": "0", "test": "2"}  # 1 is the validation split
+CROP = 148
+
+
+def pictures(split: str, data_dir: Path | str) -> Pictures:
+    """The images of one split, in the order of the partition file."""
+    place = Path(data_dir) / "celeb-a"
+    archive, folder, partition = place / ARCHIVE, place / FOLDER, place / PARTITION
+    source = archive if archive.is_file() else folder if folder.is_dir() else None
+    missing = ([] if source else [ARCHIVE]) + ([] if partition.is_file() else [PARTITION])
+    if missing:
+        raise UserError(
+            f"CelebA is incomplete in {place}: {' and '.join(missing)} missing — download {ARCHIVE} (1.4 GB) and "
+            f"{PARTITION} from mmlab.ie.cuhk.edu.hk/projects/CelebA.html or graal.ift.ulaval.ca/public/celeba and put "
+            "both there as they are"
+        )
+    try:
+        text = partition.read_text()
+        facts = source.stat()
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {place}: {reason(error)} — replace its files") from None
+    wanted = names_of(partition, text, split)
+    files = listing(folder)[0] if source == folder else [(ARCHIVE, facts.st_size, facts.st_mtime_ns)]
+
+    def open_pictures():
+        names, read = (opened if source == folder else unzipped)(source, wanted)
+        if not names:
+            raise UserError(f"{source} contains none of the {len(wanted)} {split} images of {PARTITION} — replace it")
+        return names, None, read
+
+    key = f"celeb-a-{path_hash(place)}"
+    return Pictures(str(source), key, stamp([*files, (text, 0, 0)]), open_pictures, crop=CROP, total=len(wanted))
+
+
+def names_of(path, partition, split):
+    """The names that the text of the partition file, lines of a name and 0, 1 or 2, puts into one split."""
+    names = []
+    for number, line in enumerate(partition.splitlines(), 1):
+        name, _, code = line.partition(" ")
+        if not line.strip():
+            continue
+        if not (name.endswith(".jpg") and name[:-4].isalnum() and code.strip() in ("0", "1", "2")):
+            raise UserError(f"{path} is damaged in line {number} — replace it; lines look like '000001.jpg 0'")
+        if code.strip() == SPLITS[split]:
+            names.append(name)
+    if not names:
+        raise UserError(f"{path} lists no images of the {split} split — replace it")
+    return names
+
+
+def opened(folder, wanted):
+    """The names that exist in a folder, and a function that reads one."""
+    there = set(os.listdir(folder))
+    return [name for name in wanted if name in there], lambda name: (folder / name).read_bytes()
+
+
+def unzipped(path, wanted):
+    """The names that exist in an archive, and a function that reads one; nothing is unpacked to disk."""
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise UserError(f"{path} is damaged: {reason(error)} — download it again") from None
+    members = {entry.filename: entry for entry in archive.infolist()}
+    if md5(path) != MD5:
+        print(f"Note: {path} is not the published file (its MD5 differs)")
+
+    def read(name):
+        entry = members[f"{FOLDER}/{name}"]
+        if (claimed := max(entry.file_size, entry.compress_size)) > LARGEST_FILE:
+            raise ValueError(f"it claims {claimed} bytes")
+        return archive.read(entry)
+
+    return [name for name in wanted if f"{FOLDER}/{name}" in members], read
+
+
+def md5(path):
+    digest = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

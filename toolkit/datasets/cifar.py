@@ -1,0 +1,126 @@
+"""CIFAR-10 and CIFAR-100 in their binary form: a record per image, its label, then its red, green and blue planes.
+
+The files may lie in a folder or in the published archive, which is read without being unpacked to disk; `download.py`
+fetches it where it is missing. The data sets' other form is pickled and never read.
+"""
+
+import itertools
+import tarfile
+from pathlib import Path
+
+import numpy as np
+
+from toolkit.errors import UserError
+from toolkit.files.download import download
+from toolkit.files.writing import reason
+
+HUAWEI = "https://mindspore-website.obs.cn-north-4.myhuaweicloud.com/notebook/datasets/"
+TORONTO = "https://www.cs.toronto.edu/~kriz/"  # the original, last because it is throttled to under 100 kB/s
+MIRRORS = {
+    "cifar-10": ("https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10/", HUAWEI, TORONTO),
+    "cifar-100": (HUAWEI, TORONTO),
+}
+SHA256 = {
+    "cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+    "cifar-100-binary.tar.gz": "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+}
+CIFAR_10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR_100 = (
+    "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl", "boy",
+    "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle", "chair", "chimpanzee", "clock",
+    "cloud", "cockroach", "couch", "crab", "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish",
+    "forest", "fox", "girl", "hamster", "house", "kangaroo", "keyboard", "lamp", "lawn_mower", "leopard", "lion",
+    "lizard", "lobster", "man", "maple_tree", "motorcycle", "mountain", "mouse", "mushroom", "oak_tree", "orange",
+    "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree", "plain", "plate", "poppy", "porcupine",
+    "possum", "rabbit", "raccoon", "ray", "road", "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk",
+    "skyscraper", "snail", "snake", "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank",
+    "telephone", "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale",
+    "willow_tree", "wolf", "woman", "worm",
+)  # fmt: skip
+COUNTS = {"train": 50_000, "test": 10_000}
+PIXELS = 32 * 32 * 3
+LARGEST = 50_000 * (2 + PIXELS)  # bytes of one file
+LARGEST_ARCHIVE = 2**28  # bytes
+MOST_MEMBERS = 100  # of an archive that are read
+
+
+def load_cifar_10(split: str, data_dir: Path | str) -> tuple[np.ndarray, np.ndarray]:
+    """One split: images (N, 32, 32, 3) as bytes, and labels (N,)."""
+    names = [f"data_batch_{i}.bin" for i in range(1, 6)] if split == "train" else ["test_batch.bin"]
+    return read(Path(data_dir) / "cifar-10", "cifar-10-batches-bin", names, labels=(len(CIFAR_10),))
+
+
+def load_cifar_100(split: str, data_dir: Path | str) -> tuple[np.ndarray, np.ndarray]:
+    """One split: images (N, 32, 32, 3) as bytes, and their fine labels (N,)."""
+    return read(Path(data_dir) / "cifar-100", "cifar-100-binary", [f"{split}.bin"], labels=(20, len(CIFAR_100)))
+
+
+def read(folder, inner, names, labels):
+    """Images and labels from some files. A record begins with label bytes of `labels` classes; the last one is used."""
+    files = found(folder, inner, names) or unpacked(archive(folder), inner, names)
+    length = len(labels) + PIXELS
+    records = []
+    for name, data in files:
+        if not data or len(data) % length or len(data) > LARGEST:
+            raise damaged(name, f"its {len(data)} bytes are not a whole number of records of {length}")
+        rows = np.frombuffer(data, np.uint8).reshape(-1, length)
+        for column, classes in enumerate(labels):
+            if (largest := rows[:, column].max()) >= classes:
+                raise damaged(name, f"it has a label {largest}")
+        records.append(rows)
+    records = np.concatenate(records)
+    planes = records[:, len(labels) :].reshape(-1, 3, 32, 32)
+    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), records[:, len(labels) - 1].copy()
+
+
+def found(folder, inner, names):
+    """The files that exist in a folder: (path, bytes)."""
+    files = []
+    for name in names:
+        for path in (folder / inner / name, folder / name):
+            if path.is_file():
+                try:
+                    with open(path, "rb") as file:
+                        files.append((path, file.read(LARGEST + 1)))
+                except OSError as error:
+                    raise UserError(
+                        f"cannot read {path}: {reason(error)} — check its permissions, or replace it"
+                    ) from None
+                break
+    return files
+
+
+def archive(folder):
+    """The published archive, downloaded if it is missing."""
+    path = folder / f"{folder.name}-binary.tar.gz"
+    if path.is_file():
+        return path
+    addresses = [mirror + path.name for mirror in MIRRORS[folder.name]]
+    return download(path, addresses, SHA256[path.name], LARGEST_ARCHIVE)
+
+
+def unpacked(path, inner, names):
+    """Some files of an archive, by name: (name, bytes). Its other members are skipped."""
+    wanted = {f"{inner}/{name}": None for name in names}
+    try:
+        with tarfile.open(path, "r|gz") as members:  # a stream: read once, never written to disk
+            for member in itertools.islice(members, MOST_MEMBERS):
+                if member.size > LARGEST:
+                    raise damaged(path, f"{member.name} claims {member.size} bytes")
+                if (name := member.name.removeprefix("./")) in wanted:
+                    if not member.isreg():
+                        raise damaged(path, f"{member.name} is not a regular file")
+                    wanted[name] = members.extractfile(member).read()
+                if None not in wanted.values():
+                    break
+    except UserError:
+        raise
+    except Exception as error:  # tarfile, gzip and zlib raise nearly anything on damaged files
+        raise damaged(path, reason(error)) from None
+    if missing := [name for name, data in wanted.items() if data is None]:
+        raise damaged(path, f"it does not contain {missing[0]}")
+    return [(f"{path}: {name}", data) for name, data in wanted.items()]
+
+
+def damaged(path, what):
+    return UserError(f"{path} is damaged: {what} — replace it")

@@ -1,0 +1,104 @@
+"""Your own images: any tree of image files. The first sub-folder of an image is its class.
+
+One image in ten goes to the test split, chosen by a hash of its file name, so the split is the same for every seed and
+stays as it is when you add images (except that of a few images at least one is forced into each split). Decoding is
+left to `cache.py`.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+from toolkit.datasets.cache import Pictures
+from toolkit.datasets.decoding import ENDINGS, LARGEST_FILE
+from toolkit.errors import UserError
+from toolkit.files.writing import reason
+from toolkit.wording import counted
+
+TEST_ONE_IN = 10
+
+
+def pictures(split: str, folder: Path | str) -> Pictures:
+    """The images of one split of a folder, ordered by the hashes of their names."""
+    folder = Path(folder)
+    if not os.path.isdir(folder):
+        what = "is a file, not a folder" if os.path.exists(folder) else "does not exist"
+        raise UserError(f"the image folder {folder} {what} — pass --dataset folder:PATH")
+    found, problems = listing(folder)
+    if len(found) < 2:
+        count = counted(len(found), "image")
+        raise UserError(f"{folder} contains {count}, training and testing need at least two — add more")
+    classes = tuple(sorted({name.split("/")[0] for name, *_ in found if "/" in name}))
+    if any("/" not in name for name, *_ in found):
+        classes = classes and ("", *classes)  # images beside the sub-folders are a class too
+    numbers = {name: i for i, name in enumerate(classes)}
+
+    def open_pictures():
+        names = sorted((name for name, *_ in found), key=name_hash)
+        # The order is that of the hashes, so the test images come first; each split has at least one.
+        tests = min(max(1, sum(name_hash(name) < CUT for name in names)), len(names) - 1)
+        names = names[:tests] if split == "test" else names[tests:]
+        labels = [numbers[name.split("/")[0] if "/" in name else ""] for name in names] if classes else None
+        return names, labels, lambda name: read(folder / name)
+
+    key = f"{folder.name[:30]}-{path_hash(folder)}"
+    return Pictures(str(folder), key, stamp(found), open_pictures, classes or None, problems=problems)
+
+
+def listing(folder):
+    """All image files in a tree except hidden ones, sorted: (name below the folder, size, time of last change).
+
+    Also what cannot be inspected: (name, reason). Links are followed, but no folder is visited twice.
+    """
+    found, problems, seen, waiting = [], [], set(), [("", folder)]
+    while waiting:
+        inside, place = waiting.pop()
+        try:
+            facts = os.stat(place)
+            if (facts.st_dev, facts.st_ino) in seen:
+                continue
+            seen.add((facts.st_dev, facts.st_ino))
+            entries = list(os.scandir(place))
+        except OSError as error:
+            if place == folder:
+                raise UserError(f"cannot read {folder}: {reason(error)} — check its permissions") from None
+            problems.append((inside.rstrip("/"), reason(error)))
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            name = inside + entry.name
+            try:
+                if entry.is_dir():
+                    waiting.append((f"{name}/", entry.path))
+                elif os.path.splitext(entry.name)[1].lower() in ENDINGS:
+                    facts = entry.stat()
+                    found.append((name, facts.st_size, facts.st_mtime_ns))
+            except OSError as error:
+                problems.append((name, reason(error)))
+    return sorted(found), sorted(problems)
+
+
+def stamp(found):
+    """A hash that differs once files have changed."""
+    lines = (f"{name}\0{size}\0{time}\n" for name, size, time in found)
+    return hashlib.sha1("".join(lines).encode("utf-8", "replace")).hexdigest()
+
+
+def path_hash(path):
+    return hashlib.sha1(os.fsencode(path.absolute())).hexdigest()[:8]
+
+
+def name_hash(name):
+    """A number below 2⁶⁴, uniform over names and always the same for one name."""
+    return int.from_bytes(hashlib.sha1(name.encode("utf-8", "replace")).digest()[:8], "big")
+
+
+CUT = 2**64 // TEST_ONE_IN  # images with smaller hashes go to the test split
+
+
+def read(path):
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size > LARGEST_FILE:
+            raise ValueError(f"it is larger than {LARGEST_FILE // 2**20} MiB")
+        return file.read()

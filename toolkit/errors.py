@@ -1,0 +1,5 @@
+"""The one exception for mistakes that a person can fix; toolkit/shell/command.py turns it into one line on stderr."""
+
+
+class UserError(Exception):
+    """Says in one line what is wrong and what to do about it."""

@@ -1,0 +1,46 @@
+"""Bars that show long pieces of work. They go to stderr, so they also show while stdout is piped into a file."""
+
+import sys
+from typing import Any
+
+
+def bar(total: int | None, title: str, unit: str = " images", done: int = 0) -> Any:
+    """A bar that counts to `total` from `done` if stderr is a terminal, and shows nothing elsewhere."""
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total,
+        initial=done,
+        desc=title,
+        unit=unit,
+        unit_scale=unit == "B",
+        leave=False,
+        dynamic_ncols=True,
+        file=sys.stderr,
+        disable=sys.stderr is None or not sys.stderr.isatty(),
+    )
+
+
+class Bars:
+    """Bars for pieces of work that follow one another: in its block, `watch(work, done, total)` moves the bar of one.
+
+    `done` may be a fraction; a bar counts whole numbers.
+    """
+
+    def __enter__(self):
+        self.work, self.shown, self.done = None, None, 0.0
+        return self.watch
+
+    def watch(self, work: str, done: float, total: int) -> None:
+        if work != self.work:
+            self.close()
+            self.work, self.shown, self.done = work, bar(total, work), 0.0
+        self.done += done
+        self.shown.update(int(self.done + 1e-6) - self.shown.n)
+
+    def close(self) -> None:
+        if self.shown is not None:
+            self.shown.close()
+
+    def __exit__(self, *_):
+        self.close()

@@ -1,0 +1,115 @@
+"""Writing files so that a crash leaves the old file or the new one, never half of one.
+
+What goes into a file is decided elsewhere. A symbolic link is followed, a device or a pipe is written to, and `-` is
+standard output.
+"""
+
+import fcntl
+import os
+import signal
+import stat
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from toolkit.errors import UserError
+
+STDOUT = "-"
+
+
+def make_folder(folder: Path | str) -> None:
+    """Make a folder and its parents where they are missing."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{folder} cannot be a folder: a file is in its way — choose another name") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot make the folder {folder}: {reason(error)} — choose another place") from None
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[BinaryIO]:
+    """A file to write to, beside its name; renamed into place at the end of the block, removed if that fails."""
+    make_folder(Path(path).parent)
+    target = Path(os.path.realpath(path))  # a link stays a link: what it points to is replaced
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+        os.replace(part, target)
+    except IsADirectoryError:
+        raise UserError(f"cannot write {path}: a folder is in its way — choose another name") from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {reason(error)} — make room or choose another place") from None
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write(path: Path | str, data: bytes, durable: bool = False) -> None:
+    """Put bytes into a file in one go, undisturbed by Ctrl-C; `durable` survives a power cut."""
+    if is_stream(path):
+        with open(sys.__stdout__.fileno() if str(path) == STDOUT else path, "wb", closefd=str(path) != STDOUT) as file:
+            file.write(data)
+        return
+    with uninterrupted(), replacing(path) as file:
+        file.write(data)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def is_stream(path: Path | str) -> bool:
+    """Whether bytes are passed on there instead of kept: standard output, a pipe or a device."""
+    if str(path) == STDOUT or str(path).startswith(("/dev/fd/", "/dev/std", "/proc/")):
+        return True
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+@contextmanager
+def locked(folder: Path | str, waiting: str | None = None) -> Iterator[None]:
+    """Keep a folder to this process while the block runs; if another has it, say `waiting` and wait, or stop."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting is None:
+                raise UserError(f"another process is writing to {folder} — wait for it, or choose another") from None
+            print(waiting, file=sys.stderr)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold back Ctrl-C until the block has ended, so that files that belong together stay together."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is ever interrupted
+        return
+    pressed = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        signal.raise_signal(signal.SIGINT)
+
+
+def reason(error: BaseException) -> str:
+    """What the system says of an error, without its number and file name."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

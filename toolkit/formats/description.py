@@ -1,0 +1,46 @@
+"""A model in words, from its configuration and its facts: for train.py's options, `generate.py --info` and reports."""
+
+from typing import Any
+
+from toolkit.wording import counted
+from vae import VAE, ModelConfig
+
+
+def architecture(config: ModelConfig) -> str:
+    """What the encoder and the decoder are made of."""
+    words = config.architecture.words
+    return words + (f", conditional on {config.classes} classes" if config.classes else "")
+
+
+def images(config: ModelConfig) -> str:
+    """Size and colours of the images."""
+    colours = {1: "grey", 3: "colour"}.get(config.channels, f"{config.channels} channels")
+    pixels = {"threshold": ", pixels 0 or 1 (above 128)", "dynamic": ", pixels sampled as 0 or 1"}
+    return f"{config.image_size}×{config.image_size}, {colours}{pixels.get(config.binarize, '')}"
+
+
+def model_rows(model: VAE) -> list[tuple[str, str]]:
+    """Title and words of all that its configuration says of a model."""
+    config = model.config
+    return [
+        ("Images", images(config)),
+        ("Architecture", architecture(config)),
+        ("Latent dimensions", str(config.latent_dims)),
+        ("Filters", str(config.max_filters)),
+        ("Likelihood", f"{model.likelihood.words} ({config.likelihood})"),
+        ("Parameters", f"{model.parameter_count():,}"),
+    ]
+
+
+def fact_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Title and words of what a checkpoint says besides."""
+    rows = [("Data set", facts.get("dataset", "unknown"))]
+    if facts.get("classes"):
+        rows.append(("Classes", ", ".join(map(str, facts["classes"]))))
+    if "epoch" in facts:
+        rows.append(("Trained for", counted(facts["epoch"], "epoch")))
+    for title, values in (("Options", facts.get("options", {})), ("Test metrics per image", facts.get("test", {}))):
+        said = [f"{name} {round(v, 4) if isinstance(v, float) else v}" for name, v in values.items() if v is not None]
+        if said:
+            rows.append((title, ", ".join(said)))
+    return rows

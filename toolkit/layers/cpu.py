@@ -1,0 +1,379 @@
+"""The model's layers in the forms that a CPU runs fast: same weights, same results, same gradients.
+
+On a GPU MLX's own convolutions do this work. On a CPU they spend most of their time outside the matrix product, and
+all that is not a matrix product runs on one core. So here
+
+- a batch is cut into *parts*, one for each core, and every part is computed on a stream of its own (a thread of MLX);
+  only the sums of batch norm meet, so the parts together are exactly the batch;
+- a convolution is one gather of *windows* and one matrix product, with its gradient written out the same way;
+- batch norm and leaky ReLU are one step with one gradient, which reads its input three times instead of a dozen.
+
+Down: 3×3, stride 2, padding 1. Output pixel i looks at the input pixels 2i-1, 2i, 2i+1 with w0, w1, w2:
+
+    y = P Wᵀ        P: the 3×3 windows of x, one a row
+    dW = dyᵀ P
+    dx:             input pixel 2i is seen by output i alone, through w1; input pixel 2i+1 by output i through w2 and by
+                    output i+1 through w0. So a 2×2 window of dy gives the 2×2 input pixels of cell i.
+
+Up: nearest ×2, then 3×3, padding 1. Through the doubling, an output pixel looks at two input pixels only:
+
+    2i-1 looks at  i-1, i-1, i    with  w0, w1, w2:   w0+w1 on i-1 and w2 on i
+    2i   looks at  i-1, i, i      with  w0, w1, w2:   w0 on i-1 and w1+w2 on i
+
+So a 2×2 window of x gives 2×2 pixels of y, with 2.25 times fewer operations than convolving the doubled image. The
+other way round, input pixel i touches the four outputs 2i-1 … 2i+2, so with Q the 4×4 windows of dy, two pixels apart,
+and V the weights summed in the same manner,
+
+    dx = Q V        dV = Qᵀ x, which folds back to dW.
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from toolkit.layers import machine
+
+LEAST_IMAGES = 8  # in a part: smaller ones cost more than they save
+SLOPE = 0.01  # of leaky ReLU below zero
+
+# UP[phase, tap, k]: entry k of the kernel acts on pixel `tap` of a window, for output 2i-1 (phase 0) or 2i (phase 1).
+UP = (((1, 1, 0), (0, 0, 1)), ((1, 0, 0), (0, 1, 1)))
+# UP_BACK[u, k]: entry k of the kernel leads from an input pixel to the u-th of the four outputs that it touches.
+UP_BACK = ((0, 0, 1), (0, 1, 1), (1, 1, 0), (1, 0, 0))
+# DOWN_BACK[phase, tap, k]: entry k leads from output i + tap to the input pixel 2i (phase 0) or 2i+1 (phase 1).
+DOWN_BACK = (((0, 1, 0), (0, 0, 0)), ((0, 0, 1), (1, 0, 0)))
+
+# Of `logistic`, from the constant term up.
+LOGISTIC_P = (0.249999995, 0.00840860252, 5.59833236e-05, 8.63228175e-08, 1.51953226e-11)
+LOGISTIC_Q = (1.0, 0.11696772, 0.00163791721, 5.36017717e-06, 3.37752635e-09)
+
+
+# Parts
+
+
+@functools.cache
+def streams():
+    """One stream for each core; the first is the default one."""
+    return [mx.default_stream(mx.cpu), *(mx.new_stream(mx.cpu) for _ in range(machine.cores() - 1))]
+
+
+class Parts(list):
+    """The features of a batch, cut into one array for each core; `flatten` and `reshape` make one array of them."""
+
+    def flatten(self, start_axis: int = 0) -> mx.array:
+        return join(self).flatten(start_axis)
+
+    def reshape(self, *shape: int) -> mx.array:
+        return join(self).reshape(*shape)
+
+
+def split(x: mx.array | Parts) -> Parts:
+    """A batch as parts of about equal size, one for each core."""
+    if isinstance(x, Parts):
+        return x
+    count = max(1, min(len(streams()), len(x) // LEAST_IMAGES))
+    ends = [len(x) * i // count for i in range(count + 1)]
+    return Parts(x[a:b] for a, b in zip(ends, ends[1:], strict=False))
+
+
+def join(parts: Parts) -> mx.array:
+    """The parts of a batch put together again."""
+    return parts[0] if len(parts) == 1 else mx.concatenate(parts)
+
+
+def each(function: Callable, *batches: list | tuple) -> Parts:
+    """Apply a function to every part, each on its own stream; an array that nobody has cut is refused."""
+    if not all(isinstance(parts, (list, tuple)) and len(parts) <= len(streams()) for parts in batches):
+        raise TypeError("not a batch in parts")
+    results = Parts()
+    for stream, parts in zip(streams(), zip(*batches, strict=True), strict=False):
+        with mx.stream(stream):
+            results.append(function(*parts))
+    return results
+
+
+def total(arrays: Iterable[mx.array]) -> mx.array:
+    """The sum of one array of every part."""
+    return functools.reduce(mx.add, arrays)
+
+
+# Layers
+
+
+def down(x: mx.array | Parts, conv: nn.Conv2d, norm: nn.BatchNorm) -> Parts:
+    """Convolution of stride 2, batch norm, leaky ReLU: (N, H, W, C) → (N, H/2, W/2, O)."""
+    return convolve_and_norm(conv_down, split(x), conv, norm)
+
+
+def up(x: mx.array | Parts, conv: nn.Conv2d, norm: nn.BatchNorm | None = None) -> mx.array | Parts:
+    """Nearest ×2 upsampling and a convolution, then with `norm` batch norm and leaky ReLU → (N, 2H, 2W, O)."""
+    return convolve(conv_up, split(x), conv, norm)
+
+
+def transposed(x: mx.array | Parts, conv: nn.ConvTranspose2d, norm: nn.BatchNorm | None = None) -> mx.array | Parts:
+    """A transposed convolution of stride 2, then with `norm` batch norm and leaky ReLU → (N, 2H, 2W, O)."""
+    return convolve(conv_transposed, split(x), conv, norm)
+
+
+def dense(x: mx.array | Parts, linear: nn.Linear, activation: Callable | None = None) -> Parts:
+    """A linear layer and an activation: (N, C) → (N, O)."""
+    return each(lambda part: activation(linear(part)) if activation else linear(part), split(x))
+
+
+def convolve(convolution, parts, conv, norm):
+    """A convolution that ends a network, which gives one array; or with `norm` one that goes on, in parts."""
+    if norm is None:
+        return join(each(lambda x: convolution(x, conv.weight) + conv.bias, parts))
+    return convolve_and_norm(convolution, parts, conv, norm)
+
+
+def convolve_and_norm(convolution, parts, conv, norm):
+    if norm.training:
+        # The convolution's bias is left out: batch norm would take it away again.
+        parts, mean, variance = norm_in_training(each(lambda x: convolution(x, conv.weight), parts), norm)
+        keep = 1 - norm.momentum
+        norm.running_mean = keep * norm.running_mean + norm.momentum * (mean + conv.bias)
+        norm.running_var = keep * norm.running_var + norm.momentum * variance
+        return parts
+    # With fixed statistics batch norm is linear, and part of the kernel.
+    scale = norm.weight * mx.rsqrt(norm.running_var + norm.eps)
+    weight = conv.weight * scale[:, None, None, None]
+    shift = norm.bias + (conv.bias - norm.running_mean) * scale
+    return each(lambda x: leaky_relu(convolution(x, weight) + shift), parts)
+
+
+def leaky_relu(y):
+    return mx.maximum(y, SLOPE * y)
+
+
+def logistic(x):
+    """The logistic function to 2e-7, as 1/2 + x P(x²)/Q(x²), which costs a fourth of MLX's own on a CPU.
+
+    P and Q were fitted to it by weighted least squares; beyond ±15.5 it is as good as 0 or 1.
+    """
+    x = mx.clip(x, -15.5, 15.5)
+    s = x * x
+    p = (((LOGISTIC_P[4] * s + LOGISTIC_P[3]) * s + LOGISTIC_P[2]) * s + LOGISTIC_P[1]) * s + LOGISTIC_P[0]
+    q = (((LOGISTIC_Q[4] * s + LOGISTIC_Q[3]) * s + LOGISTIC_Q[2]) * s + LOGISTIC_Q[1]) * s + LOGISTIC_Q[0]
+    return 0.5 + x * p / q
+
+
+def sigmoid(logits: mx.array) -> mx.array:
+    """The logistic function of each number, on all cores; the errors below have the gradients."""
+    return join(each(logistic, split(logits)))
+
+
+def squared_error(x: mx.array, logits: mx.array) -> mx.array:
+    """Σ (σ(logits) - x)² over the pixels: (N, H, W, C) twice → (N,)."""
+
+    def value(x, logits, y):
+        return mx.square(y - x)
+
+    def slope(x, y, gradient):
+        return 2 * gradient * (y - x) * y * (1 - y)
+
+    return pixel_error(x, logits, value, slope)
+
+
+def cross_entropy(x: mx.array, logits: mx.array) -> mx.array:
+    """-Σ x log y + (1 - x) log(1 - y) over the pixels, with y = σ(logits) → (N,).
+
+    As max(logit, 0) - x logit - log max(y, 1 - y), which is exact at any logit.
+    """
+
+    def value(x, logits, y):
+        return mx.maximum(logits, 0) - x * logits - mx.log(mx.maximum(y, 1 - y))
+
+    def slope(x, y, gradient):
+        return gradient * (y - x)
+
+    return pixel_error(x, logits, value, slope)
+
+
+def pixel_error(x, logits, value, slope):
+    """An error summed over the pixels of each image, with its gradient by the logits, on all cores.
+
+    With y = σ(logits), `value(x, logits, y)` is the error of every pixel, and `slope(x, y, gradient)` its derivative by
+    the logit times `gradient`.
+    """
+    xs = split(x)
+
+    @mx.custom_function
+    def forward(logits):
+        parts = split(logits)
+        ys = each(logistic, parts)
+        errors = each(lambda x, logits, y: value(x, logits, y).flatten(1).sum(axis=1), xs, parts, ys)
+        return join(errors), *ys
+
+    @forward.vjp
+    def backward(_, gradients, outputs):
+        def part(x, y, gradient):
+            return slope(x, y, gradient[:, None, None, None])
+
+        return join(each(part, xs, outputs[1:], split(gradients[0])))
+
+    return forward(logits)[0]
+
+
+def norm_in_training(parts, norm):
+    """Batch norm and leaky ReLU over all parts; returns the parts, the mean and the unbiased variance.
+
+    With r = 1/σ, per channel: z = γ r (y - μ) + β and out = leaky(z). Backwards, with dz the gradient at z,
+
+        dβ = Σ dz      dγ = r (Σ dz·y - μ Σ dz)      dy = γ r (dz - dβ/M - r (y - μ) dγ/M)
+
+    where M counts the pixels of the batch. Both directions need one scale and one shift a channel for each term.
+    """
+    count = sum(y.size for y in parts) // norm.weight.size
+    flat = [y.reshape(-1, y.shape[-1]) for y in parts]
+
+    @mx.custom_function
+    def forward(gamma, beta, *ys):
+        sums = each(lambda y: (y.sum(axis=0), (y * y).sum(axis=0)), ys)
+        mean = total(s for s, _ in sums) / count
+        variance = mx.maximum(total(q for _, q in sums) / count - mean * mean, 0)
+        scale = gamma * mx.rsqrt(variance + norm.eps)
+        shift = beta - mean * scale
+        return *each(lambda y: leaky_relu(y * scale + shift), ys), mean, variance
+
+    @forward.vjp
+    def backward(inputs, gradients, outputs):
+        gamma, _, *ys = inputs
+        *outs, mean, variance = outputs
+
+        def through_relu(y, out, gradient):
+            dz = gradient * mx.maximum(mx.sign(out), SLOPE)
+            return dz, dz.sum(axis=0), (dz * y).sum(axis=0)
+
+        dzs, sums, products = zip(*each(through_relu, ys, outs, gradients[: len(ys)]), strict=True)
+        r = mx.rsqrt(variance + norm.eps)
+        dbeta = total(sums)
+        dgamma = r * (total(products) - mean * dbeta)
+        of_dz = gamma * r
+        of_y = -of_dz * r * dgamma / count
+        constant = -of_dz * dbeta / count - of_y * mean
+        return dgamma, dbeta, *each(lambda dz, y: dz * of_dz + (y * of_y + constant), dzs, ys)
+
+    *outs, mean, variance = forward(norm.weight, norm.bias, *flat)
+    outs = Parts(out.reshape(y.shape) for out, y in zip(outs, parts, strict=True))
+    return outs, mean, variance * (count / max(1, count - 1))
+
+
+# Convolutions of one part
+
+
+def conv_down(x, weight):
+    """3×3 convolution, stride 2, padding 1; x (n, H, W, C) with even sides, weight (O, 3, 3, C)."""
+    stream = mx.default_stream(mx.cpu)
+    n, height, width, channels = x.shape
+    out = len(weight)
+
+    @mx.custom_function
+    def forward(x, weight):
+        p = windows(x, 3, stride=2, before=1)
+        return (p @ weight.reshape(out, -1).T).reshape(n, height // 2, width // 2, out), p
+
+    @forward.vjp
+    def backward(inputs, gradients, outputs):
+        with mx.stream(stream):  # else it would run on the default one
+            _, weight = inputs
+            dy, p = gradients[0], outputs[1]
+            dweight = dy.reshape(-1, out).T @ p
+            fold = mx.array(DOWN_BACK, dtype=mx.float32)
+            kernel = mx.einsum("pik,qjm,okmc->ijopqc", fold, fold, weight).reshape(4 * out, 4 * channels)
+            dx = cells_to_pixels(windows(dy, 2, after=1) @ kernel, n, height // 2, width // 2)
+            return dx, dweight.reshape(weight.shape)
+
+    return forward(x, weight)[0]
+
+
+def conv_up(x, weight):
+    """Nearest ×2 upsampling, then a 3×3 convolution of padding 1; x (n, H, W, C), weight (O, 3, 3, C)."""
+    stream = mx.default_stream(mx.cpu)
+    n, height, width, channels = x.shape
+    out = len(weight)
+
+    @mx.custom_function
+    def forward(x, weight):
+        if 4 * out > channels:
+            fold = mx.array(UP, dtype=mx.float32)
+            kernel = mx.einsum("pik,qjm,okmc->ijcpqo", fold, fold, weight).reshape(4 * channels, 4 * out)
+            cells = windows(x, 2, before=1, after=1) @ kernel
+        else:  # to few channels it is cheaper to spread every pixel over its 4×4 outputs and add where they overlap
+            spread = (x.reshape(-1, channels) @ touched(weight).T).reshape(n, height, width, 2, 2, 2, 2, out)
+            rows = overlap(spread[:, :, :, 0], spread[:, :, :, 1], axis=1)  # (n, H+1, W, 2, 2, 2, O)
+            cells = overlap(rows[:, :, :, :, 0], rows[:, :, :, :, 1], axis=2)  # (n, H+1, W+1, 2, 2, O)
+        y = cells_to_pixels(cells, n, height + 1, width + 1)
+        return mx.contiguous(y[:, 1:-1, 1:-1])  # the first cell begins at pixel -1
+
+    @forward.vjp
+    def backward(inputs, dy, _):
+        with mx.stream(stream):
+            x, weight = inputs
+            q = windows(dy, 4, stride=2, before=1, after=1)
+            dv = (x.reshape(-1, channels).T @ q).reshape(channels, 4, 4, out)
+            fold = mx.array(UP_BACK, dtype=mx.float32)
+            return (q @ touched(weight)).reshape(x.shape), mx.einsum("uk,vm,cuvo->okmc", fold, fold, dv)
+
+    return forward(x, weight)
+
+
+def conv_transposed(x, weight):
+    """3×3 transposed convolution, stride 2, padding 1, output padding 1; x (n, H, W, C), weight (O, 3, 3, C).
+
+    It is what `conv_down` does backwards: input pixel i touches the outputs 2i-1, 2i, 2i+1 with w0, w1, w2. So its own
+    gradient is a convolution of stride 2.
+    """
+    stream = mx.default_stream(mx.cpu)
+    n, height, width, channels = x.shape
+    out = len(weight)
+
+    @mx.custom_function
+    def forward(x, weight):
+        fold = mx.array(DOWN_BACK, dtype=mx.float32)
+        kernel = mx.einsum("pik,qjm,okmc->ijcpqo", fold, fold, weight).reshape(4 * channels, 4 * out)
+        return cells_to_pixels(windows(x, 2, after=1) @ kernel, n, height, width)
+
+    @forward.vjp
+    def backward(inputs, dy, _):
+        with mx.stream(stream):
+            x, weight = inputs
+            q = windows(dy, 3, stride=2, before=1)  # (n·H·W, 9·O)
+            dx = (q @ weight.transpose(1, 2, 0, 3).reshape(9 * out, channels)).reshape(x.shape)
+            dweight = (x.reshape(-1, channels).T @ q).reshape(channels, 3, 3, out)
+            return dx, dweight.transpose(3, 1, 2, 0)
+
+    return forward(x, weight)
+
+
+def touched(weight):
+    """V: how the 4×4 outputs that an input pixel touches depend on it, (16·O, C)."""
+    fold = mx.array(UP_BACK, dtype=mx.float32)
+    return mx.einsum("uk,vm,okmc->uvoc", fold, fold, weight).reshape(-1, weight.shape[3])
+
+
+def overlap(first, second, axis):
+    """The first halves of cells plus the second halves of the cells before them; one cell more than each has."""
+
+    def pad(x, before, after):
+        return mx.pad(x, [(before, after) if i == axis else (0, 0) for i in range(x.ndim)])
+
+    return pad(first, 0, 1) + pad(second, 1, 0)
+
+
+def windows(x, size, stride=1, before=0, after=0):
+    """All size×size windows of x (n, H, W, C), padded with zeros, as rows (n·H'·W', size·size·C)."""
+    x = mx.pad(x, [(0, 0), (before, after), (before, after), (0, 0)])
+    n, height, width, channels = x.shape
+    row, image = width * channels, height * width * channels
+    shape = (n, (height - size) // stride + 1, (width - size) // stride + 1, size, size * channels)
+    view = mx.as_strided(x, shape, (image, stride * row, stride * channels, row, 1))
+    return view.reshape(-1, size * size * channels)
+
+
+def cells_to_pixels(cells, n, height, width):
+    """Rows of 2×2 pixels (n·H·W, 4·C) → the image (n, 2H, 2W, C)."""
+    cells = cells.reshape(n, height, width, 2, 2, -1)
+    return cells.transpose(0, 1, 3, 2, 4, 5).reshape(n, 2 * height, 2 * width, -1)

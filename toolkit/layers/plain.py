@@ -1,0 +1,46 @@
+"""The layers as a textbook has them, on MLX's own convolutions: the form for a GPU.
+
+`conv` and `norm` are modules of mlx.nn, `norm` a batch norm. Images are (N, H, W, C).
+"""
+
+from collections.abc import Callable
+
+import mlx.core as mx
+import mlx.nn as nn
+
+
+def down(x: mx.array, conv: nn.Conv2d, norm: nn.BatchNorm) -> mx.array:
+    """A convolution of stride 2, batch norm, leaky ReLU: (N, H, W, C) → (N, H/2, W/2, O)."""
+    return nn.leaky_relu(norm(conv(x)))
+
+
+def up(x: mx.array, conv: nn.Conv2d, norm: nn.BatchNorm | None = None) -> mx.array:
+    """Nearest ×2 upsampling and a convolution, then with `norm` batch norm and leaky ReLU → (N, 2H, 2W, O)."""
+    x = conv(mx.repeat(mx.repeat(x, 2, axis=1), 2, axis=2))
+    return x if norm is None else nn.leaky_relu(norm(x))
+
+
+def transposed(x: mx.array, conv: nn.ConvTranspose2d, norm: nn.BatchNorm | None = None) -> mx.array:
+    """A transposed convolution of stride 2, then with `norm` batch norm and leaky ReLU → (N, 2H, 2W, O)."""
+    x = mx.conv_transpose2d(x, conv.weight, stride=2, padding=1, output_padding=1) + conv.bias
+    return x if norm is None else nn.leaky_relu(norm(x))
+
+
+def dense(x: mx.array, linear: nn.Linear, activation: Callable[[mx.array], mx.array] | None = None) -> mx.array:
+    """A linear layer and an activation: (N, C) → (N, O)."""
+    return activation(linear(x)) if activation else linear(x)
+
+
+def sigmoid(logits: mx.array) -> mx.array:
+    """The logistic function of each number."""
+    return mx.sigmoid(logits)
+
+
+def squared_error(x: mx.array, logits: mx.array) -> mx.array:
+    """Σ (σ(logits) - x)² over the pixels: (N, H, W, C) twice → (N,)."""
+    return mx.square(mx.sigmoid(logits) - x).sum(axis=(1, 2, 3))
+
+
+def cross_entropy(x: mx.array, logits: mx.array) -> mx.array:
+    """-Σ x log σ(logits) + (1 - x) log(1 - σ(logits)) over the pixels, exact at any logit → (N,)."""
+    return (mx.logaddexp(0, logits) - x * logits).sum(axis=(1, 2, 3))

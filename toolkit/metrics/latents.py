@@ -1,0 +1,76 @@
+"""What latent vectors hold: information about their images, and their classes. In NumPy, float64 where it matters."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from toolkit.model import gaussians
+
+NEIGHBOURS = 5
+
+
+def information(means: np.ndarray, log_vars: np.ndarray, prior: Any, seed: int) -> tuple[float, float]:
+    """How the mean KL splits: the mutual information I(x; z), and the KL of the aggregate posterior from the prior.
+
+    The density of the aggregate posterior is estimated as the mean of those of the images at hand; with N of them no
+    information above log N can be seen.
+    """
+    count, dims = means.shape
+    eps = np.random.default_rng([seed, 1]).normal(size=means.shape)
+    z = gaussians.reparametrise(means, log_vars, eps)
+    precision = np.exp(-log_vars)
+    constant = -0.5 * ((means**2 * precision + log_vars).sum(axis=1) + dims * math.log(2 * math.pi))
+    aggregate = np.empty(count)
+    for start in range(0, count, 500):
+        part = z[start : start + 500]
+        densities = constant + part @ (means * precision).T - 0.5 * part**2 @ precision.T  # (n, N) log q(z_i | x_j)
+        highest = densities.max(axis=1)
+        aggregate[start : start + 500] = highest + np.log(np.exp(densities - highest[:, None]).mean(axis=1))
+    own = gaussians.log_density(z, means, log_vars)
+    return float((own - aggregate).mean()), float((aggregate - prior.log_density(z)).mean())
+
+
+def linear_probe(
+    train: np.ndarray,
+    train_labels: np.ndarray,
+    test: np.ndarray,
+    test_labels: np.ndarray,
+    classes: int,
+    steps: int = 300,
+) -> float:
+    """Share of test images whose class a linear softmax classifier finds, trained on the training split's means."""
+    shift, scale = train.mean(axis=0), train.std(axis=0) + 1e-8
+    train, test = ((np.hstack([(a - shift) / scale, np.ones((len(a), 1))])).astype(np.float32) for a in (train, test))
+    weights = np.zeros((train.shape[1], classes), np.float32)
+    before, momentum = weights, weights
+    # Nesterov's accelerated descent; the step is safe, as softmax curves by at most a half of the largest eigenvalue.
+    rate = 2 / np.linalg.eigvalsh(train.T.astype(np.float64) @ train / len(train)).max()
+    rows = np.arange(len(train))
+    for i in range(steps):
+        scores = train @ momentum
+        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+        scores /= scores.sum(axis=1, keepdims=True)
+        scores[rows, train_labels] -= 1
+        before, weights = weights, momentum - rate * (train.T @ scores) / len(train)
+        momentum = weights + i / (i + 3) * (weights - before)
+    return float(((test @ weights).argmax(axis=1) == test_labels).mean())
+
+
+def nearest_neighbours(
+    train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray, classes: int
+) -> float:
+    """Share of test images whose class most of their nearest training means have; the nearest one breaks ties."""
+    train = train.astype(np.float32)
+    lengths = (train**2).sum(axis=1)
+    right, count = 0, min(NEIGHBOURS, len(train))
+    for start in range(0, len(test), 200):
+        part = test[start : start + 200].astype(np.float32)
+        distances = lengths - 2 * part @ train.T
+        nearest = np.argpartition(distances, count - 1, axis=1)[:, :count]
+        order = np.take_along_axis(distances, nearest, axis=1).argsort(axis=1)
+        found = train_labels[np.take_along_axis(nearest, order, axis=1)]  # (n, count), the nearest first
+        votes = (found[:, :, None] == np.arange(classes)).sum(axis=1) + 0.0
+        votes[np.arange(len(part)), found[:, 0]] += 0.5
+        right += (votes.argmax(axis=1) == test_labels[start : start + 200]).sum()
+    return float(right / len(test))

@@ -1,0 +1,79 @@
+"""All metrics of a trained model on a split, as a dictionary. words.py puts them into words."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from toolkit.metrics import bounds, latents
+from toolkit.metrics.similarity import psnr
+from toolkit.model import inference
+from vae import VAE
+
+ACTIVE = 0.01  # variance of its mean over the data, from which on a dimension counts as used
+
+
+def with_error(values: np.ndarray) -> dict[str, float]:
+    """The mean over images with its standard error."""
+    spread = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return {"mean": float(values.mean()), "standard_error": float(spread)}
+
+
+def measure(
+    model: VAE,
+    split: Any,
+    train: Any,
+    importance_samples: int,
+    seed: int,
+    batch_size: int,
+    watch: Callable[[str, float, int], None],
+) -> dict[str, Any]:
+    """All metrics of a model on a split; `train` is for the classifiers, None to leave them out.
+
+    `watch(work, images, total)` sees the progress of every piece of work.
+    """
+
+    def step(work, images=split.images):
+        return lambda done: watch(work, done, len(images))
+
+    likelihood = model.likelihood
+    means, log_vars = inference.encode(model, split, batch_size, step("Encoding"))
+    error, squared, similar = bounds.single_sample_terms(
+        model, split, means, log_vars, seed, batch_size, step("Reconstructing")
+    )
+    kl = model.prior.kl(means, log_vars)
+    loss = error + kl.sum(axis=1)
+    elbo = likelihood.constant - error - kl.sum(axis=1)
+    mutual_information, marginal_kl = latents.information(means, log_vars, model.prior, seed)
+    variances = means.var(axis=0)
+    metrics = {
+        "images": len(split.images),
+        "likelihood": likelihood.title,
+        "constant": likelihood.constant,
+        "loss": with_error(loss),
+        "elbo": with_error(elbo),
+        "reconstruction": with_error(error),
+        "kl": with_error(kl.sum(axis=1)),
+        "mean_squared_error": float(squared.mean()),
+        "psnr": psnr(squared.mean()),
+        "ssim": with_error(similar),
+        "active_units": int((variances > ACTIVE).sum()),
+        "latent_dims": model.config.latent_dims,
+        "kl_by_dimension": kl.mean(axis=0).tolist(),
+        "variance_by_dimension": variances.tolist(),
+        "mutual_information": mutual_information,
+        "marginal_kl": marginal_kl,
+    }
+    if (bits := likelihood.bits_per_dimension(elbo.mean())) is not None:
+        metrics["bits_per_dimension"] = float(bits)
+    if likelihood.is_distribution and importance_samples:
+        size = max(1, batch_size // bounds.BLOCK)
+        bound = bounds.importance_bound(model, split, importance_samples, seed, size, step("Importance sampling"))
+        metrics["log_likelihood"] = with_error(bound) | {"importance_samples": importance_samples}
+    if train is not None:
+        train_means, _ = inference.encode(model, train, batch_size, step("Encoding the training split", train.images))
+        known = (train_means, train.labels, means, split.labels, len(split.classes))
+        metrics["linear_probe"] = latents.linear_probe(*known)
+        metrics["nearest_neighbours"] = latents.nearest_neighbours(*known)
+    return metrics

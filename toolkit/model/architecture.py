@@ -1,0 +1,53 @@
+"""What an architecture is: a pair of classes, encoder and decoder, and what must be known before either is made.
+
+An encoder returns mean and log-variance (N, D) of images (N, S, S, C), a decoder of latent vectors (N, D) what the
+likelihood wants (N, S, S, C · outputs); both take the labels of a class-conditional model. vae.py holds the table.
+"""
+
+from typing import Any
+
+import mlx.nn as nn
+import numpy as np
+
+from toolkit.errors import UserError
+
+
+class Architecture:
+    """The questions that an architecture answers; `config` is a ModelConfig of vae.py."""
+
+    name: str  # of --arch
+    words: str
+    default_width: int  # of --max_filters
+    least_width: int
+    least_size: int  # of images, in pixels
+
+    def encoder(self, config: Any) -> nn.Module:
+        raise NotImplementedError
+
+    def decoder(self, config: Any) -> nn.Module:
+        raise NotImplementedError
+
+    def check(self, config: Any) -> None:
+        """Stop where the configuration is one that the architecture cannot have."""
+        for name, least in (("max_filters", self.least_width), ("image_size", self.least_size)):
+            if (value := getattr(config, name)) < least:
+                raise UserError(f"{name} {value} is too small for --arch {self.name} — take at least {least}")
+
+    def parameter_bound(self, config: Any) -> int:
+        """At most as many parameters as the model has, and nearly as many; known before they are made."""
+        raise NotImplementedError
+
+    def activations(self, config: Any) -> int:
+        """At most as many numbers as a training step keeps of one image."""
+        raise NotImplementedError
+
+    def least_batch(self, config: Any) -> int:
+        """Images that a training batch needs."""
+        return 1
+
+    def recognise(self, arrays: dict[str, np.ndarray]) -> dict[str, int] | None:
+        """The size, width and channels of a model of this kind, from the shapes of its arrays; None if it is none.
+
+        For files from elsewhere: our own hold their configuration.
+        """
+        raise NotImplementedError

@@ -1,0 +1,67 @@
+"""From bytes to what a model sees: batches of a split, as floats of the model's size, channels and kind of pixels."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+GREY = (0.299, 0.587, 0.114)  # shares of red, green and blue, as in ITU-R 601
+
+
+def to_floats(images: mx.array, config: Any, keys: mx.array | None = None) -> mx.array:
+    """Bytes (N, H, W, C) → floats in [0, 1] (N, S, S, C'); `keys`, one an image, are for dynamic binarisation."""
+    x = images.astype(mx.float32) / 255
+    if images.shape[3] == 3 and config.channels == 1:
+        x = x @ mx.array(GREY)[:, None]
+    height, width = images.shape[1:3]
+    if (height, width) != (config.image_size, config.image_size):  # by two small matrix products per image
+        rows = mx.array(resize_matrix(height, config.image_size))
+        columns = mx.array(resize_matrix(width, config.image_size))
+        x = (rows @ x.transpose(0, 3, 1, 2) @ columns.T).transpose(0, 2, 3, 1)
+    if config.binarize == "threshold":
+        x = (x > 128.5 / 255).astype(mx.float32)  # bytes above 128
+    elif config.binarize == "dynamic":
+        uniform = mx.vmap(lambda key: mx.random.uniform(shape=x.shape[1:], key=key))(keys)
+        x = (uniform < x).astype(mx.float32)
+    return mx.repeat(x, 3, axis=3) if config.channels > x.shape[3] else x
+
+
+def resize_matrix(size: int, new_size: int) -> np.ndarray:
+    """The matrix R of linear interpolation: R @ pixels has `new_size` of them.
+
+    Pixel centres lie at half steps and edges are clamped; when shrinking, the triangle widens with the step so that
+    every pixel counts.
+    """
+    step = size / new_size
+    centres = (np.arange(new_size) + 0.5) * step - 0.5
+    distance = np.abs(centres[:, None] - np.arange(size)[None, :])
+    weights = np.maximum(0, 1 - distance / max(1, step))
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def image_keys(numbers: mx.array) -> mx.array:
+    """Random keys of images by their numbers in a split: what is sampled for one never depends on its batch."""
+    return mx.stack([mx.zeros_like(numbers), numbers], axis=1)
+
+
+def batch(split: Any, chosen: np.ndarray) -> tuple[mx.array, mx.array, mx.array | None]:
+    """Images of a split by their numbers, as a model's compiled functions take them: bytes, numbers, labels."""
+    labels = None if split.labels is None else mx.array(split.labels[chosen].astype(np.uint32))
+    return mx.array(split.images[chosen]), mx.array(chosen.astype(np.uint32)), labels
+
+
+def batches(split: Any, size: int, chosen: np.ndarray | None = None) -> Iterator[tuple]:
+    """All images of a split in order, or those chosen, `size` at a time."""
+    numbers = np.arange(len(split.images)) if chosen is None else chosen
+    for i in range(0, len(numbers), size):
+        yield batch(split, numbers[i : i + size])
+
+
+def with_labels(h: mx.array, labels: mx.array | None, classes: int) -> mx.array:
+    """Features (N, C) followed by the label of each image as 0s and a 1; as they are if a model has no classes."""
+    if not classes:
+        return h
+    if labels is None:
+        raise ValueError(f"the model is class-conditional: give a label from 0 to {classes - 1} for each image")
+    return mx.concatenate([h, (labels[:, None] == mx.arange(classes)).astype(h.dtype)], axis=1)

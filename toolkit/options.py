@@ -1,0 +1,165 @@
+"""What an option is: one field of a frozen dataclass.
+
+    beta: float = option(1.0, "weight of the KL term", kind=weight, unit="X", group="objective")
+
+The field says everything that is said of the option anywhere: its flag and that flag's earlier spellings, what values
+it takes, its default and help text, and whether a resumed run may change it. Flags and help pages
+(toolkit/shell/parser.py), the state of a run and what a resumed run compares (toolkit/training/plan.py), and the tables
+in docs/ are all made from it. Only the standard library is imported here, so that help pages appear at once.
+"""
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+# The groups of a help page, in the order in which a newcomer needs them.
+GROUPS = (
+    "data",
+    "model",
+    "objective",
+    "optimisation",
+    "sampling",
+    "pictures",
+    "output and resuming",
+    "output",
+    "device",
+)
+
+
+class Kind(NamedTuple):
+    """What values an option takes: `read` makes one of a text, and raises ValueError where it cannot."""
+
+    read: Callable[[str], Any]
+    types: tuple[type, ...]  # that a value read from a file may have
+
+
+class Option(NamedTuple):
+    """All that is known of an option besides its name and default, which are the field's."""
+
+    help: str | Callable[[], str]
+    group: str
+    kind: Kind | None = None  # None for a switch
+    unit: str = ""  # what stands for the value in help: `--beta X`
+    choices: Collection[str] | Callable[[], Collection[str]] = ()
+    default_text: str | Callable[[], str] = ""  # said in help where the default is found out later
+    aliases: tuple[str, ...] = ()  # spellings of earlier systems
+    positional: bool = False
+    several: bool = False  # takes one value or more
+    hidden: bool = False  # works, but help does not list it
+    remembered: bool = True  # by the state of a run
+    changeable: bool = False  # by a resumed run
+
+
+def option(default: Any, help: str | Callable[[], str], group: str, **more: Any) -> Any:
+    """A field of a dataclass that is an option; `more` are the other fields of Option."""
+    return dataclasses.field(default=default, metadata={"option": Option(help, group, **more)})
+
+
+def options_of(declared: Any) -> list[tuple[str, Any, Option]]:
+    """Name, default and Option of every field of a dataclass that is one."""
+    fields = [field for field in dataclasses.fields(declared) if "option" in field.metadata]
+    return [(field.name, field.default, field.metadata["option"]) for field in fields]
+
+
+def choices_of(known: Option) -> tuple[str, ...]:
+    return tuple(known.choices() if callable(known.choices) else known.choices)
+
+
+def help_of(known: Option) -> str:
+    return known.help() if callable(known.help) else known.help
+
+
+def default_text_of(default: Any, known: Option) -> str:
+    """The default of an option in words; empty where it has none worth a word."""
+    if known.default_text:
+        return known.default_text() if callable(known.default_text) else known.default_text
+    return (
+        ""
+        if known.kind is None or default in (None, (), ...)
+        else f"{default:g}"
+        if isinstance(default, float)
+        else str(default)
+    )
+
+
+def allowed(value: Any, default: Any, known: Option) -> bool:
+    """Whether a value that a file holds is one that the option can have."""
+    if known.kind is None:
+        return isinstance(value, bool)
+    if value is None:
+        return default is None
+    if isinstance(value, bool) or not isinstance(value, known.kind.types):
+        return False
+    if choices := choices_of(known):
+        return value in choices
+    try:
+        return known.kind.read(str(value)) == value
+    except ValueError:
+        return False
+
+
+def from_values(declared: Any, values: dict[str, Any]) -> Any:
+    """A dataclass made of values that a file holds, each checked against its field; those it lacks have defaults."""
+    known = {name: (default, about) for name, default, about in options_of(declared)}
+    fields = {field.name: field for field in dataclasses.fields(declared)}
+    for name, value in values.items():
+        if name not in fields:
+            raise ValueError(f"it has an unknown option {name!r}")
+        if not (allowed(value, *known[name]) if name in known else type(value) is type(fields[name].default)):
+            raise ValueError(f"its option {name} cannot be {value!r}")
+    return declared(**values)
+
+
+# Kinds
+
+
+def number(kind: type, least: float, below: float = math.inf, *, above: bool = False) -> Kind:
+    """A number, at least `least` (or above it) and below `below`."""
+    noun = "a whole number" if kind is int else "a number"
+    bound = f"above {least}" if above else f"of at least {least}"
+    if below != math.inf:
+        bound += f" and below {below}"
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not (value > least if above else value >= least) or not value < below:
+            shown = text if len(text) <= 40 else text[:40] + "…"
+            raise ValueError(f"{shown!r} is not {noun} {bound}")
+        return value
+
+    return Kind(read, (int,) if kind is int else (int, float))
+
+
+def read_path(text: str) -> str:
+    if not text.strip():
+        raise ValueError("the name is empty")
+    return os.path.expanduser(text)
+
+
+def read_word(text: str) -> str:
+    if not text.strip():
+        raise ValueError("the word is empty")
+    return text
+
+
+def read_run_name(text: str) -> str:
+    if not text.strip() or text in (".", "..") or "/" in text or "\0" in text:
+        raise ValueError(f"{text!r} is not a plain name for a run")
+    return text
+
+
+count = number(int, 1)
+whole = number(int, 0)
+rate = number(float, 0, above=True)
+weight = number(float, 0)
+seed = number(int, 0, 2**32)
+text = Kind(str, (str,))
+word = Kind(read_word, (str,))
+integer = Kind(int, (int,))
+path = Kind(read_path, (str,))
+run_name = Kind(read_run_name, (str,))

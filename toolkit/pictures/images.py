@@ -1,0 +1,132 @@
+"""From arrays to pictures: bytes, sheets, pairs, and files in any format that Pillow writes."""
+
+import io
+import math
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from toolkit.errors import UserError
+from toolkit.files.writing import STDOUT, write
+
+GAP = 2  # pixels between the images of a sheet
+GAP_GREY = 64
+LARGEST = 2**26  # pixels of a sheet
+LONGEST = 2**15  # pixels along one side of it
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+MOST_WAITING = 1000  # pictures to be written
+
+
+def to_bytes(pixels: np.ndarray) -> np.ndarray:
+    """Floats in [0, 1] → bytes, rounded; bytes stay as they are."""
+    pixels = np.array(pixels)
+    if pixels.dtype == np.uint8:
+        return pixels
+    if not np.isfinite(pixels).all():
+        raise UserError("the model produced NaN pixels: its weights are broken — train or copy it again")
+    return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+
+
+def pairs(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Two stacks of images → one stack of bytes, each image beside its partner."""
+    return np.concatenate([to_bytes(left), to_bytes(right)], axis=2)
+
+
+def best_columns(count: int) -> int:
+    """How many columns give a landscape sheet with the fewest empty places."""
+    square = math.isqrt(count - 1) + 1
+    return min(range(square, 2 * square + 1), key=lambda columns: -count % columns)
+
+
+def check_sheet(count: int, size: int, columns: int | None = None) -> int:
+    """The columns of a sheet of square images; stops where it would be too large to look at."""
+    if count * (size + GAP) ** 2 > LARGEST:
+        most = LARGEST // (size + GAP) ** 2
+        raise UserError(f"a sheet of {count} images of {size}×{size} is too large — ask for at most {most}")
+    columns = min(columns or best_columns(count), count)
+    if max(columns, -(-count // columns)) * (size + GAP) > LONGEST:
+        raise UserError(f"a sheet with {columns} of {count} images in a row is too long — choose another --grid_size")
+    return columns
+
+
+def sheet(images: np.ndarray, columns: int | None = None) -> np.ndarray:
+    """A stack of images (N, H, W, C) → one image (H', W', C); the last row may be short."""
+    images = np.asarray(images)
+    count, height, width, channels = images.shape
+    columns = min(columns or best_columns(count), count)
+    rows = -(-count // columns)
+    page = np.zeros((rows * columns, height + GAP, width + GAP, channels), np.uint8)
+    page[:count] = GAP_GREY
+    page[:count, :height, :width] = images
+    page = page.reshape(rows, columns, height + GAP, width + GAP, channels).swapaxes(1, 2)
+    page = page.reshape(rows * (height + GAP), columns * (width + GAP), channels)
+    return page[:-GAP, :-GAP]
+
+
+def check_name(path: str) -> None:
+    """Stop where the ending of a file name is not that of a picture format."""
+    ending = ending_of(path)
+    if ending not in ENDINGS:
+        has = f"ends in {ending}, which is not a picture format" if ending else "has no extension"
+        raise UserError(f"{path} {has} — use one of {', '.join(ENDINGS)}")
+
+
+def ending_of(path: Path | str) -> str:
+    """The ending that says the format; standard output is PNG."""
+    return ".png" if str(path) == STDOUT else Path(path).suffix.lower()
+
+
+def picture(image: np.ndarray) -> Image.Image:
+    """An image (H, W, C) of 1 or 3 channels as Pillow's."""
+    if image.shape[2] not in (1, 3):
+        raise UserError(f"a picture needs 1 or 3 channels, these images have {image.shape[2]} — see vae.py for arrays")
+    return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+
+
+def png(image: np.ndarray) -> bytes:
+    """An image (H, W, C) as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    picture(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def save(path: Path | str, image: np.ndarray) -> None:
+    """Write one image (H, W, C) of 1 or 3 channels to a file."""
+    made, ending, buffer = picture(image), ending_of(path), io.BytesIO()
+    try:
+        made.save(buffer, "PNG" if ending == ".png" else Image.registered_extensions()[ending])
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"cannot write {path} as {ending}: {error} — use .png") from None
+    write(path, buffer.getvalue())
+
+
+def save_animation(path: Path | str, frames: Sequence[np.ndarray], milliseconds: int = 80) -> None:
+    """Write images (H, W, 3) as an endless GIF of one palette, so that colours do not flicker."""
+    palette = Image.fromarray(np.concatenate(frames[:: max(1, len(frames) // 4)])).quantize(256)
+    pictures = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    buffer = io.BytesIO()
+    pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
+    write(path, buffer.getvalue())
+
+
+class Writer:
+    """Saves pictures in a pool of threads; leaving the block waits for the last of them."""
+
+    def __enter__(self):
+        self.pool, self.waiting = ThreadPoolExecutor(), deque()
+        return self
+
+    def save(self, path: Path, image: np.ndarray) -> None:
+        if len(self.waiting) == MOST_WAITING:
+            self.waiting.popleft().result()
+        self.waiting.append(self.pool.submit(save, path, image))
+
+    def __exit__(self, error, *_):
+        self.pool.shutdown(cancel_futures=error is not None)
+        if error is None:
+            for waiting in self.waiting:
+                waiting.result()

@@ -1,0 +1,124 @@
+"""All pictures and metrics of a model in one HTML page that needs nothing else: images inside, no scripts."""
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolkit.errors import UserError
+from toolkit.formats.description import model_rows
+from toolkit.metrics.words import rows
+from toolkit.pictures import scenes
+from toolkit.pictures.curves import curves
+from toolkit.pictures.images import picture
+from toolkit.pictures.scenes import Subject
+from toolkit.wording import counted
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.7rem; margin-bottom: 0.2rem; overflow-wrap: anywhere; } h2 { font-size: 1.2rem; margin-top: 2.4rem; }
+p.about { color: #555; margin-top: 0; } figure { margin: 0; } figcaption { color: #555; font-size: 0.9rem; }
+img { max-width: 100%; height: auto; display: block; margin: 0.5rem 0; }
+table { border-collapse: collapse; width: 100%; } td { padding: 0.25rem 0.8rem 0.25rem 0; border-top: 1px solid #ddd; }
+td.value { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; } td.meaning { color: #555; }
+@media (max-width: 40rem) {
+  tr { display: grid; grid-template-columns: 1fr auto; border-top: 1px solid #ddd; padding: 0.25rem 0; }
+  td { border: 0; padding: 0; } td.meaning { grid-column: 1 / -1; font-size: 0.9rem; }
+}
+"""
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{name}</title>
+<style>{style}</style>
+</head>
+<body>
+<h1>{name}</h1>
+<p class="about">{about}</p>
+{body}
+</body>
+</html>
+"""
+
+
+def make(title: str, about: str, metrics: dict[str, Any], pictures: Iterable[tuple[str, str, np.ndarray]]) -> str:
+    """The page as text; `pictures` are title, caption and bytes (H, W, C) of each."""
+    sections = [("Metrics", table(metrics))]
+    for name, caption, shown in pictures:
+        source, words = inlined(shown), html.escape(name)
+        figure = f'<figure><img src="{source}" alt="{words}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+        sections.append((name, figure))
+    body = "\n".join(f"<h2>{html.escape(name)}</h2>\n{content}" for name, content in sections)
+    return PAGE.format(name=html.escape(title), style=STYLE, about=html.escape(about), body=body)
+
+
+def description(subject: Subject, dataset: str, device_name: str) -> str:
+    """The model, its training and this report in one paragraph."""
+    parts = "; ".join(f"{title.lower()}: {words}" for title, words in model_rows(subject.model))
+    trained = subject.facts.get("dataset", dataset)
+    if "epoch" in subject.facts:
+        trained += f" for {counted(subject.facts['epoch'], 'epoch')}"
+    return f"Trained on {trained}, shown on {dataset}; {parts}. Made on {date.today().isoformat()} on {device_name}."
+
+
+def table(metrics: dict[str, Any]) -> str:
+    """The metrics of evaluate.py as a table."""
+    lines = [
+        f'<tr><td>{html.escape(name)}</td><td class="value">{html.escape(value)}</td>'
+        f'<td class="meaning">{html.escape(meaning)}</td></tr>'
+        for name, value, meaning in rows(metrics)
+    ]
+    return f"<p>On {counted(metrics['images'], 'test image')}.</p>\n<table>\n" + "\n".join(lines) + "\n</table>"
+
+
+def pictures(subject: Subject, image: int | None, runs: list[Path]) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Title, caption and bytes of every picture that a model, its data and its run have."""
+    rest = "all other dimensions are 0" if image is None else f"the others are those of test image {image}"
+    for title, caption, make in (
+        ("Samples", "Samples from the prior.", lambda: scenes.samples(subject, 96)),
+        (
+            "Reconstructions",
+            "Test images, their reconstructions from the mean, and the absolute error (white is 0).",
+            lambda: scenes.reconstructions(subject, 16),
+        ),
+        (
+            "Latent dimensions",
+            f"Each row changes one dimension from −3 to 3, most used first; {rest}.",
+            lambda: scenes.traversal_page(subject, image),
+        ),
+        (
+            "Interpolation",
+            "From one test image to another, straight and along the sphere.",
+            lambda: scenes.interpolate_page(subject),
+        ),
+        (
+            "Latent vectors",
+            "Means of the test images; circles are one, two and three standard deviations of the prior.",
+            lambda: scenes.latents(subject),
+        ),
+        (
+            "Manifold",
+            "The plane of the two most used dimensions, in equal shares of the prior.",
+            lambda: scenes.manifold(subject, 14),
+        ),
+        ("Training", "Metrics per epoch.", lambda: curves(runs)),
+    ):
+        with suppress(UserError):  # too few images or dimensions, or a broken log, cost the report that picture only
+            yield title, caption, make()
+
+
+def inlined(image: np.ndarray) -> str:
+    """A picture as an address that holds it."""
+    buffer = io.BytesIO()
+    picture(np.asarray(image)).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,81 @@
+"""Sheets of samples: latent vectors from the prior, or on the grid of a 2-D latent space, and what they decode to."""
+
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+
+from toolkit.errors import UserError
+from toolkit.model import inference
+from toolkit.pictures import images
+from vae import VAE
+
+COUNT = 128  # samples of a sheet, if nobody says how many
+SQUARE = 16  # images along a side of the latent grid
+ALL = "all"  # classes, a row each
+
+
+class Samples(NamedTuple):
+    pictures: np.ndarray  # (N, S, S, C) of bytes
+    columns: int  # of their sheet
+
+    def sheet(self) -> np.ndarray:
+        return images.sheet(self.pictures, self.columns)
+
+
+def samples(
+    model: VAE,
+    facts: dict[str, Any],
+    count: int | None = None,
+    seed: int = 0,
+    label: str | None = None,
+    columns: int | None = None,
+    temperature: float = 1.0,
+) -> Samples:
+    """Samples from the prior.
+
+    In a class-conditional model `label` is their class, "all" makes a row of each class, in which a column has the same
+    latent vector, and None gives the samples all classes in turn.
+    """
+    classes, size, key = model.config.classes, model.config.image_size, mx.random.key(seed)
+    if classes and label == ALL:
+        columns = columns or max(1, (count or COUNT) // classes)
+        images.check_sheet(columns * classes, size, columns)
+        z = mx.tile(model.prior.sample(columns, key, temperature), (classes, 1))
+        labels = np.repeat(np.arange(classes), columns)
+    else:
+        columns = images.check_sheet(count or COUNT, size, columns)
+        z = model.prior.sample(count or COUNT, key, temperature)
+        number = class_number(model, facts, label)
+        labels = (np.arange(len(z)) % classes if number is None else np.full(len(z), number)) if classes else None
+    return Samples(images.to_bytes(inference.decode(model, z, labels)), columns)
+
+
+def latent_grid(model: VAE, facts: dict[str, Any], label: str | None = None) -> Samples:
+    """A regular grid over [-2, 2]² of a 2-D latent space: the first dimension runs to the right, the second upwards."""
+    if (dims := model.config.latent_dims) != 2:
+        raise UserError(f"the latent grid needs a model with 2 latent dims, this one has {dims} — leave the flag out")
+    steps = mx.linspace(-2, 2, SQUARE)
+    right, up = mx.meshgrid(steps, steps[::-1])
+    z = mx.stack([right.flatten(), up.flatten()], axis=1)
+    number = class_number(model, facts, label)
+    labels = np.full(len(z), number or 0) if model.config.classes else None
+    return Samples(images.to_bytes(inference.decode(model, z, labels)), SQUARE)
+
+
+def class_number(model: VAE, facts: dict[str, Any], label: str | None) -> int | None:
+    """The class that a person asks for, by name or number; None if nobody asked."""
+    classes = model.config.classes
+    if label is None:
+        return None
+    if not classes:
+        raise UserError(
+            f"--label {label}: this model is not class-conditional — leave it out, or train with --conditional"
+        )
+    names = facts.get("classes", [])
+    if label in names:
+        return names.index(label)
+    if label.isdecimal() and int(label) < classes:
+        return int(label)
+    known = f"0 to {classes - 1}" + (f" or {', '.join(names)}" if names[:1] not in ([], ["0"]) else "")
+    raise UserError(f"--label {label}: the classes of this model are {known} — take one of them")

@@ -1,0 +1,341 @@
+"""What a model has learned, in pictures: each scene shows one thing, as bytes (H, W, C), or as frames of an animation.
+
+What they need is a Subject: the model, and the test split with its latent vectors, computed when first asked for.
+SCENES is the table of them: what `visualize.py KIND` can be, and which options each kind has.
+"""
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from toolkit.errors import UserError
+from toolkit.model import inference
+from toolkit.model.inputs import batch, image_keys, to_floats
+from toolkit.pictures import images, sampling
+from toolkit.pictures.charts import INK, Axes, Canvas, colour, width_of
+from vae import VAE
+
+REACH = 3  # standard deviations that a traversal goes to both sides
+TILE = 64  # pixels that an image has at least on a page with labels
+FRAME = 2**20  # pixels of a frame
+
+
+class Subject:
+    """A model with the test split that `load` brings, and what is computed of them."""
+
+    def __init__(
+        self,
+        model: VAE,
+        facts: dict[str, Any],
+        load: Callable[[str], Any],
+        seed: int = 0,
+        label: str | None = None,
+    ):
+        self.model, self.facts, self.load, self.seed, self.label = model, facts, load, seed, label
+        if label != sampling.ALL or not model.config.classes:
+            sampling.class_number(model, facts, label)  # stops where there is no such class
+
+    @cached_property
+    def test(self) -> Any:
+        return self.load("test")
+
+    @cached_property
+    def latents(self) -> tuple[np.ndarray, np.ndarray]:
+        """Means and log-variances of all test images."""
+        return inference.encode(self.model, self.test)
+
+    @cached_property
+    def kl(self) -> np.ndarray:
+        """Mean KL of every dimension."""
+        return self.model.prior.kl(*self.latents).mean(axis=0)
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """The dimensions, most used first."""
+        return np.argsort(-self.kl, kind="stable")
+
+    def image(self, number: int) -> tuple[np.ndarray, np.ndarray, int | None]:
+        """A test image by its number: bytes (H, W, C), mean, label."""
+        if not 0 <= number < len(self.test.images):
+            raise UserError(f"there is no test image {number} — take 0 to {len(self.test.images) - 1}")
+        pixels, numbers, labels = batch(self.test, np.array([number]))
+        x = to_floats(pixels, self.model.config, image_keys(numbers))
+        label = None if labels is None else int(labels[0].item())
+        return images.to_bytes(x)[0], self.latents[0][number], label
+
+    def decode(self, z: np.ndarray, label: int | None = None) -> np.ndarray:
+        """Latent vectors (N, D) → bytes; in a class-conditional model of --label, or else of class `label`."""
+        labels = None
+        if self.label is not None and self.label != sampling.ALL:
+            label = sampling.class_number(self.model, self.facts, self.label)
+        if self.model.config.classes:
+            labels = np.full(len(z), label or 0)
+        return images.to_bytes(inference.decode(self.model, np.asarray(z, np.float32), labels))
+
+    def each_class(self) -> list["Subject"]:
+        """This subject; with `--label all` one for each class."""
+        if self.label != sampling.ALL:
+            return [self]
+        made = []
+        for number in range(self.model.config.classes):
+            one = Subject(self.model, self.facts, self.load, self.seed, self.class_name(number))
+            one.test, one.latents = self.test, self.latents
+            made.append(one)
+        return made
+
+    def class_name(self, number: int) -> str:
+        names = self.facts.get("classes", [])
+        return names[number] if number < len(names) else str(number)
+
+
+# Pages of images with words beside them
+
+
+def page(rows, left=(), top=()):
+    """Rows of images, (R, C, H, W, C) of bytes, with words to the left of rows and above columns."""
+    rows = np.asarray(rows)
+    height, width = rows.shape[2:4]
+    scale = max(1, math.ceil(TILE / height))
+    step_x, step_y = width * scale + images.GAP, height * scale + images.GAP
+    margin = 14 + max((width_of(word) for word in left), default=0)
+    head = 14 + (20 if top else 0)
+    size = (math.ceil(margin + rows.shape[1] * step_x + 12), math.ceil(head + len(rows) * step_y + 12))
+    if size[0] * size[1] > images.LARGEST // 4:
+        raise UserError(f"a picture of {len(rows)}×{rows.shape[1]} images is too large — ask for fewer with --rows")
+    canvas = Canvas(*size)
+    for i, word in enumerate(top):
+        canvas.text(margin + i * step_x + width * scale / 2, head - 6, word, 12, "md")
+    for r, row in enumerate(rows):
+        y = head + r * step_y
+        if r < len(left):
+            canvas.text(margin - 8, y + height * scale / 2, left[r], 13, "rm")
+        for c, image in enumerate(row):
+            canvas.paste(image, margin + c * step_x, y, scale)
+    return canvas.finished()
+
+
+def there_and_back(frames):
+    """An animation that runs to its end and back to its beginning."""
+    return [*frames, *frames[-2:0:-1]]
+
+
+def traversal(subject, number=None, rows=None, columns=11):
+    """Rows: dimensions, most used first; columns: an image's mean, or the prior's centre, with that one changed."""
+    dims = subject.order[: rows or 16]
+    base, label = subject.model.prior.centre(), None
+    if number is not None:
+        _, base, label = subject.image(number)
+    steps = np.linspace(-REACH, REACH, columns)
+    z = np.repeat(base[None], len(dims) * columns, axis=0).reshape(len(dims), columns, -1)
+    for row, dim in enumerate(dims):
+        z[row, :, dim] = steps
+    shown, left = [], []
+    for one in subject.each_class():
+        decoded = one.decode(z.reshape(-1, z.shape[2]), label)
+        shown.append(decoded.reshape(len(dims), columns, *decoded.shape[1:]))
+        of = f"{one.label}: " if one is not subject else ""
+        left += [f"{of}z{dim}  {subject.kl[dim]:.2f} nats" for dim in dims]
+    return np.concatenate(shown), left, [f"{step:+.1f}" if step else "0" for step in steps]
+
+
+def traversal_page(subject, number=None, rows=None):
+    return page(*traversal(subject, number, rows))
+
+
+def traversal_frames(subject, number=None, rows=None):
+    decoded, left, _ = traversal(subject, number, rows, columns=25)
+    across = images.best_columns(len(decoded))
+    return there_and_back([tiles(decoded[:, i], [word.split("  ")[0] for word in left], across) for i in range(25)])
+
+
+def tiles(pictures, words, across):
+    """Images in rows of `across`, a word above each."""
+    height, width = pictures.shape[1:3]
+    scale = max(1, math.ceil(TILE / height))
+    step_x, step_y = width * scale + 8, height * scale + 22
+    down = -(-len(pictures) // across)
+    if across * step_x * down * step_y > FRAME:
+        raise UserError(f"an animation of {len(pictures)} images is too large — ask for fewer with --rows")
+    canvas = Canvas(across * step_x + 8, down * step_y + 8)
+    for i, (picture, word) in enumerate(zip(pictures, words, strict=True)):
+        x, y = 8 + i % across * step_x, 22 + i // across * step_y
+        canvas.text(x + width * scale / 2, y - 4, word, 12, "md")
+        canvas.paste(picture, x, y, scale)
+    return canvas.finished()
+
+
+def between(a, b, share, spherical):
+    """A latent vector on the way from a to b: on the straight line, or on the arc around the origin."""
+    angle = np.arccos(np.clip(a @ b / (np.linalg.norm(a) * np.linalg.norm(b) + 1e-12), -1, 1))
+    if not spherical or np.sin(angle) < 1e-6:
+        return (1 - share) * a + share * b
+    return (np.sin((1 - share) * angle) * a + np.sin(share * angle) * b) / np.sin(angle)
+
+
+def pairs_of(subject, count):
+    """Numbers of test images to go between: of different classes, or of one class in a class-conditional model."""
+    labels, total = subject.test.labels, len(subject.test.images)
+    conditional = subject.model.config.classes > 0
+    pairs, free = [], list(range(min(total, 1000)))
+    while len(free) > 1 and len(pairs) < count:
+        a = free.pop(0)
+        b = next((i for i in free if labels is None or (labels[i] == labels[a]) == conditional), None)
+        if b is not None:
+            free.remove(b)
+            pairs.append((a, b))
+    if not pairs:
+        raise UserError("the test split has no two images to interpolate between — use more images")
+    return pairs
+
+
+def interpolations(subject, rows, columns):
+    """For every pair the images on the straight line and on the arc, between the two originals."""
+    shown, left = [], []
+    for a, b in pairs_of(subject, rows or 4):
+        (image_a, mean_a, label), (image_b, mean_b, _) = subject.image(a), subject.image(b)
+        for spherical, word in ((False, "linear"), (True, "spherical")):
+            z = [between(mean_a, mean_b, share, spherical) for share in np.linspace(0, 1, columns)]
+            shown.append(np.concatenate([image_a[None], subject.decode(z, label), image_b[None]]))
+            left.append(f"#{a} to #{b}  {word}")
+    return np.stack(shown), left
+
+
+def interpolate_page(subject, rows=None):
+    shown, left = interpolations(subject, rows, 9)
+    return page(shown, left, ["test image", *[""] * 9, "test image"])
+
+
+def interpolate_frames(subject, rows=None):
+    """Above the straight lines, below the arcs."""
+    shown, _ = interpolations(subject, rows, 25)
+    shown = np.concatenate([shown[::2], shown[1::2]])
+    pairs = len(shown) // 2
+    words = ["linear"] * pairs + ["spherical"] * pairs
+    return there_and_back([tiles(shown[:, i], words, pairs) for i in range(1, 26)])
+
+
+def manifold(subject: Subject, side: int | None = None) -> np.ndarray:
+    """The plane of the two most used dimensions, in steps that hold equal shares of the prior; upwards is more."""
+    side, config = side or 20, subject.model.config
+    if config.latent_dims == 1:
+        raise UserError("the manifold needs two latent dims, this model has one — see traversal")
+    subjects = subject.each_class()
+    images.check_sheet(side * side * len(subjects), config.image_size, side)
+    steps = subject.model.prior.quantiles((np.arange(side) + 0.5) / side)
+    dims = [0, 1] if config.latent_dims == 2 else sorted(subject.order[:2].tolist())
+    z = np.tile(subject.model.prior.centre(), (side, side, 1))
+    z[:, :, dims[0]] = steps[None, :, dims[0]]
+    z[:, :, dims[1]] = steps[::-1, None, dims[1]]
+    return images.sheet(np.concatenate([one.decode(z.reshape(side * side, -1)) for one in subjects]), side)
+
+
+def latents(subject):
+    """The means of the test images as points, coloured by class; of more than two dimensions the widest plane."""
+    means, labels = subject.latents[0], subject.test.labels
+    dims, origin = means.shape[1], np.zeros(2)
+    if len(means) < 2:
+        raise UserError("a map needs two images at least — use more images")
+    if dims == 1:
+        means = np.hstack([means, np.random.default_rng(0).normal(0, 0.3, means.shape)])
+        names = ("z0", "random, to see points apart")
+    elif dims == 2:
+        names = ("z0", "z1")
+    else:
+        centred = means - means.mean(axis=0)
+        _, strengths, directions = np.linalg.svd(centred, full_matrices=False)
+        shares = strengths**2 / (strengths**2).sum()
+        origin = -means.mean(axis=0) @ directions[:2].T  # where the centre of the prior is, on this map
+        means = centred @ directions[:2].T
+        names = tuple(f"principal component {i + 1}, {shares[i]:.0%} of the variance" for i in range(2))
+    reach = max(3.3, float(np.quantile(np.abs(means), 0.999)) * 1.08)
+    classes = subject.test.classes if labels is not None else ("test images",)
+    few = len(classes) <= 30
+    canvas = Canvas(720 + (20 + int(max(width_of(c) for c in classes)) if few else 0), 720)
+    axes = Axes(canvas, (64, 40, 690, 666), (-reach, reach), (-reach, reach), "", names[0])
+    canvas.text(64, 30, names[1], 13, "ld")
+    order = np.random.default_rng(0).permutation(len(means))  # no class lies on top of all others
+    radius = min(5, max(1.6, 60 / math.sqrt(len(means))))
+    for i in order:
+        x, y = axes.place(*means[i])
+        if 64 <= x <= 690 and 40 <= y <= 666:
+            canvas.dot(x, y, radius, colour(int(labels[i]) if labels is not None else 1, len(classes)))
+    for sigma in (1, 2, 3):
+        x0, y0 = axes.place(*origin)
+        x1, y1 = axes.place(*origin + sigma)
+        canvas.ring(x0, y0, x1 - x0, y0 - y1, INK, 1.2)
+        canvas.text(x0, y1 - 3, f"{sigma} sd of the prior", 11, "md", halo=2)
+    for i, name in enumerate(classes if few else ()):
+        canvas.dot(712, 54 + 20 * i, 5, colour(i if labels is not None else 1, len(classes)))
+        canvas.text(724, 54 + 20 * i, name or "(no folder)", 13, "lm")
+    return canvas.finished(sharp=True)
+
+
+def samples(subject: Subject, count: int | None = None, temperature: float = 1.0) -> np.ndarray:
+    """A sheet of samples, of a class-conditional model a row of each class."""
+    label = subject.label or (sampling.ALL if subject.model.config.classes else None)
+    made = sampling.samples(subject.model, subject.facts, count, subject.seed, label, None, temperature)
+    return made.sheet()
+
+
+def reconstructions(subject: Subject, count: int | None = None) -> np.ndarray:
+    """Test images: the original, its reconstruction, and the absolute error (white is 0)."""
+    count = min(count or 24, len(subject.test.images))
+    first = subject.test._replace(
+        images=subject.test.images[:count], labels=None if subject.test.labels is None else subject.test.labels[:count]
+    )
+    x, y = (np.concatenate(parts) for parts in zip(*inference.reconstruct(subject.model, first), strict=True))
+    triples = np.concatenate([images.to_bytes(a) for a in (x, y, 1 - np.abs(x - y))], axis=2)
+    images.check_sheet(count * 3, subject.model.config.image_size)
+    return images.sheet(triples, columns=min(4, count))
+
+
+# The table
+
+
+class Scene(NamedTuple):
+    """A kind of picture."""
+
+    about: str  # in one line
+    make: Callable[[Subject, Any], np.ndarray]  # from a Subject and the options of visualize.py
+    options: tuple[str, ...] = ()  # those that have an effect on it
+    frames: Callable[[Subject, Any], list[np.ndarray]] | None = None  # the same as an animation, where it can be one
+    needs_data: bool = True
+
+
+SCENES = {
+    "traversal": Scene(
+        "a latent dimension a row, from -3 to 3; .gif animates it",
+        lambda subject, args: traversal_page(subject, args.image, args.rows),
+        ("image", "rows", "label"),
+        lambda subject, args: traversal_frames(subject, args.image, args.rows),
+    ),
+    "interpolate": Scene(
+        "from one test image to another; .gif animates it",
+        lambda subject, args: interpolate_page(subject, args.rows),
+        ("rows", "label"),
+        lambda subject, args: interpolate_frames(subject, args.rows),
+    ),
+    "manifold": Scene(
+        "the plane of the two most used latent dimensions",
+        lambda subject, args: manifold(subject, args.rows),
+        ("rows", "label"),
+    ),
+    "latents": Scene(
+        "the means of the test images, coloured by class",
+        lambda subject, args: latents(subject),
+    ),
+    "samples": Scene(
+        "a sheet of samples, with classes a row of each",
+        lambda subject, args: samples(subject, args.nsamples, args.temperature),
+        ("nsamples", "temperature", "label", "seed"),
+        needs_data=False,
+    ),
+    "reconstructions": Scene(
+        "test images, their reconstructions, and the error",
+        lambda subject, args: reconstructions(subject, args.nsamples),
+        ("nsamples",),
+    ),
+}

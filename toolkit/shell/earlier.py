@@ -1,0 +1,55 @@
+"""Flags of earlier systems that are more than another spelling: what they mean in terms of today's options.
+
+docs/compatibility.md says where each comes from. Those that are only spelled otherwise are aliases of their option.
+"""
+
+from dataclasses import dataclass, replace
+
+from toolkit.errors import UserError
+from toolkit.options import option, text, weight
+from toolkit.shell.parser import Typed
+
+
+@dataclass(frozen=True)
+class EarlierTraining:
+    beta_max: float | None = option(
+        None, "--beta; what is typed as --beta is then --beta_start", "objective", kind=weight, unit="X", hidden=True
+    )
+    type_of_embedding: str | None = option(
+        None,
+        "cat and one_hot mean --conditional",
+        "model",
+        kind=text,
+        choices=("none", "cat", "one_hot"),
+        hidden=True,
+    )
+    decoder: str | None = option(
+        None,
+        "transpose means --arch transpose",
+        "model",
+        kind=text,
+        choices=("upsample", "transpose"),
+        hidden=True,
+    )
+    detect_posterior_collapse: bool = option(
+        False, "no effect: collapse is always detected and reported", "output and resuming", hidden=True
+    )
+
+
+DECODERS = {"upsample": "conv", "transpose": "transpose"}  # of --decoder, and the architecture that has it
+
+
+def translated(typed: Typed) -> Typed:
+    """The flags of train.py as typed, in today's options."""
+    values = dict(typed.values)
+    if decoder := values.pop("decoder", None):
+        if values.get("arch", "conv") not in DECODERS.values():
+            raise UserError(f"--arch {values['arch']} has a decoder of its own — leave --decoder {decoder} out")
+        values["arch"] = DECODERS[decoder]
+    if "beta_max" in values:
+        if "beta" in values:
+            values["beta_start"] = values["beta"]
+        values["beta"] = values.pop("beta_max")
+    if "type_of_embedding" in values:
+        values["conditional"] = values.pop("type_of_embedding") != "none"
+    return replace(typed, values=values)

@@ -1,0 +1,182 @@
+"""Opening the model and the data that flags name, with the options that several commands have in common."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import UserError
+from toolkit.options import count, integer, option, path, seed, text
+from toolkit.shell.parser import Typed
+from toolkit.training.plan import dataset_help
+
+ROOT = Path(__file__).resolve().parents[2]
+COLLAPSED = "the latents carry no information about the images (posterior collapse: KL below 0.001)"
+DEFAULT_MODEL = "pretrained/vae_mnist_filters_0064_dims_0008.npz"
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model; its file says the rest, and two flags of earlier systems are checked against it."""
+
+    model: str = option(
+        DEFAULT_MODEL,
+        "checkpoint: .npz, .safetensors or .pth",
+        "model",
+        kind=path,
+        unit="FILE",
+        aliases=("checkpoint_path",),
+    )
+    latent_dims: int | None = option(None, "must match the checkpoint", "model", kind=count, unit="N", hidden=True)
+    max_filters: int | None = option(None, "must match the checkpoint", "model", kind=count, unit="N", hidden=True)
+    nimg_channels: int | None = option(None, "must match the checkpoint", "model", kind=integer, unit="N", hidden=True)
+
+
+@dataclass(frozen=True)
+class PlaceOptions:
+    """Where data sets lie."""
+
+    data_dir: str = option(
+        os.environ.get("VAE_DATA_DIR") or "data",
+        "folder of the data sets, to which missing ones are downloaded; the variable VAE_DATA_DIR sets it too",
+        "data",
+        kind=path,
+        unit="DIR",
+    )
+    cache_dir: str | None = option(
+        None, "folder for decoded pictures", "data", kind=path, unit="DIR", default_text="DATA_DIR/cache"
+    )
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which data, for a trained model."""
+
+    dataset: str | None = option(
+        None,
+        dataset_help,
+        "data",
+        kind=text,
+        unit="NAME",
+        default_text="the one that the model was trained on",
+    )
+    limit: int | None = option(
+        None, "use the first N images of each split only", "data", kind=count, unit="N", default_text="all"
+    )
+
+
+@dataclass(frozen=True)
+class SeedOptions:
+    seed: int = option(0, "random seed", "sampling", kind=seed, unit="N")
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    cpu: bool = option(False, "use the CPU even if there is a GPU", "device")
+    compile: str = option(
+        "auto",
+        "compile the model's functions; auto does so on a GPU, where it pays",
+        "device",
+        kind=text,
+        choices=("auto", "on", "off"),
+    )
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model as a command has opened it."""
+
+    model: Any
+    facts: dict[str, Any]
+    path: Path
+    device: str  # in words
+
+
+def start_device(typed: Typed) -> str:
+    """Start the device that flags ask for; returns its name."""
+    from toolkit.layers import device
+
+    options = typed.of(DeviceOptions)
+    return device.start(options.cpu, options.compile)
+
+
+def open_model(typed: Typed) -> Opened:
+    """Start the device and load the model of --model."""
+    device_name = start_device(typed)
+    from toolkit.formats import checkpoint
+
+    options = typed.of(ModelOptions)
+    path = find_model(options.model)
+    model, facts = checkpoint.load_model(path)
+    config = model.config
+    for flag, has in (
+        ("latent_dims", config.latent_dims),
+        ("max_filters", config.max_filters),
+        ("nimg_channels", config.channels),
+    ):
+        asked = getattr(options, flag)
+        if asked is not None and asked != has:
+            raise UserError(f"--{flag} {asked} contradicts {options.model}, which has {has} — leave the flag out")
+    if facts.get("collapsed"):
+        print(f"Warning: in this model {COLLAPSED}", file=sys.stderr)
+    return Opened(model, facts, path, device_name)
+
+
+def find_model(name: str) -> Path:
+    """Where a model is; the shipped ones are found wherever a command is called from."""
+    here, shipped = Path(name), ROOT / name
+    return shipped if not here.exists() and shipped.exists() else here
+
+
+def dataset_of(typed: Typed, opened: Opened) -> str:
+    """The full name of the data set to use with a model: the one asked for, or what the model was trained on.
+
+    A model's file holds no path. So pictures that are not where its name says are looked for where its run had them.
+    """
+    from toolkit import datasets
+    from toolkit.formats import checkpoint
+
+    if asked := typed.of(DataOptions).dataset:
+        return datasets.full_name(asked)
+    name = datasets.full_name(opened.facts.get("dataset", "mnist"))
+    state = opened.path.with_suffix("") / "state.npz"
+    if name.startswith("folder:") and not Path(name.removeprefix("folder:")).is_dir() and state.is_file():
+        _, facts = checkpoint.read(state)
+        remembered = facts.get("options", {}).get("dataset", name)
+        return remembered if datasets.public_name(remembered) == datasets.public_name(name) else name
+    return name
+
+
+def load_split(typed: Typed, dataset: str, split: str, limit: int | None, image_size: int, channels: int | None) -> Any:
+    """One split of a data set; says so if files had to be left out."""
+    from toolkit import datasets
+
+    place = typed.of(PlaceOptions)
+    loaded = datasets.load(dataset, split, place.data_dir, limit, image_size, channels, place.cache_dir)
+    if count := len(loaded.skipped):
+        file, why = loaded.skipped[0]
+        print(f"Skipped {count} of {loaded.total} {split} pictures that cannot be read, such as {file!r}: {why}")
+    return loaded
+
+
+def load_for(typed: Typed, opened: Opened, split: str) -> Any:
+    """One split as a model wants it: of its size and channels, with the classes that it knows."""
+    dataset, config = dataset_of(typed, opened), opened.model.config
+    loaded = load_split(typed, dataset, split, typed.of(DataOptions).limit, config.image_size, config.channels)
+    if not (classes := config.classes):
+        return loaded
+    if loaded.labels is None:
+        raise UserError(f"the model wants labels and {dataset} has none — take a data set with {classes} classes")
+    if len(loaded.classes) != classes or opened.facts.get("classes", list(loaded.classes)) != list(loaded.classes):
+        raise UserError(
+            f"the model has {classes} classes and {dataset} has {len(loaded.classes)} others — take the data set it "
+            "was trained on"
+        )
+    return loaded
+
+
+def check_file(path: str) -> None:
+    """Stop before the work where its result could not be written."""
+    if Path(path).is_dir():
+        raise UserError(f"{path} is a folder — name a file")

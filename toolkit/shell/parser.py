@@ -1,0 +1,142 @@
+"""Flags made from dataclasses: every field that is an option (toolkit/options.py) is a flag.
+
+Flags are spelled with underscores and work with hyphens too. Help lists one name per flag; the spellings of earlier
+systems are in one line at its end. Only what a person typed is kept, so that the dataclasses alone hold the defaults.
+"""
+
+import argparse
+import difflib
+import sys
+import textwrap
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import toolkit
+from toolkit.options import GROUPS, Option, choices_of, default_text_of, help_of, options_of
+from toolkit.shell.command import leave
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Typed:
+    """The values of the flags that a person typed, by the names of their options."""
+
+    values: dict[str, Any]
+
+    def of(self, declared: type[T]) -> T:
+        """A dataclass of options with what was typed, and its own defaults for the rest."""
+        names = {name for name, _, _ in options_of(declared)}
+        return declared(**{name: value for name, value in self.values.items() if name in names})
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.values
+
+
+def parse(document: str, argv: list[str] | None, *declared: type) -> Typed:
+    """Parse flags; `document` is the docstring of a command: the line to type, and below it what that does."""
+    return Parser(document, declared).parse(argv)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser for dataclasses of options, which fails in one line."""
+
+    def __init__(self, document: str, declared: tuple[type, ...]):
+        first, _, about = document.partition("\n")
+        program = " ".join(first.split()[:2])
+        options = [(name, default, known) for part in declared for name, default, known in options_of(part)]
+        words = [word_of(name, known) for name, _, known in options if known.positional]
+        super().__init__(
+            prog=program,
+            usage=" ".join([program, *words, "[options]"]),
+            description=f"{about.strip()}\n\nExample: {first}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            argument_default=argparse.SUPPRESS,
+            allow_abbrev=False,
+            add_help=False,
+        )
+        earlier = []
+        for title in GROUPS:
+            members = [option for option in options if option[2].group == title]
+            if not members:
+                continue
+            group = self.add_argument_group(title)
+            for name, default, known in members:
+                add(group, name, default, known)
+                earlier += [f"--{spelling}" for spelling in (*([name] if known.hidden else ()), *known.aliases)]
+        group = self.add_argument_group("help")
+        group.add_argument("-h", "--help", action="help", help="show this and exit")
+        group.add_argument(
+            "--version", action="version", version=toolkit.__version__, help="print the version and exit"
+        )
+        if earlier:
+            closing = f"Flags of earlier systems work as well (docs/compatibility.md): {', '.join(earlier)}."
+            self.epilog = textwrap.fill(closing, 78, break_on_hyphens=False)
+
+    def parse(self, argv: list[str] | None = None) -> Typed:
+        argv = [underscored(word) for word in (sys.argv[1:] if argv is None else map(str, argv))]
+        found, unknown = self.parse_known_args(argv)
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            near = difflib.get_close_matches(unknown[0].split("=")[0], flags, n=1) if len(unknown[0]) > 2 else []
+            self.error(f"{unknown[0]} is not a flag" + (f" — did you mean {near[0]}?" if near else ""))
+        return Typed({name: value for name, value in vars(found).items() if value is not None})
+
+    def format_help(self) -> str:
+        """The help page; what it says of a flag is only made here, as some of it takes imports."""
+        for action in self._actions:
+            if described := getattr(action, "described", None):
+                action.help = help_text(*described)
+        return super().format_help()
+
+    def error(self, message: str) -> None:
+        leave(2, f"error: {message}" + ("" if "—" in message else f" — see {self.prog} -h"))
+
+
+def add(group: Any, name: str, default: Any, known: Option) -> None:
+    """Add the flag of an option, and its earlier spellings without a line in help."""
+    about: dict[str, Any] = {"help": argparse.SUPPRESS if known.hidden else ""}
+    if known.kind is None:
+        about["action"] = "store_true"
+    else:
+        about["type"] = reader(known)
+        if choices := choices_of(known):
+            about["choices"] = [known.kind.read(str(choice)) for choice in choices]
+        if known.several:
+            about["nargs"] = "+"
+        if known.unit or not choices:
+            about["metavar"] = known.unit or name.upper()
+    if known.positional:
+        action = group.add_argument(name, **about, **({"nargs": "?"} if default is None else {}))
+    else:
+        action = group.add_argument(f"--{name}", dest=name, **about)
+    action.described = None if known.hidden else (default, known)
+    for spelling in known.aliases:
+        group.add_argument(f"--{spelling}", dest=name, **about | {"help": argparse.SUPPRESS})
+
+
+def reader(known: Option) -> Any:
+    def read(text: str) -> Any:
+        try:
+            return known.kind.read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+def help_text(default: Any, known: Option) -> str:
+    said = default_text_of(default, known)
+    return (f"{help_of(known)} (default: {said})" if said else help_of(known)).replace("%", "%%")
+
+
+def word_of(name: str, known: Option) -> str:
+    return f"[{known.unit}]" if known.unit.startswith("RUN") else known.unit or name.upper()
+
+
+def underscored(word: str) -> str:
+    """`--latent-dims=8` → `--latent_dims=8`; anything but a flag stays as it is."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word[2:].partition("=")
+    return "--" + name.replace("-", "_") + equals + value

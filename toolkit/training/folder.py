@@ -1,0 +1,115 @@
+"""The files of a run: the model, and beside it a folder with its state, log and sheets. No arithmetic happens here.
+
+    models/vae_mnist_filters_0064_dims_0008.npz       the model
+    models/vae_mnist_filters_0064_dims_0008/          state.npz, log.jsonl, epoch_0001_samples.png …
+
+The folder is locked before anything in it is read or written. Nothing that an earlier run made is replaced unasked.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from toolkit.datasets import file_name, public_name
+from toolkit.errors import UserError
+from toolkit.files.writing import locked, make_folder, uninterrupted, write
+from toolkit.formats import checkpoint
+from toolkit.training import log
+from toolkit.training.plan import Plan, differences
+from toolkit.training.trainer import Trainer
+from toolkit.wording import counted
+
+
+class RunFolder:
+    """Where a run keeps its files; used as a context manager, which holds the lock."""
+
+    def __init__(self, outdir: Path | str, plan: Plan):
+        name = checkpoint.model_name(file_name(plan.train.dataset), plan.model.max_filters, plan.model.latent_dims)
+        self.model_file, self.folder = Path(outdir, f"{name}.npz"), Path(outdir, name)
+        self.log: list[dict[str, Any]] = []
+        self.skipped: dict[str, Any] = {}
+
+    def __enter__(self):
+        self.held = ExitStack()
+        if self.folder.is_dir():
+            self.held.enter_context(locked(self.folder))
+        self.is_locked = self.folder.is_dir()
+        return self
+
+    def __exit__(self, *_):
+        self.held.close()
+
+    # What an earlier session left
+
+    def state(self) -> checkpoint.State | None:
+        """The state of an earlier session; None if there is none."""
+        path = self.folder / "state.npz"
+        return checkpoint.load_state(path) if path.exists() else None
+
+    def check_free(self, plan: Plan) -> bool:
+        """Stop where an earlier run would be lost; False where that run is the same one, and has ended."""
+        ways = "replace it with --overwrite, or choose another --outdir"
+        try:
+            state = self.state()
+        except UserError as error:
+            raise UserError(f"{self.folder} holds a run whose state cannot be read ({error}) — {ways}") from None
+        if state is None:
+            if self.model_file.exists():
+                raise UserError(f"{self.model_file} exists — {ways}")
+            return True
+        options, done = state.facts["options"], state.facts["epoch"]
+        if done == 0:
+            return True
+        if done < (asked := options.get("epochs", 0)):
+            of = f"{done} of {counted(asked, 'epoch')}"
+            raise UserError(f"{self.folder} holds an unfinished run, {of} — continue it with --resume, {ways}")
+        if other := differences(plan, options):
+            if other == ["--epochs"] and plan.train.epochs > done:
+                ways = f"train it further with --resume, {ways}"
+            raise UserError(f"{self.folder} holds a finished run with another {', '.join(other)} — {ways}")
+        return False
+
+    # What this session writes
+
+    def begin(self, trainer: Trainer, resumed: bool) -> None:
+        """Make the folder ready, with a state from which the run can be resumed; an earlier run's sheets go."""
+        make_folder(self.folder)
+        if not self.is_locked:
+            self.held.enter_context(locked(self.folder))
+        leftovers = [*self.folder.glob(".*.part"), *self.folder.parent.glob(f".{self.model_file.name}.*.part")]
+        if resumed:
+            self.log = log.read_until(self.folder / "log.jsonl", trainer.epoch)
+        else:
+            leftovers += self.folder.glob("epoch_*.png")
+        for path in leftovers:  # of killed processes, or of the run that this one replaces
+            path.unlink()
+        self.skipped = {"train": trainer.train.skipped, "test": trainer.test.skipped}
+        if not resumed:
+            self.save_state(trainer)
+
+    def save(self, trainer: Trainer, entry: dict[str, Any], sheets: dict[str, Callable[[], bytes]]) -> None:
+        """Write what an epoch has brought; the state comes last, so that whatever a crash leaves can be resumed.
+
+        `sheets` are pictures as PNG by their names.
+        """
+        with uninterrupted():
+            for name, png in sheets.items():
+                write(self.folder / f"epoch_{trainer.epoch:04d}_{name}.png", png())
+            self.log.append(entry)
+            write(self.folder / "log.jsonl", log.packed(self.log, self.skipped))
+            if trainer.is_best(entry):
+                checkpoint.save_model(self.model_file, trainer.model, model_facts(trainer, entry))
+            self.save_state(trainer)
+
+    def save_state(self, trainer: Trainer) -> None:
+        checkpoint.save_state(self.folder / "state.npz", trainer.model, trainer.optimizer, trainer.memory())
+
+
+def model_facts(trainer: Trainer, entry: dict[str, Any]) -> dict[str, Any]:
+    """What the file of a model says besides its weights; it may go to other people, so it holds no path."""
+    dataset = public_name(trainer.config.dataset)
+    facts = {"dataset": dataset, "epoch": trainer.epoch, "collapsed": entry["collapsed"]}
+    if trainer.model.config.classes:
+        facts["classes"] = list(trainer.train.classes)
+    return facts | {"options": trainer.plan.options() | {"dataset": dataset}, "test": entry["test"]}

@@ -1,0 +1,141 @@
+"""What a run is to do: its options, as they were typed or as its state remembers them.
+
+Adding an option to training is one line in TrainConfig and its use where it acts (toolkit/training/trainer.py,
+toolkit/training/schedules.py).
+"""
+
+import dataclasses
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from toolkit.errors import UserError
+from toolkit.options import count, from_values, integer, option, options_of, rate, seed, text, weight
+
+
+def dataset_help() -> str:
+    from toolkit.datasets import NAMES
+
+    return f"{', '.join(NAMES)}, where folder:PATH is for your own pictures"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The options of training that are not the model's own."""
+
+    dataset: str = option(
+        "mnist",
+        dataset_help,
+        "data",
+        kind=text,
+        unit="NAME",
+    )
+    limit: int | None = option(
+        None, "use the first N images of each split only", "data", kind=count, unit="N", default_text="all"
+    )
+    channels: int | None = option(
+        None, "1 for grey, 3 for colour", "data", kind=integer, choices=(1, 3), default_text="as the data"
+    )
+    conditional: bool = option(False, "tell encoder and decoder the class of each image", "model")
+    beta: float = option(1.0, "weight of the KL term", "objective", kind=weight, unit="X")
+    beta_warmup: float = option(
+        0,
+        "increase that weight linearly from --beta_start over the first epochs",
+        "objective",
+        kind=weight,
+        unit="EPOCHS",
+        aliases=("beta_annealing_period",),
+    )
+    beta_start: float = option(
+        0.001, "weight of the KL term at the start of --beta_warmup", "objective", kind=weight, unit="X"
+    )
+    free_bits: float = option(
+        0, "KL per latent dimension below this many nats is not penalised", "objective", kind=weight, unit="NATS"
+    )
+    epochs: int = option(
+        50, "number of epochs", "optimisation", kind=count, unit="N", aliases=("num_epochs",), changeable=True
+    )
+    batchsize: int = option(128, "batch size", "optimisation", kind=count, unit="N", aliases=("batch_size",))
+    lr: float = option(
+        0.001,
+        "learning rate of AdamW",
+        "optimisation",
+        kind=rate,
+        unit="X",
+        aliases=("learning_rate",),
+        changeable=True,
+    )
+    lr_schedule: str = option(
+        "constant",
+        "cosine: down to zero at the last epoch; plateau: halved when the held-out loss has not improved for 15 epochs",
+        "optimisation",
+        kind=text,
+        choices=("constant", "cosine", "plateau"),
+    )
+    weight_decay: float = option(0.01, "weight decay of AdamW", "optimisation", kind=weight, unit="X")
+    keep_best: bool = option(
+        False, "hold out 1/12 of the training images and keep the epoch that is best on them", "optimisation"
+    )
+    seed: int = option(0, "random seed", "optimisation", kind=seed, unit="N")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All options that a run's state remembers: those of training, and those of the model (a ModelConfig)."""
+
+    train: TrainConfig
+    model: Any
+
+    def options(self) -> dict[str, Any]:
+        """Name and value of every option, as states and checkpoints hold them."""
+        return {
+            name: getattr(part, name)
+            for part in (self.train, self.model)
+            for name, _, known in options_of(part)
+            if known.remembered
+        }
+
+    def model_config(self, channels: int = 1, classes: int = 0) -> Any:
+        """The configuration of the model, given what the data are."""
+        return dataclasses.replace(
+            self.model, channels=self.train.channels or channels, classes=classes if self.train.conditional else 0
+        )
+
+    def resumed(self, typed: Collection[str], remembered: dict[str, Any]) -> "Plan":
+        """The plan of a run that goes on: what it remembers, with those options typed now that may change.
+
+        Options that are younger than the run have their defaults.
+        """
+        asked = self.options()
+        if unknown := remembered.keys() - asked.keys():
+            raise UserError(
+                f"the run to resume has an option {min(unknown)}, which this version does not know — use the version "
+                "that began it, or start again with --overwrite"
+            )
+        changeable = {
+            name for part in (self.train, self.model) for name, _, known in options_of(part) if known.changeable
+        }
+        for name in (set(typed) & remembered.keys()) - changeable:
+            if asked[name] != remembered[name]:
+                raise UserError(
+                    f"--{name} {asked[name]} contradicts the run to resume, which has {remembered[name]} — give the "
+                    "same, or choose another --outdir"
+                )
+        values = remembered | {name: asked[name] for name in set(typed) & changeable}
+        try:
+            return Plan(*(made(part, values) for part in (self.train, self.model)))
+        except (ValueError, UserError) as error:
+            raise UserError(
+                f"the state of the run to resume is damaged ({error}) — start again with --overwrite"
+            ) from None
+
+
+def made(part, values):
+    """One part of a plan with the values of its own options."""
+    return from_values(type(part), {name: values[name] for name, _, _ in options_of(part) if name in values})
+
+
+def differences(plan: Plan, remembered: dict[str, Any]) -> list[str]:
+    """The options, as flags, that differ between a plan and what an earlier run remembers."""
+    asked = plan.options()
+    return [f"--{name}" for name in asked if asked[name] != remembered.get(name, asked[name])]

@@ -1,0 +1,37 @@
+"""What changes while a run lasts: the weight of KL and the learning rate, from the epochs that are done."""
+
+import math
+
+from toolkit.training.plan import TrainConfig
+
+PATIENCE, STALLED = 15, 1e-4  # epochs without a relative gain of so much halve the learning rate (plateau)
+
+
+def beta(config: TrainConfig, progress: float) -> float:
+    """The weight of KL after so many epochs."""
+    if progress >= config.beta_warmup:
+        return config.beta
+    return config.beta_start + (config.beta - config.beta_start) * progress / config.beta_warmup
+
+
+def learning_rate(config: TrainConfig, progress: float, halvings: int) -> float:
+    """The learning rate after so many epochs, `halvings` of them stalled."""
+    if config.lr_schedule == "cosine":
+        return config.lr * 0.5 * (1 + math.cos(math.pi * min(1, progress / config.epochs)))
+    return config.lr * 0.5**halvings
+
+
+class Plateau:
+    """Counts the epochs in which the loss on held-out images has not improved."""
+
+    def __init__(self, lowest: float | None = None, stalled: int = 0, halvings: int = 0):
+        self.lowest, self.stalled, self.halvings = lowest, stalled, halvings
+
+    def watch(self, loss: float) -> None:
+        """Take note of an epoch's loss; too many that are no better halve the learning rate once more."""
+        if self.lowest is None or loss < self.lowest * (1 - STALLED):
+            self.lowest, self.stalled = loss, 0
+        elif self.stalled < PATIENCE:
+            self.stalled += 1
+        else:
+            self.stalled, self.halvings = 0, self.halvings + 1

@@ -1,0 +1,283 @@
+"""The arithmetic of a run: batches, steps, scores. It knows no file and prints nothing.
+
+All randomness comes from the seed: the order of epoch e from (seed, e), the noise of step s from (seed, s). So a run
+that was killed and resumed draws what an unbroken one would have drawn, and on a CPU ends with the same bits. What a
+step computes is vae.py's; the files are folder.py's; the loop over epochs is in train.py.
+"""
+
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import mlx.optimizers as optim
+import numpy as np
+from mlx.utils import tree_flatten, tree_map_with_path
+
+import vae
+from toolkit.datasets import Split
+from toolkit.errors import UserError
+from toolkit.layers.machine import on_cpu
+from toolkit.model.inputs import batch, batches
+from toolkit.training import schedules
+from toolkit.training.plan import Plan
+
+CHUNK = 256  # images at a time where nothing is trained
+SHOWN = 64  # images on a sheet
+COLLAPSED = 0.001  # nats of KL per image, below which the latents carry no information
+HELD_OUT = 12  # one training image in so many is held out
+ORDER, NOISE, SPLIT, SCORE, SAMPLES = range(5)  # what a random number is for
+
+
+def random_numbers(seed: int, purpose: int, index: int = 0) -> np.random.Generator:
+    """NumPy's random numbers for one purpose of a run."""
+    return np.random.default_rng([seed, purpose, index])
+
+
+def random_key(seed: int, purpose: int, index: int = 0) -> mx.array:
+    """MLX's random key for one purpose of a run."""
+    return mx.array(np.random.SeedSequence([seed, purpose, index]).generate_state(2))
+
+
+class Batch(NamedTuple):
+    """Images to train on, and where in the run they come."""
+
+    index: int  # in its epoch
+    steps: int  # of that epoch
+    images: mx.array  # (N, H, W, C) uint8
+    labels: mx.array | None
+
+
+class Trainer:
+    """A model in training with its data and its optimizer.
+
+    `weights` is a model to begin with instead of random weights.
+    """
+
+    def __init__(self, plan: Plan, train: Split, test: Split, weights: vae.VAE | None = None):
+        self.plan, self.config = plan, plan.train
+        self.train, self.test = train, test
+        # The images to train on and those held out of them, by their numbers in the training split.
+        self.train_numbers, self.held_out = np.arange(len(train.images)), None
+        if self.config.keep_best or self.config.lr_schedule == "plateau":
+            self.train_numbers, self.held_out = hold_out(len(train.images), self.config.seed)
+        if self.config.conditional and train.labels is None:
+            raise UserError(
+                "the images have no labels — leave --conditional out, or sort them into one folder per class"
+            )
+        model_config = plan.model_config(train.images.shape[3], len(train.classes or ()))
+        self.batch_size = min(self.config.batchsize, len(self.train_numbers))
+        check_batches(model_config, self.batch_size, len(self.train_numbers))
+
+        mx.random.seed(self.config.seed)
+        self.model = vae.VAE(model_config)
+        self.optimizer = optim.AdamW(learning_rate=self.config.lr, weight_decay=self.config.weight_decay)
+        self.optimizer.init(self.model.trainable_parameters())
+        if weights:
+            self.begin_with(weights)
+        self.epoch, self.best = 0, math.inf  # epochs done; the lowest objective on the images held out
+        self.plateau = schedules.Plateau()
+
+    def begin_with(self, weights: vae.VAE) -> None:
+        """Take over the weights of another model."""
+        ours, theirs = self.model.config, weights.config
+        for name in ("arch", "latent_dims", "max_filters", "image_size", "channels", "classes"):
+            if (mine := getattr(ours, name)) != (other := getattr(theirs, name)):
+                raise UserError(f"the initial model has {name} {other}, this run {mine} — choose the same")
+        self.model.encoder.update(weights.encoder.parameters())
+        self.model.decoder.update(weights.decoder.parameters())
+
+    @cached_property
+    def update(self) -> Callable:
+        return vae.training_step(self.model, self.optimizer, self.config.free_bits)
+
+    # What a run remembers
+
+    def memory(self) -> dict[str, Any]:
+        """What must be known besides weights and optimizer to go on from here."""
+        return {
+            "options": self.plan.options(),
+            "images": [len(self.train.images), len(self.test.images)],
+            "epoch": self.epoch,
+            "best": self.best if math.isfinite(self.best) else None,
+            "plateau": vars(self.plateau),
+        }
+
+    def resume(self, model: vae.VAE, optimizer: dict[str, mx.array] | None, memory: dict[str, Any]) -> None:
+        """Go on from what an earlier session left; without the optimizer's state if that is None."""
+        ours = {path: array.shape for path, array in tree_flatten(self.optimizer.state)}
+        theirs = ours if optimizer is None else {path: array.shape for path, array in optimizer.items()}
+        if model.config != self.model.config or ours != theirs:
+            raise UserError("the run to resume does not fit this data — start again with --overwrite")
+        if memory["images"] != (now := [len(self.train.images), len(self.test.images)]):
+            raise UserError(
+                f"the data has changed: {now[0]} training and {now[1]} test images, the run to resume had "
+                f"{memory['images'][0]} and {memory['images'][1]} — start again with --overwrite"
+            )
+        self.model.update(model.parameters())
+        if optimizer is not None:
+            self.optimizer.state = tree_map_with_path(lambda path, _: optimizer[path], self.optimizer.state)
+        self.epoch = memory["epoch"]
+        self.best = math.inf if memory["best"] is None else memory["best"]
+        self.plateau = schedules.Plateau(**memory["plateau"])
+
+    # An epoch
+
+    def batches(self) -> Iterator[Batch]:
+        """The training images in the random order of this epoch."""
+        self.model.train()
+        count, size = len(self.train_numbers), self.batch_size
+        order = self.train_numbers[random_numbers(self.config.seed, ORDER, self.epoch).permutation(count)]
+        steps = math.ceil(count / size)
+        self.progress = Progress(count, size)
+        for i, (images, _, labels) in enumerate(batches(self.train, size, order)):
+            yield Batch(i, steps, images, labels)
+
+    def step(self, batch: Batch) -> float:
+        """Set learning rate and β, update the model by one batch; returns the mean loss of the epoch so far."""
+        done = self.epoch + batch.index / batch.steps
+        rate = schedules.learning_rate(self.config, done, self.plateau.halvings)
+        beta = schedules.beta(self.config, done)
+        self.optimizer.learning_rate = rate
+        key = random_key(self.config.seed, NOISE, self.epoch * batch.steps + batch.index)
+        sums = self.update(batch.images, batch.labels, key, mx.array(beta))
+        mx.eval(sums, self.model.state, self.optimizer.state)
+        loss = self.progress.add(sums.tolist(), rate, beta)
+        self.check_finite(loss, f"in step {batch.index + 1} of epoch {self.epoch + 1}")
+        return loss
+
+    def end_epoch(self) -> dict[str, Any]:
+        """Score the epoch, on the test split and on the images held out if there are any; returns its log entry."""
+        entry = {"epoch": self.epoch + 1} | self.progress.metrics()
+        if self.held_out is not None:
+            entry["held_out"] = self.score(self.train, self.held_out)
+        entry["test"] = self.score(self.test, np.arange(len(self.test.images)))
+        self.epoch += 1
+        if self.config.lr_schedule == "plateau" and self.is_settled():
+            self.plateau.watch(self.objective(entry))
+        return entry
+
+    def score(self, split: Split, numbers: np.ndarray) -> dict[str, float]:
+        """The bound on some images, with one sample per image from noise that depends on the seed alone."""
+        self.model.eval()
+        codes = [evaluated(self.model.encode(*part)) for part in batches(split, CHUNK, numbers)]
+        mean, log_var = (mx.concatenate(arrays) for arrays in zip(*codes, strict=True))
+        z = vae.sample(mean, log_var, random_key(self.config.seed, SCORE))
+        errors = [
+            evaluated(self.model.error(*part, z[i * CHUNK :][: len(part[0])]))
+            for i, part in enumerate(batches(split, CHUNK, numbers))
+        ]
+        kl = self.model.prior.kl(mean, log_var).sum(axis=1)
+        terms = mx.concatenate(errors).mean().item(), kl.mean().item()
+        self.check_finite(sum(terms), f"on images not trained on, after epoch {self.epoch + 1}")
+        return losses(*terms)
+
+    def is_best(self, entry: dict[str, Any]) -> bool:
+        """Whether the model of this epoch is kept: always, or with --keep_best if it is the best on held-out images."""
+        if not self.is_settled():
+            return True
+        before, self.best = self.best, min(self.best, self.objective(entry))
+        return not self.config.keep_best or self.best < before
+
+    def is_settled(self) -> bool:
+        """Whether there are images held out, and β has its final value: before, epochs do not compare."""
+        return self.held_out is not None and self.epoch >= self.config.beta_warmup
+
+    def objective(self, entry: dict[str, Any]) -> float:
+        """What training minimises, on the images held out."""
+        return entry["held_out"]["reconstruction"] + self.config.beta * entry["held_out"]["kl"]
+
+    def check_finite(self, loss: float, where: str) -> None:
+        """Stop at once where training cannot recover."""
+        if not math.isfinite(loss):
+            hint = "--resume with a smaller --lr, from the last good epoch" if self.epoch else "try a smaller --lr"
+            raise UserError(f"the loss became {loss} {where}; files are as the epoch before left them — {hint}")
+
+    # What an epoch shows
+
+    def reconstructions(self) -> tuple[np.ndarray, np.ndarray]:
+        """The first test images and their reconstructions, floats in [0, 1]."""
+        self.model.eval()
+        x, y = self.model.reconstruct(*batch(self.test, np.arange(min(SHOWN, len(self.test.images)))))
+        return np.array(x), np.array(y)
+
+    def samples(self) -> np.ndarray:
+        """Samples from latent vectors that are the same in every epoch, floats in [0, 1]."""
+        self.model.eval()
+        z = self.model.prior.sample(SHOWN, random_key(self.config.seed, SAMPLES))
+        labels = mx.arange(SHOWN, dtype=mx.uint32) % max(1, self.model.config.classes)
+        return np.array(self.model.decode(z, labels))
+
+
+class Progress:
+    """Sums and times of an epoch of `count` images in batches of `size`."""
+
+    def __init__(self, count: int, size: int):
+        self.count, self.size, self.steps = count, size, 0
+        self.totals, self.start = np.zeros(2), time.perf_counter()
+        self.first_step = self.rate = self.beta = None
+
+    def add(self, sums: list[float], rate: float, beta: float) -> float:
+        """Take note of a step; returns the mean loss so far."""
+        self.totals += sums
+        self.rate, self.beta, self.steps = rate, beta, self.steps + 1
+        self.end = time.perf_counter()
+        if self.first_step is None:  # where functions are compiled it does that, too
+            self.first_step = self.end - self.start
+        return self.totals.sum() / min(self.steps * self.size, self.count)
+
+    def metrics(self) -> dict[str, Any]:
+        """The means over the epoch; its throughput, with data but without the first step if there are more."""
+        seconds = self.end - self.start
+        speed = (self.count - self.size) / (seconds - self.first_step) if self.steps > 1 else self.count / seconds
+        return losses(*self.totals / self.count) | {
+            "beta": self.beta,
+            "learning_rate": self.rate,
+            "collapsed": bool(self.totals[1] / self.count < COLLAPSED),
+            "images_per_second": speed,
+            "seconds": seconds,
+            "first_step_seconds": self.first_step,
+        }
+
+
+def losses(reconstruction: float, kl: float) -> dict[str, float]:
+    """The two terms per image, and their sum."""
+    return {"loss": float(reconstruction + kl), "reconstruction": float(reconstruction), "kl": float(kl)}
+
+
+def hold_out(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a validation split from training images: a twelfth, 5,000 of MNIST's 60,000; returns the numbers of both."""
+    if count < 2:
+        raise UserError("one image cannot be split in two — use more images, or leave --keep_best out")
+    order = random_numbers(seed, SPLIT).permutation(count)
+    held_out = math.ceil(count / HELD_OUT)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def check_batches(config: vae.ModelConfig, size: int, count: int) -> None:
+    """Stop before the first step where a batch is too small to be normalised, or too large for memory."""
+    least = config.architecture.least_batch(config)
+    if any(0 < rest < least for rest in (size, count % size)):
+        raise UserError(
+            f"with --image_size {config.image_size} a batch of one image cannot be normalised, and {count} images in "
+            f"batches of {size} have one — take another --batchsize"
+        )
+    if not on_cpu() and sys.platform == "linux":
+        return  # a GPU with memory of its own
+    needed = 4 * size * config.architecture.activations(config)  # bytes, from below
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise UserError(
+            f"a batch of {size} images needs more than {needed / 2**30:.0f} GiB of memory, this machine has "
+            f"{memory / 2**30:.0f} — take a smaller --batchsize"
+        )
+
+
+def evaluated(arrays: Any) -> Any:
+    """The same, computed now: what waits keeps all that it depends on in memory."""
+    mx.eval(arrays)
+    return arrays
