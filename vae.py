@@ -6,9 +6,6 @@ or coloured; toolkit/model/inputs.py makes of them what the model sees. Where th
 weights are kept is toolkit/formats, how they are trained is toolkit/training.
 """
 
-import toolkit  # noqa: F401, I001  (prepares the machine, so it comes before MLX)
-
-# isort: split
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

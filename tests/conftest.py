@@ -3,9 +3,6 @@
 import importlib
 import struct
 
-import toolkit  # noqa: F401  (prepares the machine, so it comes before MLX)
-
-# isort: split
 import mlx.core as mx
 import numpy as np
 import pytest

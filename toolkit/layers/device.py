@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from toolkit.errors import UserError
-from toolkit.layers.machine import MLX_CAME_FIRST, cores, on_cpu, prepare
+from toolkit.layers.machine import cores, on_cpu
 
 
 def start(cpu: bool = False, compile: str = "off") -> str:
@@ -19,7 +19,7 @@ def start(cpu: bool = False, compile: str = "off") -> str:
     except ImportError as error:
         package = "mlx" if sys.platform == "darwin" else "mlx[cpu]"
         raise UserError(f'MLX does not start: {error} — pip install "{package}"') from None
-    from toolkit.layers import forms
+    from toolkit.layers import blas, forms
 
     if cpu:
         mx.set_default_device(mx.cpu)
@@ -28,8 +28,7 @@ def start(cpu: bool = False, compile: str = "off") -> str:
     if on_cpu():
         details = [f"{cores()} core{'s' if cores() > 1 else ''}"]
         if sys.platform == "linux":
-            slow = "import toolkit before mlx" if MLX_CAME_FIRST else "apt install libopenblas0"
-            details.append(prepare() or f"reference BLAS: {slow} makes it 7 times faster")
+            details.append(blas.connect())
         if compile == "on":
             details.append(compiled)
         return f"CPU, {', '.join(details)}"

@@ -8,17 +8,26 @@ Between two layers of the CPU's form, features are a `Parts` of a batch; `flatte
 from types import ModuleType
 from typing import Any
 
-from toolkit.layers import cpu, plain
-from toolkit.layers.machine import on_cpu
+from toolkit.layers import blas, cpu, plain
+from toolkit.layers.machine import keep_memory, on_cpu
 
 NAMES = ("down", "up", "transposed", "dense", "sigmoid", "squared_error", "cross_entropy")
-in_use = cpu if on_cpu() else plain
+in_use: ModuleType
 
 
 def choose(form: ModuleType | None = None) -> None:
-    """Use a form of the layers from now on, by default the one for MLX's default device."""
+    """Use a form of the layers from now on, by default the one for MLX's default device.
+
+    On a CPU this prepares the machine, too; on a GPU nothing of that is loaded.
+    """
     global in_use
     in_use = form or (cpu if on_cpu() else plain)
+    if on_cpu():
+        keep_memory()
+        blas.connect()
+
+
+choose()
 
 
 def __getattr__(name: str) -> Any:

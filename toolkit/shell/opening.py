@@ -37,12 +37,13 @@ class ModelOptions:
 class PlaceOptions:
     """Where data sets lie."""
 
-    data_dir: str = option(
-        os.environ.get("VAE_DATA_DIR") or "data",
-        "folder of the data sets, to which missing ones are downloaded; the variable VAE_DATA_DIR sets it too",
+    data_dir: str | None = option(
+        None,
+        "folder of the data sets, to which missing ones are downloaded",
         "data",
         kind=path,
         unit="DIR",
+        default_text="the variable VAE_DATA_DIR, or data",
     )
     cache_dir: str | None = option(
         None, "folder for decoded pictures", "data", kind=path, unit="DIR", default_text="DATA_DIR/cache"
@@ -153,7 +154,8 @@ def load_split(typed: Typed, dataset: str, split: str, limit: int | None, image_
     from toolkit import datasets
 
     place = typed.of(PlaceOptions)
-    loaded = datasets.load(dataset, split, place.data_dir, limit, image_size, channels, place.cache_dir)
+    data_dir = place.data_dir or os.environ.get("VAE_DATA_DIR") or "data"
+    loaded = datasets.load(dataset, split, data_dir, limit, image_size, channels, place.cache_dir)
     if count := len(loaded.skipped):
         file, why = loaded.skipped[0]
         print(f"Skipped {count} of {loaded.total} {split} pictures that cannot be read, such as {file!r}: {why}")
