@@ -81,11 +81,13 @@ def main(argv=None):
             print("Pass --resume and a larger --epochs to train further, or --overwrite to start again.")
             return
         trainer = make_trainer(typed, plan, run, state)
-        folder.begin(trainer, resumed=state is not None)
+        folder.begin(trainer, device_name, resumed=state is not None)
         print_options(trainer, folder, device_name)
         if run.resume:
             fresh = f"There is no run to resume in {folder.folder}: starting a new one"
             print(f"Resuming after epoch {trainer.epoch}" if state else fresh)
+            if state and (before := state.facts.get("device", device_name)) != device_name:
+                print(f"The run was on another device ({before}): it will not end with the same bits as there.")
         if trainer.epoch >= plan.train.epochs:
             done = "1 epoch is" if trainer.epoch == 1 else f"All {trainer.epoch} epochs are"
             print(f"{done} done. Pass a larger --epochs to train further.")

@@ -476,3 +476,53 @@ def test_a_state_without_a_younger_option_has_its_default(run, tmp_path):
     del facts["options"]["free_bits"]
     checkpoint.save_state(state, model, as_optimizer(optimizer), facts)
     assert run("train", *TINY, 2, "--resume", "--outdir", tmp_path)[0] == 0
+
+
+def test_a_gpu_that_works_ahead_ends_with_the_same_bits_and_notices_nan_before_anything_is_saved():
+    train_split, test_split = (datasets.load("synthetic", split, None, 200) for split in ("train", "test"))
+    model = vae.ModelConfig(max_filters=8, latent_dims=2, image_size=16)
+
+    def trained(ahead, **options):
+        trainer = Trainer(Plan(TrainConfig(batchsize=64, **options), model), train_split, test_split)
+        trainer.ahead = ahead
+        losses = [trainer.step(batch) for batch in trainer.batches()]
+        return losses, trainer.end_epoch(), dict(tree_flatten(trainer.model.parameters()))
+
+    (at_once, entry, weights), (later, same_entry, same_weights) = trained(0), trained(1)
+    assert np.isnan(later[0]) and later[1:] == at_once[:-1]
+    assert {k: entry[k] for k in ("loss", "test")} == {k: same_entry[k] for k in ("loss", "test")}
+    for key, array in weights.items():
+        np.testing.assert_array_equal(np.array(array), np.array(same_weights[key]), err_msg=key)
+    with pytest.raises(UserError, match="the loss became"):
+        trained(1, lr=1e9)
+
+
+def test_resuming_on_another_device_says_that_bits_will_differ(run, tmp_path):
+    run("train", *TINY, 1, "--outdir", tmp_path)
+    _, out, _ = run("train", *TINY, 2, "--resume", "--outdir", tmp_path)
+    assert "another device" not in out
+    state = tmp_path / NAME / "state.npz"
+    model, optimizer, facts = checkpoint.load_state(state)
+    checkpoint.save_state(state, model, as_optimizer(optimizer), facts | {"device": "CPU, 7 cores, abacus"})
+    status, out, _ = run("train", *TINY, 3, "--resume", "--outdir", tmp_path)
+    assert status == 0 and "another device (CPU, 7 cores, abacus)" in out
+
+
+def test_nothing_is_compiled_again(monkeypatch):
+    """Every function of a model is handed to mx.compile once, however many epochs there are."""
+    compile, made = mx.compile, []
+
+    def counted(function, **states):
+        made.append(function.__name__)
+        return compile(function, **states)
+
+    monkeypatch.setattr(mx, "compile", counted)
+    train_split, test_split = (datasets.load("synthetic", split, None, 128) for split in ("train", "test"))
+    model = vae.ModelConfig(max_filters=8, latent_dims=2, image_size=16)
+    trainer = Trainer(Plan(TrainConfig(batchsize=64), model), train_split, test_split)
+    for _ in range(3):
+        for batch in trainer.batches():
+            trainer.step(batch)
+        trainer.end_epoch()
+        trainer.samples(), trainer.reconstructions()
+    assert sorted(made) == ["<lambda>", "encode", "error", "reconstruct", "step"]

@@ -44,6 +44,7 @@ FACTS = {
     "test": dict,
     "best": (float, type(None)),
     "plateau": dict,
+    "device": str,
 }
 
 

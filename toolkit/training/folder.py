@@ -72,8 +72,12 @@ class RunFolder:
 
     # What this session writes
 
-    def begin(self, trainer: Trainer, resumed: bool) -> None:
-        """Make the folder ready, with a state from which the run can be resumed; an earlier run's sheets go."""
+    def begin(self, trainer: Trainer, device: str, resumed: bool) -> None:
+        """Make the folder ready, with a state from which the run can be resumed; an earlier run's sheets go.
+
+        `device` is what computes, in words: on another one a run ends with other bits.
+        """
+        self.device = device
         make_folder(self.folder)
         if not self.is_locked:
             self.held.enter_context(locked(self.folder))
@@ -103,7 +107,8 @@ class RunFolder:
             self.save_state(trainer)
 
     def save_state(self, trainer: Trainer) -> None:
-        checkpoint.save_state(self.folder / "state.npz", trainer.model, trainer.optimizer, trainer.memory())
+        facts = trainer.memory() | {"device": self.device}
+        checkpoint.save_state(self.folder / "state.npz", trainer.model, trainer.optimizer, facts)
 
 
 def model_facts(trainer: Trainer, entry: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import math
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -81,6 +82,8 @@ class Trainer:
             self.begin_with(weights)
         self.epoch, self.best = 0, math.inf  # epochs done; the lowest objective on the images held out
         self.plateau = schedules.Plateau()
+        self.ahead = 0 if on_cpu() else 1  # steps that are computing while the next one is prepared
+        self.computing: deque[tuple] = deque()
 
     def begin_with(self, weights: vae.VAE) -> None:
         """Take over the weights of another model."""
@@ -134,24 +137,37 @@ class Trainer:
         order = self.train_numbers[random_numbers(self.config.seed, ORDER, self.epoch).permutation(count)]
         steps = math.ceil(count / size)
         self.progress = Progress(count, size)
+        self.computing.clear()
         for i, (images, _, labels) in enumerate(batches(self.train, size, order)):
             yield Batch(i, steps, images, labels)
 
     def step(self, batch: Batch) -> float:
-        """Set learning rate and β, update the model by one batch; returns the mean loss of the epoch so far."""
+        """Set learning rate and β, update the model by one batch; returns the mean loss of the epoch so far.
+
+        On a GPU the next step is prepared while this one computes, so the loss is that of the step before.
+        """
         done = self.epoch + batch.index / batch.steps
         rate = schedules.learning_rate(self.config, done, self.plateau.halvings)
         beta = schedules.beta(self.config, done)
         self.optimizer.learning_rate = rate
         key = random_key(self.config.seed, NOISE, self.epoch * batch.steps + batch.index)
         sums = self.update(batch.images, batch.labels, key, mx.array(beta))
-        mx.eval(sums, self.model.state, self.optimizer.state)
-        loss = self.progress.add(sums.tolist(), rate, beta)
-        self.check_finite(loss, f"in step {batch.index + 1} of epoch {self.epoch + 1}")
-        return loss
+        compute = mx.async_eval if self.ahead else mx.eval
+        compute(sums, self.model.state, self.optimizer.state)
+        self.computing.append((batch.index, sums, rate, beta))
+        return self.wait(self.ahead)
+
+    def wait(self, ahead: int = 0) -> float:
+        """Wait until at most `ahead` steps are computing, and look at the losses of the others."""
+        while len(self.computing) > ahead:
+            index, sums, rate, beta = self.computing.popleft()
+            self.progress.add(sums.tolist(), rate, beta)
+            self.check_finite(self.progress.loss, f"in step {index + 1} of epoch {self.epoch + 1}")
+        return self.progress.loss
 
     def end_epoch(self) -> dict[str, Any]:
         """Score the epoch, on the test split and on the images held out if there are any; returns its log entry."""
+        self.wait()
         entry = {"epoch": self.epoch + 1} | self.progress.metrics()
         if self.held_out is not None:
             entry["held_out"] = self.score(self.train, self.held_out)
@@ -221,14 +237,19 @@ class Progress:
         self.totals, self.start = np.zeros(2), time.perf_counter()
         self.first_step = self.rate = self.beta = None
 
-    def add(self, sums: list[float], rate: float, beta: float) -> float:
-        """Take note of a step; returns the mean loss so far."""
+    def add(self, sums: list[float], rate: float, beta: float) -> None:
+        """Take note of a step."""
         self.totals += sums
         self.rate, self.beta, self.steps = rate, beta, self.steps + 1
         self.end = time.perf_counter()
         if self.first_step is None:  # where functions are compiled it does that, too
             self.first_step = self.end - self.start
-        return self.totals.sum() / min(self.steps * self.size, self.count)
+
+    @property
+    def loss(self) -> float:
+        """The mean loss so far; NaN before the first step has ended."""
+        seen = min(self.steps * self.size, self.count)
+        return float(self.totals.sum() / seen) if seen else math.nan
 
     def metrics(self) -> dict[str, Any]:
         """The means over the epoch; its throughput, with data but without the first step if there are more."""
