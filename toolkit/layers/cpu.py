@@ -20,11 +20,11 @@ Up: nearest ×2, then 3×3, padding 1. Through the doubling, an output pixel loo
     2i-1 looks at  i-1, i-1, i    with  w0, w1, w2:   w0+w1 on i-1 and w2 on i
     2i   looks at  i-1, i, i      with  w0, w1, w2:   w0 on i-1 and w1+w2 on i
 
-So a 2×2 window of x gives 2×2 pixels of y, with 2.25 times fewer operations than convolving the doubled image. The
-other way round, input pixel i touches the four outputs 2i-1 … 2i+2, so with Q the 4×4 windows of dy, two pixels apart,
-and V the weights summed in the same manner,
+So a 2×2 window of x gives 2×2 pixels of y, with 2.25 times fewer operations than convolving the doubled image.
+Backwards the doubling is a sum over 2×2 pixels, which may as well come first. With D the sums of dy over all its 2×2
+windows, and Q the 3×3 windows of D, two pixels apart, what is left is the kernel turned around, W':
 
-    dx = Q V        dV = Qᵀ x, which folds back to dW.
+    D = dy[p] + dy[p+1], in both directions        dx[i] = D[2i+1] w0 + D[2i] w1 + D[2i-1] w2 = Q W'        dW = Qᵀ x
 """
 
 import functools
@@ -280,7 +280,7 @@ def conv_down(x, weight):
         with mx.stream(stream):  # else it would run on the default one
             _, weight = inputs
             dy, p = gradients[0], outputs[1]
-            dweight = dy.reshape(-1, out).T @ p
+            dweight = (p.T @ dy.reshape(-1, out)).T  # faster than the transposed product
             fold = mx.array(DOWN_BACK, dtype=mx.float32)
             kernel = mx.einsum("pik,qjm,okmc->ijopqc", fold, fold, weight).reshape(4 * out, 4 * channels)
             dx = cells_to_pixels(windows(dy, 2, after=1) @ kernel, n, height // 2, width // 2)
@@ -312,10 +312,12 @@ def conv_up(x, weight):
     def backward(inputs, dy, _):
         with mx.stream(stream):
             x, weight = inputs
-            q = windows(dy, 4, stride=2, before=1, after=1)
-            dv = (x.reshape(-1, channels).T @ q).reshape(channels, 4, 4, out)
-            fold = mx.array(UP_BACK, dtype=mx.float32)
-            return (q @ touched(weight)).reshape(x.shape), mx.einsum("uk,vm,cuvo->okmc", fold, fold, dv)
+            d = mx.pad(dy, [(0, 0), (1, 1), (1, 1), (0, 0)])
+            d = d[:, 1:] + d[:, :-1]
+            q = windows(d[:, :, 1:] + d[:, :, :-1], 3, stride=2)  # (n·H·W, 9·O)
+            turned = weight[:, ::-1, ::-1].transpose(1, 2, 0, 3).reshape(9 * out, channels)
+            dweight = (q.T @ x.reshape(-1, channels)).reshape(3, 3, out, channels)
+            return (q @ turned).reshape(x.shape), dweight[::-1, ::-1].transpose(2, 0, 1, 3)
 
     return forward(x, weight)
 
