@@ -49,7 +49,7 @@ def products():
     for side, inputs, outputs in DOWN:
         rows, width = IMAGES * (side // 2) ** 2, 9 * inputs
         p, w, g = random(rows, width), random(outputs, width), random(rows, outputs)
-        total += milliseconds(lambda p=p, w=w: p @ w.T) + milliseconds(lambda p=p, g=g: g.T @ p)
+        total += milliseconds(lambda p=p, w=w: p @ w.T) + milliseconds(lambda p=p, g=g: p.T @ g)
         if inputs > 1:  # the pixels of an image need no gradient
             q, k = random(IMAGES * (side // 2) ** 2, 4 * outputs), random(4 * outputs, 4 * inputs)
             total += milliseconds(lambda q=q, k=k: q @ k)
@@ -58,10 +58,10 @@ def products():
             x, k = random(IMAGES * (side + 1) ** 2, 4 * inputs), random(4 * inputs, 4 * outputs)
         else:
             x, k = random(IMAGES * side**2, inputs), random(inputs, 16 * outputs)
-        q, v = random(IMAGES * side**2, 16 * outputs), random(16 * outputs, inputs)
+        q, v = random(IMAGES * side**2, 9 * outputs), random(9 * outputs, inputs)
         flat = random(IMAGES * side**2, inputs)
         total += milliseconds(lambda x=x, k=k: x @ k) + milliseconds(lambda q=q, v=v: q @ v)
-        total += milliseconds(lambda q=q, flat=flat: flat.T @ q)
+        total += milliseconds(lambda q=q, flat=flat: q.T @ flat)
     h, w, g = random(IMAGES, 4096), random(8, 4096), random(IMAGES, 8)
     total += 3 * (milliseconds(lambda: h @ w.T) + milliseconds(lambda: g @ w) + milliseconds(lambda: g.T @ h))
     return total
@@ -89,7 +89,7 @@ def gathers():
                     cpu.cells_to_pixels(cells, IMAGES, side + 1, side + 1)[:, 1:-1, 1:-1]
                 )
             )
-        total += milliseconds(lambda g=g: cpu.windows(g, 4, stride=2, before=1, after=1))
+        total += milliseconds(lambda g=g: cpu.windows(cpu.sums_of_windows(g), 3, stride=2))
     return total
 
 

@@ -312,9 +312,7 @@ def conv_up(x, weight):
     def backward(inputs, dy, _):
         with mx.stream(stream):
             x, weight = inputs
-            d = mx.pad(dy, [(0, 0), (1, 1), (1, 1), (0, 0)])
-            d = d[:, 1:] + d[:, :-1]
-            q = windows(d[:, :, 1:] + d[:, :, :-1], 3, stride=2)  # (n·H·W, 9·O)
+            q = windows(sums_of_windows(dy), 3, stride=2)  # (n·H·W, 9·O)
             turned = weight[:, ::-1, ::-1].transpose(1, 2, 0, 3).reshape(9 * out, channels)
             dweight = (q.T @ x.reshape(-1, channels)).reshape(3, 3, out, channels)
             return (q @ turned).reshape(x.shape), dweight[::-1, ::-1].transpose(2, 0, 1, 3)
@@ -373,6 +371,13 @@ def windows(x, size, stride=1, before=0, after=0):
     shape = (n, (height - size) // stride + 1, (width - size) // stride + 1, size, size * channels)
     view = mx.as_strided(x, shape, (image, stride * row, stride * channels, row, 1))
     return view.reshape(-1, size * size * channels)
+
+
+def sums_of_windows(x):
+    """D: the sums of x (n, H, W, C) over all 2×2 windows, with zeros around it, (n, H+1, W+1, C)."""
+    x = mx.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    x = x[:, 1:] + x[:, :-1]
+    return x[:, :, 1:] + x[:, :, :-1]
 
 
 def cells_to_pixels(cells, n, height, width):
