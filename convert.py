@@ -9,7 +9,7 @@ from pathlib import Path
 
 from toolkit.errors import UserError
 from toolkit.options import option, path, text
-from toolkit.shell.command import command
+from toolkit.shell.command import beside, command
 from toolkit.shell.opening import check_file
 from toolkit.shell.parser import parse
 from toolkit.wording import counted
@@ -38,10 +38,11 @@ def options() -> tuple[type, ...]:
 def main(argv=None):
     args = parse(__doc__, argv, *options()).of(ConvertOptions)
     from toolkit import datasets
+    from toolkit.files.writing import is_stream
     from toolkit.formats import checkpoint
     from toolkit.layers import device
 
-    if (ending := Path(args.output).suffix.lower()) not in checkpoint.ENDINGS:
+    if (ending := Path(args.output).suffix.lower()) not in checkpoint.ENDINGS and not is_stream(args.output):
         has = f"ends in {ending}" if ending else "has no extension"
         raise UserError(f"{args.output} {has} — write .npz or .safetensors")
     check_file(args.output)
@@ -50,8 +51,9 @@ def main(argv=None):
     facts.pop("config", None)
     if args.dataset:
         facts["dataset"] = datasets.public_name(datasets.full_name(args.dataset))
-    checkpoint.save_model(args.output, model, facts)
-    print(f"{args.input} → {args.output}: {counted(model.parameter_count(), 'parameter')}")
+    with beside(args.output):
+        checkpoint.save_model(args.output, model, facts)
+        print(f"{args.input} → {args.output}: {counted(model.parameter_count(), 'parameter')}")
 
 
 if __name__ == "__main__":

@@ -134,12 +134,13 @@ def check_options(typed, args):
 
 def check_outfile(kind, outfile):
     """Stop where the result could not be written."""
+    from toolkit.files.writing import is_stream
     from toolkit.pictures import images
 
     check_file(outfile)
     if kind != "report":
         images.check_name(outfile)
-    elif outfile != "-" and (ending := Path(outfile).suffix.lower()) not in (".html", ".htm"):
+    elif not is_stream(outfile) and (ending := Path(outfile).suffix.lower()) not in (".html", ".htm"):
         raise UserError(
             f"{outfile} {f'ends in {ending}' if ending else 'has no extension'} — a report is an .html file"
         )

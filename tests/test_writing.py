@@ -98,6 +98,9 @@ def test_standard_output_gets_the_result_and_nothing_else(tmp_path, model_file):
     command = [sys.executable, "generate.py", "--model", str(model_file), "--nsamples", "2", "--outfile", "-"]
     ended = subprocess.run(command, capture_output=True, cwd=ROOT)
     assert ended.returncode == 0 and ended.stdout.startswith(b"\x89PNG") and b"2 samples" in ended.stderr
+    for place in ("/dev/stdout", "/dev/fd/1"):
+        ended = subprocess.run([*command[:-1], place], capture_output=True, cwd=ROOT)
+        assert ended.returncode == 0 and ended.stdout.startswith(b"\x89PNG")
     command = [sys.executable, "evaluate.py", "--model", str(model_file), "--limit", "5", "--importance_samples", "0"]
     ended = subprocess.run([*command, "--json", "-"], capture_output=True, cwd=ROOT, text=True)
     assert json.loads(ended.stdout)["images"] == 5 and "ELBO" in ended.stderr

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from toolkit.errors import UserError
-from toolkit.files.writing import STDOUT, write
+from toolkit.files.writing import is_stream, write
 
 GAP = 2  # pixels between the images of a sheet
 GAP_GREY = 64
@@ -76,8 +76,9 @@ def check_name(path: str) -> None:
 
 
 def ending_of(path: Path | str) -> str:
-    """The ending that says the format; standard output is PNG."""
-    return ".png" if str(path) == STDOUT else Path(path).suffix.lower()
+    """The ending that says the format; standard output, pipes and devices get PNG."""
+    ending = Path(path).suffix.lower()
+    return ".png" if not ending and is_stream(path) else ending
 
 
 def picture(image: np.ndarray) -> Image.Image:
