@@ -35,7 +35,7 @@ def options() -> tuple[type, ...]:
 
 
 @command
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     args = parse(__doc__, argv, *options()).of(ConvertOptions)
     from toolkit import datasets
     from toolkit.files.writing import is_stream

@@ -48,7 +48,7 @@ def options() -> tuple[type, ...]:
 
 
 @command
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     typed = parse(__doc__, argv, *options())
     args, seed = typed.of(EvaluateOptions), typed.of(SeedOptions).seed
     if args.json:

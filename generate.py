@@ -6,9 +6,9 @@ Sample new images from a model. Everything it needs is in the model's file.
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.options import count, number, option, path, word
+from toolkit.options import count, number, option, options_of, path, word
 from toolkit.shell.command import beside, command
-from toolkit.shell.opening import DeviceOptions, ModelOptions, SeedOptions, check_file, open_model
+from toolkit.shell.opening import DeviceOptions, ModelOptions, SeedOptions, check_effects, check_file, open_model
 from toolkit.shell.parser import parse
 from toolkit.wording import counted
 
@@ -56,10 +56,14 @@ def options() -> tuple[type, ...]:
 
 
 @command
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     typed = parse(__doc__, argv, *options())
     args, seed = typed.of(GenerateOptions), typed.of(SeedOptions).seed
     outfile = args.outfile or "samples.png"
+    if args.info:
+        check_effects(typed, [name for name, _, _ in options_of(GenerateOptions) if name != "info"], "--info")
+    if args.vis_lat_space:
+        check_effects(typed, ["nsamples", "temperature", "grid_size", "seed"], "--vis_lat_space")
     from toolkit.pictures import images, sampling
 
     images.check_name(outfile)

@@ -37,7 +37,7 @@ def options() -> tuple[type, ...]:
 
 
 @command
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     typed = parse(__doc__, argv, *options())
     args = typed.of(ReconstructOptions)
     opened = open_model(typed)

@@ -5,14 +5,14 @@ never chooses anything, and leaves two sheets of pictures beside the model.
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from toolkit.errors import UserError
 from toolkit.options import option, path, run_name
 from toolkit.shell.command import command
 from toolkit.shell.earlier import EarlierTraining, translated
-from toolkit.shell.opening import COLLAPSED, DeviceOptions, PlaceOptions, load_split, start_device
+from toolkit.shell.opening import COLLAPSED, DeviceOptions, PlaceOptions, check_effects, load_split, start_device
 from toolkit.shell.parser import Typed, parse
 from toolkit.wording import counted
 
@@ -62,26 +62,26 @@ def options() -> tuple[type, ...]:
 
 
 @command
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     typed = translated(parse(__doc__, argv, *options()))
     from toolkit.training.folder import RunFolder
 
     device_name = start_device(typed)
     plan, run = plan_of(typed), typed.of(RunOptions)
-    check_names(typed, run)
+    check_run(typed, run)
     board = open_board(run.tensorboard)
     with RunFolder(Path(run.outdir, run.run_name or ""), plan) as folder:
         state = folder.state() if run.resume else None
         if state:
             plan = plan.resumed(typed.values, state.facts["options"])
-        elif not run.resume and not run.overwrite and not folder.check_free(plan):
+        elif not run.resume and not run.overwrite and not folder.check_free():
             print(
                 f"Already trained: {folder.model_file}, with these options for {counted(plan.train.epochs, 'epoch')}."
             )
             print("Pass --resume and a larger --epochs to train further, or --overwrite to start again.")
             return
         trainer = make_trainer(typed, plan, run, state)
-        folder.begin(trainer, device_name, resumed=state is not None)
+        folder.begin(trainer, device_name, resumed=state is not None, overwrite=run.overwrite)
         print_options(trainer, folder, device_name)
         if run.resume:
             fresh = f"There is no run to resume in {folder.folder}: starting a new one"
@@ -137,18 +137,21 @@ def plan_of(typed: Typed):
     from toolkit.training.plan import Plan, TrainConfig
     from vae import ModelConfig
 
-    if "dataset" in typed:
-        typed.values["dataset"] = datasets.full_name(typed.values["dataset"])
-    plan = Plan(typed.of(TrainConfig), typed.of(ModelConfig))
+    config = typed.of(TrainConfig)
+    plan = Plan(replace(config, dataset=datasets.full_name(config.dataset)), typed.of(ModelConfig))
     if "beta_start" in typed and not plan.train.beta_warmup:
         raise UserError("--beta_start needs --beta_warmup EPOCHS — or give the weight of KL as --beta")
     return plan
 
 
-def check_names(typed, run):
-    """Question a run name that was probably meant as a data set."""
+def check_run(typed, run):
+    """Stop where flags contradict each other, and question a run name that was probably meant as a data set."""
     from toolkit import datasets
 
+    if run.resume and run.overwrite:
+        raise UserError("--resume continues a run and --overwrite replaces it — give one of them")
+    if not run.resume:
+        check_effects(typed, ["reset_optimizer"], "a new run")
     if run.run_name and (meant := datasets.resembles(run.run_name)):
         raise UserError(
             f"{run.run_name} would be the name of the run — did you mean --dataset {meant}? "
@@ -211,11 +214,21 @@ def print_options(trainer, folder, device_name):
         ("Batch size", trainer.batch_size),
         ("Epochs", config.epochs),
         ("Random seed", config.seed),
+        ("Not default", ", ".join(changed_options(config)) or "none"),
         ("Output", folder.model_file),
     ]
     print("Options:")
     for title, words in rows:
         print(f"  {title}: {words}")
+
+
+def changed_options(config):
+    """The options of training that differ from their defaults, as flags."""
+    from toolkit.options import options_of
+
+    for name, default, about in options_of(config):
+        if (value := getattr(config, name)) != default:
+            yield f"--{name}" if about.kind is None else f"--{name} {value}"
 
 
 def print_epoch(entry, epochs):

@@ -21,13 +21,11 @@ from toolkit.errors import UserError
 from toolkit.layers import forms
 from toolkit.model.architecture import Architecture
 from toolkit.model.gaussians import log_density, noise, reparametrise
-from toolkit.model.inputs import image_keys, to_floats, with_labels
+from toolkit.model.inputs import PIXELS, image_keys, to_floats, with_labels
 from toolkit.model.likelihoods import LIKELIHOODS
 from toolkit.model.mlp import FullyConnected
 from toolkit.model.priors import PRIORS
 from toolkit.options import count, option, text
-
-BINARIZE = ("none", "threshold", "dynamic")
 
 # Configuration
 
@@ -71,7 +69,7 @@ class ModelConfig:
         "its brightness, resampled at every training step and fixed for evaluation",
         "objective",
         kind=text,
-        choices=BINARIZE,
+        choices=lambda: PIXELS,
     )
 
     prior: str = "normal"  # that KL is measured against
@@ -79,7 +77,7 @@ class ModelConfig:
     def __post_init__(self):
         for name, known in (
             ("arch", ARCHITECTURES),
-            ("binarize", BINARIZE),
+            ("binarize", PIXELS),
             ("likelihood", LIKELIHOODS),
             ("prior", PRIORS),
         ):
@@ -191,7 +189,7 @@ class Decoder(nn.Module):
         h = h.reshape(len(z), self._grid, self._grid, -1)  # (N, S/8, S/8, F)
         h = first(h, self.bn1)  # (N, S/4, S/4, F/2)
         h = second(h, self.bn2)  # (N, S/2, S/2, F/4)
-        return third(h)  # (N, S, S, C)
+        return third(h)  # (N, S, S, C · outputs)
 
 
 def filters(config: ModelConfig) -> tuple[int, int, int]:
@@ -228,8 +226,8 @@ class Convolutional(Architecture):
 
     def parameter_bound(self, config: ModelConfig) -> int:
         a, b, c = filters(config)
-        inner = config.latent_dims + config.classes
-        return 9 * (config.channels * a + a * b + b * c) * 2 + 3 * features(config) * inner
+        heads = 3 * config.latent_dims + config.classes
+        return 9 * (config.channels * a + a * b + b * c) * 2 + features(config) * heads
 
     def activations(self, config: ModelConfig) -> int:
         return config.image_size**2 * config.max_filters
@@ -364,7 +362,7 @@ def training_step(model: VAE, optimizer: Any, free_bits: float = 0) -> Callable:
 
     def loss(images, labels, key, beta):
         keys = None
-        if model.config.binarize == "dynamic":  # resampled at every step
+        if PIXELS[model.config.binarize].sampled:  # anew at every step
             key, of_images = mx.random.split(key)
             keys = mx.random.split(of_images, len(images))
         error, kl_by_dimension = model.negative_bound(to_floats(images, model.config, keys), labels, key)

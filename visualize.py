@@ -15,6 +15,7 @@ from toolkit.shell.opening import (
     ModelOptions,
     PlaceOptions,
     SeedOptions,
+    check_effects,
     check_file,
     dataset_of,
     find_model,
@@ -92,7 +93,7 @@ def document() -> str:
 
 
 @command
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
     typed = parse(document(), argv, *options())
     args = typed.of(VisualizeOptions)
     check_options(typed, args)
@@ -127,9 +128,7 @@ def check_options(typed, args):
     own = [name for declared in (VisualizeOptions, SeedOptions) for name, _, _ in options_of(declared)]
     without_data = args.kind == "curves" or (args.kind in SCENES and not SCENES[args.kind].needs_data)
     data = [name for declared in (DataOptions, PlaceOptions) for name, _, _ in options_of(declared)]
-    for name in [*own, *(data if without_data else ())]:
-        if name in typed and name not in effective:
-            raise UserError(f"--{name} has no effect on {args.kind} — leave it out")
+    check_effects(typed, [name for name in [*own, *(data if without_data else ())] if name not in effective], args.kind)
 
 
 def check_outfile(kind, outfile):

@@ -309,7 +309,8 @@ def test_animations(run, model_file, tmp_path, kind):
 def test_what_does_not_fit(fails, run, model_file, tmp_path):
     out = ["--outfile", tmp_path / "a.png"]
     few = ["--model", model_file, "--limit", 9, *out]
-    assert "invalid choice" in fails("visualize", "everything")
+    assert "is not one of traversal" in fails("visualize", "everything")
+    assert "did you mean traversal?" in fails("visualize", "traversl")
     assert "picture format" in fails("visualize", "samples", "--model", model_file, "--outfile", tmp_path / "a.txt")
     assert "an .html file" in fails("visualize", "report", "--model", model_file, "--outfile", tmp_path / "a.png")
     assert "no test image 99" in fails("visualize", "traversal", *few, "--image", 99)

@@ -526,3 +526,82 @@ def test_nothing_is_compiled_again(monkeypatch):
         trainer.end_epoch()
         trainer.samples(), trainer.reconstructions()
     assert sorted(made) == ["<lambda>", "encode", "error", "reconstruct", "step"]
+
+
+def test_init_brings_the_learned_variance_along(run, tmp_path):
+    noisy = [*TINY, 8, "--likelihood", "normal", "--lr", 0.01, "--outdir", tmp_path / "a"]
+    run("train", *noisy)
+    first = tmp_path / "a" / f"{NAME}.npz"
+    run("train", *TINY, 1, "--likelihood", "normal", "--lr", 1e-9, "--init", first, "--outdir", tmp_path / "b")
+    ours, theirs = (checkpoint.load_model(tmp_path / x / f"{NAME}.npz")[0].likelihood.log_variance.item() for x in "ab")
+    assert ours != -2 and theirs == pytest.approx(ours, abs=1e-5)
+
+
+def test_a_younger_option_typed_at_a_resume_is_not_ignored(run, fails, tmp_path):
+    run("train", *TINY, 1, "--outdir", tmp_path)
+    state = tmp_path / NAME / "state.npz"
+    model, optimizer, facts = checkpoint.load_state(state)
+    del facts["options"]["free_bits"]
+    checkpoint.save_state(state, model, as_optimizer(optimizer), facts)
+    assert "--free_bits 3.0" in fails("train", *TINY, 2, "--resume", "--free_bits", 3, "--outdir", tmp_path)
+
+
+def test_a_run_that_another_process_finished_meanwhile_is_kept(tmp_path):
+    splits = [datasets.load("synthetic", split, None, 100) for split in ("train", "test")]
+    plan = Plan(TrainConfig(dataset="synthetic", epochs=1), vae.ModelConfig(max_filters=8, image_size=16))
+    with folder.RunFolder(tmp_path, plan) as late:
+        assert late.check_free()  # and while it loads its data …
+        with folder.RunFolder(tmp_path, plan) as early:
+            trainer = Trainer(plan, *splits)
+            early.begin(trainer, "CPU", resumed=False)
+            for batch in trainer.batches():
+                trainer.step(batch)
+            early.save(trainer, trainer.end_epoch(), {})
+        with pytest.raises(UserError, match="meanwhile"):
+            late.begin(Trainer(plan, *splits), "CPU", resumed=False)
+
+
+def test_an_interrupted_overwrite_keeps_the_old_model_from_the_next_run(run, fails, tmp_path, monkeypatch):
+    run("train", *TINY, 1, "--outdir", tmp_path)
+    before = digest(tmp_path)
+
+    def interrupt(*_):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "end_epoch", interrupt)
+    assert run("train", *TINY, 1, "--beta", 2, "--overwrite", "--outdir", tmp_path)[0] == 130
+    monkeypatch.undo()
+    assert "0 of 1 epoch" in fails("train", *TINY, 1, "--seed", 5, "--outdir", tmp_path)
+    assert digest(tmp_path) == before and not (tmp_path / NAME / "log.jsonl").exists()
+
+
+def test_a_finished_run_without_its_model_says_so(run, fails, tmp_path):
+    run("train", *TINY, 1, "--outdir", tmp_path)
+    (tmp_path / f"{NAME}.npz").unlink()
+    assert "is gone" in fails("train", *TINY, 1, "--outdir", tmp_path)
+    assert run("train", *TINY, 2, "--resume", "--outdir", tmp_path)[0] == 0
+    assert (tmp_path / f"{NAME}.npz").exists()
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        ("--resume --overwrite", "give one of them"),
+        ("--reset_optimizer", "has no effect on a new run"),
+        ("--conditional --type_of_embedding none", "contradicts --conditional"),
+        ("--arch transpose --decoder upsample", "contradicts --arch transpose"),
+        ("--beta_max 2 --beta 3", "add --beta_warmup"),
+        ("--limit 1 --image_size 8", "1 image in batches of 1"),
+        ("--arch cnov", "did you mean conv?"),
+        ("--lr 1e9 --epochs 1", "try a smaller --lr"),
+    ],
+)
+def test_flags_that_contradict_each_other(fails, tmp_path, flags, said):
+    line = fails("train", *TINY, 2, *flags.split(), "--outdir", tmp_path)
+    assert said in line and "as the epoch before" not in line
+
+
+def test_options_that_are_not_default_are_printed(run, tmp_path):
+    _, out, _ = run("train", *TINY, 1, "--keep_best", "--outdir", tmp_path)
+    (line,) = (line for line in out.splitlines() if line.startswith("  Not default: "))
+    assert "--limit 300" in line and "--keep_best" in line and "--seed" not in line

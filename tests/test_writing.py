@@ -104,3 +104,9 @@ def test_standard_output_gets_the_result_and_nothing_else(tmp_path, model_file):
     command = [sys.executable, "evaluate.py", "--model", str(model_file), "--limit", "5", "--importance_samples", "0"]
     ended = subprocess.run([*command, "--json", "-"], capture_output=True, cwd=ROOT, text=True)
     assert json.loads(ended.stdout)["images"] == 5 and "ELBO" in ended.stderr
+
+
+def test_a_full_device_is_named(tmp_path):
+    with pytest.raises(UserError, match="cannot write .*full: No space left"):
+        (tmp_path / "full").symlink_to("/dev/full")
+        writing.write(tmp_path / "full", b"x")

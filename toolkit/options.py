@@ -48,7 +48,6 @@ class Option(NamedTuple):
     positional: bool = False
     several: bool = False  # takes one value or more
     hidden: bool = False  # works, but help does not list it
-    remembered: bool = True  # by the state of a run
     changeable: bool = False  # by a resumed run
 
 

@@ -8,6 +8,7 @@ def bar(total: int | None, title: str, unit: str = " images", done: int = 0) -> 
     """A bar that counts to `total` from `done` if stderr is a terminal, and shows nothing elsewhere."""
     from tqdm import tqdm
 
+    # The time left comes before what a narrow terminal cuts off.
     return tqdm(
         total=total,
         initial=done,
@@ -15,6 +16,7 @@ def bar(total: int | None, title: str, unit: str = " images", done: int = 0) -> 
         unit=unit,
         unit_scale=unit == "B",
         leave=False,
+        bar_format="{desc}: {percentage:3.0f}% |{bar}| {remaining} left, {n_fmt}/{total_fmt}, {rate_fmt}{postfix}",
         dynamic_ncols=True,
         file=sys.stderr,
         disable=sys.stderr is None or not sys.stderr.isatty(),

@@ -54,8 +54,14 @@ def replacing(path: Path | str) -> Iterator[BinaryIO]:
 def write(path: Path | str, data: bytes, durable: bool = False) -> None:
     """Put bytes into a file in one go, undisturbed by Ctrl-C; `durable` survives a power cut."""
     if is_stream(path):
-        with open(sys.__stdout__.fileno() if str(path) == STDOUT else path, "wb", closefd=str(path) != STDOUT) as file:
-            file.write(data)
+        out = str(path) == STDOUT
+        try:
+            with open(sys.__stdout__.fileno() if out else path, "wb", closefd=not out) as file:
+                file.write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {reason(error)} — choose another place") from None
         return
     with uninterrupted(), replacing(path) as file:
         file.write(data)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from toolkit.model.inputs import PIXELS
 from toolkit.wording import counted
 from vae import VAE, ModelConfig
 
@@ -15,8 +16,8 @@ def architecture(config: ModelConfig) -> str:
 def images(config: ModelConfig) -> str:
     """Size and colours of the images."""
     colours = {1: "grey", 3: "colour"}.get(config.channels, f"{config.channels} channels")
-    pixels = {"threshold": ", pixels 0 or 1 (above 128)", "dynamic": ", pixels sampled as 0 or 1"}
-    return f"{config.image_size}×{config.image_size}, {colours}{pixels.get(config.binarize, '')}"
+    pixels = PIXELS[config.binarize].words
+    return f"{config.image_size}×{config.image_size}, {colours}" + (f", {pixels}" if pixels else "")
 
 
 def model_rows(model: VAE) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from toolkit.errors import UserError
 from toolkit.layers.machine import cores, on_cpu
 
 
-def start(cpu: bool = False, compile: str = "off") -> str:
+def start(cpu: bool = False, compile: str = "auto") -> str:
     """Choose the device, the form of the layers, and whether functions are compiled; returns the device in words."""
     try:
         import mlx.core as mx

@@ -34,11 +34,11 @@ class Architecture:
                 raise UserError(f"{name} {value} is too small for --arch {self.name} — take at least {least}")
 
     def parameter_bound(self, config: Any) -> int:
-        """At most as many parameters as the model has, and nearly as many; known before they are made."""
+        """A lower bound on the number of parameters, and nearly that; known before they are made."""
         raise NotImplementedError
 
     def activations(self, config: Any) -> int:
-        """At most as many numbers as a training step keeps of one image."""
+        """A lower bound on the numbers that a training step keeps of one image."""
         raise NotImplementedError
 
     def least_batch(self, config: Any) -> int:

@@ -20,7 +20,7 @@ def reparametrise(mean: Array, log_var: Array, eps: Array) -> Array:
     return mean + exp(0.5 * log_var) * eps
 
 
-def log_density(z: Array, mean: Array | float, log_var: Array | float) -> Array:
+def log_density(z: Array, mean: Array, log_var: Array) -> Array:
     """log N(z; mean, exp(log_var)), summed over the last axis."""
     return -0.5 * (math.log(2 * math.pi) + log_var + (z - mean) * (z - mean) * exp(-log_var)).sum(axis=-1)
 

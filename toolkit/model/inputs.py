@@ -1,12 +1,37 @@
 """From bytes to what a model sees: batches of a split, as floats of the model's size, channels and kind of pixels."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
 GREY = (0.299, 0.587, 0.114)  # shares of red, green and blue, as in ITU-R 601
+
+
+class Pixels(NamedTuple):
+    """A kind of pixels that a model sees."""
+
+    words: str
+    made_of: Callable[[mx.array, mx.array | None], mx.array]  # from brightness and a random key for each image
+    binary: bool = True
+    sampled: bool = False
+
+
+def above_128(x, keys):
+    return (x > 128.5 / 255).astype(mx.float32)
+
+
+def drawn(x, keys):
+    uniform = mx.vmap(lambda key: mx.random.uniform(shape=x.shape[1:], key=key))(keys)
+    return (uniform < x).astype(mx.float32)
+
+
+PIXELS = {  # by the names of --binarize
+    "none": Pixels("", lambda x, keys: x, binary=False),
+    "threshold": Pixels("pixels 0 or 1 (above 128)", above_128),
+    "dynamic": Pixels("pixels sampled as 0 or 1", drawn, sampled=True),
+}
 
 
 def to_floats(images: mx.array, config: Any, keys: mx.array | None = None) -> mx.array:
@@ -19,11 +44,7 @@ def to_floats(images: mx.array, config: Any, keys: mx.array | None = None) -> mx
         rows = mx.array(resize_matrix(height, config.image_size))
         columns = mx.array(resize_matrix(width, config.image_size))
         x = (rows @ x.transpose(0, 3, 1, 2) @ columns.T).transpose(0, 2, 3, 1)
-    if config.binarize == "threshold":
-        x = (x > 128.5 / 255).astype(mx.float32)  # bytes above 128
-    elif config.binarize == "dynamic":
-        uniform = mx.vmap(lambda key: mx.random.uniform(shape=x.shape[1:], key=key))(keys)
-        x = (uniform < x).astype(mx.float32)
+    x = PIXELS[config.binarize].made_of(x, keys)
     return mx.repeat(x, 3, axis=3) if config.channels > x.shape[3] else x
 
 

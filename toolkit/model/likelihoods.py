@@ -12,6 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from toolkit.layers import forms
+from toolkit.model.inputs import PIXELS
 
 
 class Likelihood(nn.Module):
@@ -23,7 +24,7 @@ class Likelihood(nn.Module):
 
     def __init__(self, config: Any):
         super().__init__()
-        self._pixels, self._binarized = config.pixels, config.binarize != "none"
+        self._pixels, self._binarized = config.pixels, PIXELS[config.binarize].binary
 
     def error(self, x: mx.array, output: mx.array) -> mx.array:
         """-log p(x | output) of each image in nats, without `constant`: (N, S, S, C) and what a decoder made → (N,)."""

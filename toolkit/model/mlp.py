@@ -27,8 +27,8 @@ class FullyConnected(Architecture):
 
     def parameter_bound(self, config: Any) -> int:
         narrow, wide = widths(config)
-        inner = config.latent_dims + config.classes
-        return 2 * (config.pixels * wide + wide * narrow) + 3 * narrow * inner
+        heads = 3 * config.latent_dims + config.classes
+        return 2 * (config.pixels * wide + wide * narrow) + narrow * heads
 
     def activations(self, config: Any) -> int:
         return 2 * (config.pixels + sum(widths(config)))
@@ -81,4 +81,4 @@ class Decoder(nn.Module):
         h = with_labels(z, labels, self._classes)
         h = forms.dense(h, self.lin1, nn.relu)  # (N, F/8)
         h = forms.dense(h, self.lin2, nn.relu)  # (N, F)
-        return forms.dense(h, self.lin3).reshape(len(z), self._size, self._size, -1)  # (N, S, S, C)
+        return forms.dense(h, self.lin3).reshape(len(z), self._size, self._size, -1)  # (N, S, S, C · outputs)

@@ -45,11 +45,18 @@ def translated(typed: Typed) -> Typed:
     if decoder := values.pop("decoder", None):
         if values.get("arch", "conv") not in DECODERS.values():
             raise UserError(f"--arch {values['arch']} has a decoder of its own — leave --decoder {decoder} out")
+        if values.get("arch", "conv") not in (DECODERS["upsample"], DECODERS[decoder]):
+            raise UserError(f"--decoder {decoder} contradicts --arch {values['arch']} — leave it out")
         values["arch"] = DECODERS[decoder]
     if "beta_max" in values:
         if "beta" in values:
+            if "beta_warmup" not in values:
+                raise UserError("--beta beside --beta_max is where its warm-up starts — add --beta_warmup EPOCHS")
             values["beta_start"] = values["beta"]
         values["beta"] = values.pop("beta_max")
     if "type_of_embedding" in values:
-        values["conditional"] = values.pop("type_of_embedding") != "none"
+        if values.pop("type_of_embedding") != "none":
+            values["conditional"] = True
+        elif "conditional" in values:
+            raise UserError("--type_of_embedding none contradicts --conditional — leave one of them out")
     return replace(typed, values=values)

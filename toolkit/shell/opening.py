@@ -2,17 +2,19 @@
 
 import os
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from toolkit.errors import UserError
-from toolkit.options import count, integer, option, path, seed, text
+from toolkit.options import count, integer, option, path, text
 from toolkit.shell.parser import Typed
-from toolkit.training.plan import dataset_help
+from toolkit.training.plan import COLLAPSED as LEAST_KL
+from toolkit.training.plan import dataset_option, limit_option, seed_option
 
 ROOT = Path(__file__).resolve().parents[2]
-COLLAPSED = "the latents carry no information about the images (posterior collapse: KL below 0.001)"
+COLLAPSED = f"the latents carry no information about the images (posterior collapse: KL below {LEAST_KL:g})"
 DEFAULT_MODEL = "pretrained/vae_mnist_filters_0064_dims_0008.npz"
 
 
@@ -54,22 +56,13 @@ class PlaceOptions:
 class DataOptions:
     """Which data, for a trained model."""
 
-    dataset: str | None = option(
-        None,
-        dataset_help,
-        "data",
-        kind=text,
-        unit="NAME",
-        default_text="the one that the model was trained on",
-    )
-    limit: int | None = option(
-        None, "use the first N images of each split only", "data", kind=count, unit="N", default_text="all"
-    )
+    dataset: str | None = dataset_option(None, "the one that the model was trained on")
+    limit: int | None = limit_option()
 
 
 @dataclass(frozen=True)
 class SeedOptions:
-    seed: int = option(0, "random seed", "sampling", kind=seed, unit="N")
+    seed: int = seed_option("sampling")
 
 
 @dataclass(frozen=True)
@@ -176,6 +169,13 @@ def load_for(typed: Typed, opened: Opened, split: str) -> Any:
             "was trained on"
         )
     return loaded
+
+
+def check_effects(typed: Typed, names: Collection[str], on: str) -> None:
+    """Stop where a flag was typed that has no effect on what is to be done."""
+    for name in names:
+        if name in typed:
+            raise UserError(f"--{name} has no effect on {on} — leave it out")
 
 
 def check_file(path: str) -> None:

@@ -77,9 +77,8 @@ class Parser(argparse.ArgumentParser):
         argv = [underscored(word) for word in (sys.argv[1:] if argv is None else map(str, argv))]
         found, unknown = self.parse_known_args(argv)
         if unknown:
-            flags = [flag for action in self._actions for flag in action.option_strings]
-            near = difflib.get_close_matches(unknown[0].split("=")[0], flags, n=1) if len(unknown[0]) > 2 else []
-            self.error(f"{unknown[0]} is not a flag" + (f" — did you mean {near[0]}?" if near else ""))
+            shown = [flag for a in self._actions if a.help != argparse.SUPPRESS for flag in a.option_strings]
+            self.error(f"{unknown[0]} is not a flag" + did_you_mean(unknown[0].split("=")[0], shown))
         return Typed({name: value for name, value in vars(found).items() if value is not None})
 
     def format_help(self) -> str:
@@ -118,11 +117,24 @@ def add(group: Any, name: str, default: Any, known: Option) -> None:
 def reader(known: Option) -> Any:
     def read(text: str) -> Any:
         try:
-            return known.kind.read(text)
+            value = known.kind.read(text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
+        if choices and value not in choices:
+            words = list(map(str, choices))
+            raise argparse.ArgumentTypeError(
+                f"{text[:40]!r} is not one of {', '.join(words)}{did_you_mean(text, words)}"
+            )
+        return value
 
+    choices = [known.kind.read(str(choice)) for choice in choices_of(known)]
     return read
+
+
+def did_you_mean(word: str, words: list[str]) -> str:
+    """A hint at the nearest word, if one is near."""
+    near = difflib.get_close_matches(word, words, n=1, cutoff=0.7)
+    return f" — did you mean {near[0]}?" if near else ""
 
 
 def help_text(default: Any, known: Option) -> str:

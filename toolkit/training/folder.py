@@ -26,7 +26,7 @@ class RunFolder:
 
     def __init__(self, outdir: Path | str, plan: Plan):
         name = checkpoint.model_name(file_name(plan.train.dataset), plan.model.max_filters, plan.model.latent_dims)
-        self.model_file, self.folder = Path(outdir, f"{name}.npz"), Path(outdir, name)
+        self.plan, self.model_file, self.folder = plan, Path(outdir, f"{name}.npz"), Path(outdir, name)
         self.log: list[dict[str, Any]] = []
         self.skipped: dict[str, Any] = {}
 
@@ -47,32 +47,36 @@ class RunFolder:
         path = self.folder / "state.npz"
         return checkpoint.load_state(path) if path.exists() else None
 
-    def check_free(self, plan: Plan) -> bool:
+    def check_free(self) -> bool:
         """Stop where an earlier run would be lost; False where that run is the same one, and has ended."""
         ways = "replace it with --overwrite, or choose another --outdir"
         try:
             state = self.state()
         except UserError as error:
-            raise UserError(f"{self.folder} holds a run whose state cannot be read ({error}) — {ways}") from None
+            why = str(error).partition(" — ")[0]
+            raise UserError(f"{self.folder} holds a run whose state cannot be read ({why}) — {ways}") from None
         if state is None:
             if self.model_file.exists():
                 raise UserError(f"{self.model_file} exists — {ways}")
             return True
         options, done = state.facts["options"], state.facts["epoch"]
-        if done == 0:
+        if done == 0 and not self.model_file.exists():
             return True
         if done < (asked := options.get("epochs", 0)):
             of = f"{done} of {counted(asked, 'epoch')}"
             raise UserError(f"{self.folder} holds an unfinished run, {of} — continue it with --resume, {ways}")
-        if other := differences(plan, options):
-            if other == ["--epochs"] and plan.train.epochs > done:
+        if other := differences(self.plan, options):
+            if other == ["--epochs"] and self.plan.train.epochs > done:
                 ways = f"train it further with --resume, {ways}"
             raise UserError(f"{self.folder} holds a finished run with another {', '.join(other)} — {ways}")
+        if not self.model_file.exists():
+            ways = f"--resume with a larger --epochs writes it again; {ways}"
+            raise UserError(f"{self.folder} holds a finished run, but its model {self.model_file} is gone — {ways}")
         return False
 
     # What this session writes
 
-    def begin(self, trainer: Trainer, device: str, resumed: bool) -> None:
+    def begin(self, trainer: Trainer, device: str, resumed: bool, overwrite: bool = False) -> None:
         """Make the folder ready, with a state from which the run can be resumed; an earlier run's sheets go.
 
         `device` is what computes, in words: on another one a run ends with other bits.
@@ -81,11 +85,13 @@ class RunFolder:
         make_folder(self.folder)
         if not self.is_locked:
             self.held.enter_context(locked(self.folder))
+            if not (resumed or overwrite or self.check_free()):  # another process was here meanwhile
+                raise UserError(f"another process has trained {self.model_file} meanwhile — choose another --outdir")
         leftovers = [*self.folder.glob(".*.part"), *self.folder.parent.glob(f".{self.model_file.name}.*.part")]
         if resumed:
             self.log = log.read_until(self.folder / "log.jsonl", trainer.epoch)
         else:
-            leftovers += self.folder.glob("epoch_*.png")
+            leftovers += [*self.folder.glob("epoch_*.png"), *self.folder.glob("log.jsonl")]
         for path in leftovers:  # of killed processes, or of the run that this one replaces
             path.unlink()
         self.skipped = {"train": trainer.train.skipped, "test": trainer.test.skipped}
@@ -102,7 +108,7 @@ class RunFolder:
                 write(self.folder / f"epoch_{trainer.epoch:04d}_{name}.png", png())
             self.log.append(entry)
             write(self.folder / "log.jsonl", log.packed(self.log, self.skipped))
-            if trainer.is_best(entry):
+            if trainer.is_best:
                 checkpoint.save_model(self.model_file, trainer.model, model_facts(trainer, entry))
             self.save_state(trainer)
 

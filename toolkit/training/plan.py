@@ -12,6 +12,11 @@ from typing import Any
 from toolkit.errors import UserError
 from toolkit.options import count, from_values, integer, option, options_of, rate, seed, text, weight
 
+START_AGAIN = "start again with --overwrite instead of --resume"
+COLLAPSED = 0.001  # nats of KL per image, below which the latents carry no information
+HELD_OUT = 12  # one training image in so many is held out
+PATIENCE, STALLED = 15, 1e-4  # epochs without a relative gain of so much halve the learning rate (plateau)
+
 
 def dataset_help() -> str:
     from toolkit.datasets import NAMES
@@ -19,20 +24,28 @@ def dataset_help() -> str:
     return f"{', '.join(NAMES)}, where folder:PATH is for your own pictures"
 
 
+# Options that other commands have as well.
+
+
+def dataset_option(default: str | None, default_text: str = "") -> Any:
+    return option(default, dataset_help, "data", kind=text, unit="NAME", default_text=default_text)
+
+
+def limit_option() -> Any:
+    about = "use the first N images of each split only"
+    return option(None, about, "data", kind=count, unit="N", default_text="all")
+
+
+def seed_option(group: str) -> Any:
+    return option(0, "random seed", group, kind=seed, unit="N")
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """The options of training that are not the model's own."""
 
-    dataset: str = option(
-        "mnist",
-        dataset_help,
-        "data",
-        kind=text,
-        unit="NAME",
-    )
-    limit: int | None = option(
-        None, "use the first N images of each split only", "data", kind=count, unit="N", default_text="all"
-    )
+    dataset: str = dataset_option("mnist")
+    limit: int | None = limit_option()
     channels: int | None = option(
         None, "1 for grey, 3 for colour", "data", kind=integer, choices=(1, 3), default_text="as the data"
     )
@@ -67,16 +80,17 @@ class TrainConfig:
     )
     lr_schedule: str = option(
         "constant",
-        "cosine: down to zero at the last epoch; plateau: halved when the held-out loss has not improved for 15 epochs",
+        "cosine: down to zero at the last epoch; plateau: halved when the held-out loss has not improved for "
+        f"{PATIENCE} epochs",
         "optimisation",
         kind=text,
         choices=("constant", "cosine", "plateau"),
     )
     weight_decay: float = option(0.01, "weight decay of AdamW", "optimisation", kind=weight, unit="X")
     keep_best: bool = option(
-        False, "hold out 1/12 of the training images and keep the epoch that is best on them", "optimisation"
+        False, f"hold out 1/{HELD_OUT} of the training images and keep the epoch that is best on them", "optimisation"
     )
-    seed: int = option(0, "random seed", "optimisation", kind=seed, unit="N")
+    seed: int = seed_option("optimisation")
 
 
 @dataclass(frozen=True)
@@ -88,12 +102,7 @@ class Plan:
 
     def options(self) -> dict[str, Any]:
         """Name and value of every option, as states and checkpoints hold them."""
-        return {
-            name: getattr(part, name)
-            for part in (self.train, self.model)
-            for name, _, known in options_of(part)
-            if known.remembered
-        }
+        return {name: getattr(part, name) for part in (self.train, self.model) for name, _, _ in options_of(part)}
 
     def model_config(self, channels: int = 1, classes: int = 0) -> Any:
         """The configuration of the model, given what the data are."""
@@ -107,27 +116,26 @@ class Plan:
         Options that are younger than the run have their defaults.
         """
         asked = self.options()
-        if unknown := remembered.keys() - asked.keys():
+        known = {
+            name: (default, about) for part in (self.train, self.model) for name, default, about in options_of(part)
+        }
+        if unknown := remembered.keys() - known.keys():
             raise UserError(
                 f"the run to resume has an option {min(unknown)}, which this version does not know — use the version "
-                "that began it, or start again with --overwrite"
+                f"that began it, or {START_AGAIN}"
             )
-        changeable = {
-            name for part in (self.train, self.model) for name, _, known in options_of(part) if known.changeable
-        }
-        for name in (set(typed) & remembered.keys()) - changeable:
-            if asked[name] != remembered[name]:
+        changeable = {name for name, (_, about) in known.items() if about.changeable}
+        for name in set(typed) & known.keys() - changeable:
+            if asked[name] != (before := remembered.get(name, known[name][0])):
                 raise UserError(
-                    f"--{name} {asked[name]} contradicts the run to resume, which has {remembered[name]} — give the "
-                    "same, or choose another --outdir"
+                    f"--{name} {asked[name]} contradicts the run to resume, which has {before} — give the same, or "
+                    "choose another --outdir"
                 )
         values = remembered | {name: asked[name] for name in set(typed) & changeable}
         try:
             return Plan(*(made(part, values) for part in (self.train, self.model)))
         except (ValueError, UserError) as error:
-            raise UserError(
-                f"the state of the run to resume is damaged ({error}) — start again with --overwrite"
-            ) from None
+            raise UserError(f"the state of the run to resume is damaged ({error}) — {START_AGAIN}") from None
 
 
 def made(part, values):

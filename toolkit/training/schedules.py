@@ -2,9 +2,7 @@
 
 import math
 
-from toolkit.training.plan import TrainConfig
-
-PATIENCE, STALLED = 15, 1e-4  # epochs without a relative gain of so much halve the learning rate (plateau)
+from toolkit.training.plan import PATIENCE, STALLED, TrainConfig
 
 
 def beta(config: TrainConfig, progress: float) -> float:

@@ -23,14 +23,13 @@ import vae
 from toolkit.datasets import Split
 from toolkit.errors import UserError
 from toolkit.layers.machine import on_cpu
+from toolkit.model.inference import CHUNK
 from toolkit.model.inputs import batch, batches
 from toolkit.training import schedules
-from toolkit.training.plan import Plan
+from toolkit.training.plan import COLLAPSED, HELD_OUT, START_AGAIN, Plan
+from toolkit.wording import counted
 
-CHUNK = 256  # images at a time where nothing is trained
 SHOWN = 64  # images on a sheet
-COLLAPSED = 0.001  # nats of KL per image, below which the latents carry no information
-HELD_OUT = 12  # one training image in so many is held out
 ORDER, NOISE, SPLIT, SCORE, SAMPLES = range(5)  # what a random number is for
 
 
@@ -81,6 +80,7 @@ class Trainer:
         if weights:
             self.begin_with(weights)
         self.epoch, self.best = 0, math.inf  # epochs done; the lowest objective on the images held out
+        self.is_best = True  # whether the last epoch's model is to be kept
         self.plateau = schedules.Plateau()
         self.ahead = 0 if on_cpu() else 1  # steps that are computing while the next one is prepared
         self.computing: deque[tuple] = deque()
@@ -88,11 +88,14 @@ class Trainer:
     def begin_with(self, weights: vae.VAE) -> None:
         """Take over the weights of another model."""
         ours, theirs = self.model.config, weights.config
-        for name in ("arch", "latent_dims", "max_filters", "image_size", "channels", "classes"):
+        for name in ("arch", "latent_dims", "max_filters", "image_size", "channels", "classes", "outputs"):
             if (mine := getattr(ours, name)) != (other := getattr(theirs, name)):
                 raise UserError(f"the initial model has {name} {other}, this run {mine} — choose the same")
         self.model.encoder.update(weights.encoder.parameters())
         self.model.decoder.update(weights.decoder.parameters())
+        for name in ("likelihood", "prior"):
+            if getattr(ours, name) == getattr(theirs, name):
+                self.model[name].update(weights[name].parameters())
 
     @cached_property
     def update(self) -> Callable:
@@ -115,11 +118,11 @@ class Trainer:
         ours = {path: array.shape for path, array in tree_flatten(self.optimizer.state)}
         theirs = ours if optimizer is None else {path: array.shape for path, array in optimizer.items()}
         if model.config != self.model.config or ours != theirs:
-            raise UserError("the run to resume does not fit this data — start again with --overwrite")
+            raise UserError(f"the run to resume does not fit this data — {START_AGAIN}")
         if memory["images"] != (now := [len(self.train.images), len(self.test.images)]):
             raise UserError(
                 f"the data has changed: {now[0]} training and {now[1]} test images, the run to resume had "
-                f"{memory['images'][0]} and {memory['images'][1]} — start again with --overwrite"
+                f"{memory['images'][0]} and {memory['images'][1]} — {START_AGAIN}"
             )
         self.model.update(model.parameters())
         if optimizer is not None:
@@ -175,6 +178,7 @@ class Trainer:
         self.epoch += 1
         if self.config.lr_schedule == "plateau" and self.is_settled():
             self.plateau.watch(self.objective(entry))
+        self.is_best = self.judge(entry)
         return entry
 
     def score(self, split: Split, numbers: np.ndarray) -> dict[str, float]:
@@ -192,7 +196,7 @@ class Trainer:
         self.check_finite(sum(terms), f"on images not trained on, after epoch {self.epoch + 1}")
         return losses(*terms)
 
-    def is_best(self, entry: dict[str, Any]) -> bool:
+    def judge(self, entry: dict[str, Any]) -> bool:
         """Whether the model of this epoch is kept: always, or with --keep_best if it is the best on held-out images."""
         if not self.is_settled():
             return True
@@ -210,8 +214,12 @@ class Trainer:
     def check_finite(self, loss: float, where: str) -> None:
         """Stop at once where training cannot recover."""
         if not math.isfinite(loss):
-            hint = "--resume with a smaller --lr, from the last good epoch" if self.epoch else "try a smaller --lr"
-            raise UserError(f"the loss became {loss} {where}; files are as the epoch before left them — {hint}")
+            if not self.epoch:
+                raise UserError(f"the loss became {loss} {where} — try a smaller --lr")
+            raise UserError(
+                f"the loss became {loss} {where}; files are as the epoch before left them — --resume with a smaller "
+                "--lr, from the last good epoch"
+            )
 
     # What an epoch shows
 
@@ -283,9 +291,10 @@ def check_batches(config: vae.ModelConfig, size: int, count: int) -> None:
     """Stop before the first step where a batch is too small to be normalised, or too large for memory."""
     least = config.architecture.least_batch(config)
     if any(0 < rest < least for rest in (size, count % size)):
+        way = "take another --batchsize" if count >= least else "use more images, or a larger --image_size"
         raise UserError(
-            f"with --image_size {config.image_size} a batch of one image cannot be normalised, and {count} images in "
-            f"batches of {size} have one — take another --batchsize"
+            f"with --image_size {config.image_size} a batch of one image cannot be normalised, and "
+            f"{counted(count, 'image')} in batches of {size} have one — {way}"
         )
     if not on_cpu() and sys.platform == "linux":
         return  # a GPU with memory of its own
