@@ -236,10 +236,8 @@ class Convolutional(Architecture):
         return 2 if config.image_size == 8 else 1  # batch norm of a 1×1 map needs two values
 
     def recognise(self, arrays: dict[str, np.ndarray]) -> dict[str, int] | None:
-        if (
-            f"decoder.{self.doubling.key}1.bias" not in arrays
-            and f"decoder.{self.doubling.key}1.conv.bias" not in arrays
-        ):
+        first = f"decoder.{self.doubling.key}1"
+        if not {f"{first}.bias", f"{first}.conv.bias"} & arrays.keys():
             return None
         width = len(arrays["encoder.conv3.bias"])
         return {
