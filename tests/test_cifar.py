@@ -43,10 +43,12 @@ def pack(path, members):
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w:gz") as archive:
         for name, data in members:
-            info = data if isinstance(data, tarfile.TarInfo) else tarfile.TarInfo(name)
-            if isinstance(data, bytes):
-                info.size = len(data)
-            archive.addfile(info, io.BytesIO(data) if isinstance(data, bytes) else None)
+            if isinstance(data, tarfile.TarInfo):  # a header alone, whatever size it claims
+                archive.fileobj.write(data.tobuf())
+                continue
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
     return path
 
 
