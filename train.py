@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"Sheets, log and state: {folder.folder}/")
 
 
-def train(trainer, folder, board):
+def train(trainer, folder, board) -> None:
     """All epochs that are left: batches and steps, a score, the files, a line."""
     from toolkit.files.progress import bar
     from toolkit.pictures import images

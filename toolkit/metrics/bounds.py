@@ -6,12 +6,12 @@ changes figures by rounding only.
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 import vae
+from toolkit.datasets import Split
 from toolkit.metrics.similarity import ssim
 from toolkit.model.inputs import batches, image_keys, to_floats
 
@@ -41,7 +41,7 @@ class LogSum:
 
 
 def importance_bound(
-    model: vae.VAE, split: Any, samples: int, seed: int, batch_size: int, watch: Callable[[float], None]
+    model: vae.VAE, split: Split, samples: int, seed: int, batch_size: int, watch: Callable[[float], None]
 ) -> np.ndarray:
     """log p(x) of each image from below (Burda et al. 2015), by `samples` each; `watch(images)` sees the progress."""
     bounds = []
@@ -61,7 +61,7 @@ def importance_bound(
 
 def single_sample_terms(
     model: vae.VAE,
-    split: Any,
+    split: Split,
     means: np.ndarray,
     log_vars: np.ndarray,
     seed: int,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from toolkit.datasets import Split
 from toolkit.metrics import bounds, latents
 from toolkit.metrics.similarity import psnr
 from toolkit.model import inference
@@ -22,8 +23,8 @@ def with_error(values: np.ndarray) -> dict[str, float]:
 
 def measure(
     model: VAE,
-    split: Any,
-    train: Any,
+    split: Split,
+    train: Split | None,
     importance_samples: int,
     seed: int,
     batch_size: int,

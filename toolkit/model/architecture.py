@@ -4,16 +4,15 @@ An encoder returns mean and log-variance (N, D) of images (N, S, S, C), a decode
 likelihood wants (N, S, S, C · outputs); both take the labels of a class-conditional model. vae.py holds the table.
 """
 
-from typing import Any
-
 import mlx.nn as nn
 import numpy as np
 
 from toolkit.errors import UserError
+from toolkit.model.inputs import Config
 
 
 class Architecture:
-    """The questions that an architecture answers; `config` is a ModelConfig of vae.py."""
+    """The questions that an architecture answers; `config` is that of the model."""
 
     name: str  # of --arch
     words: str
@@ -21,27 +20,27 @@ class Architecture:
     least_width: int
     least_size: int  # of images, in pixels
 
-    def encoder(self, config: Any) -> nn.Module:
+    def encoder(self, config: Config) -> nn.Module:
         raise NotImplementedError
 
-    def decoder(self, config: Any) -> nn.Module:
+    def decoder(self, config: Config) -> nn.Module:
         raise NotImplementedError
 
-    def check(self, config: Any) -> None:
+    def check(self, config: Config) -> None:
         """Stop where the configuration is one that the architecture cannot have."""
         for name, least in (("max_filters", self.least_width), ("image_size", self.least_size)):
             if (value := getattr(config, name)) < least:
                 raise UserError(f"{name} {value} is too small for --arch {self.name} — take at least {least}")
 
-    def parameter_bound(self, config: Any) -> int:
+    def parameter_bound(self, config: Config) -> int:
         """A lower bound on the number of parameters, and nearly that; known before they are made."""
         raise NotImplementedError
 
-    def activations(self, config: Any) -> int:
+    def activations(self, config: Config) -> int:
         """A lower bound on the numbers that a training step keeps of one image."""
         raise NotImplementedError
 
-    def least_batch(self, config: Any) -> int:
+    def least_batch(self, config: Config) -> int:
         """Images that a training batch needs."""
         return 1
 

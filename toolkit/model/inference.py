@@ -6,13 +6,13 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from toolkit.model.inputs import batches
+from toolkit.model.inputs import Images, batches
 
 CHUNK = 250  # images at a time
 
 
 def encode(
-    model: Any, split: Any, size: int = CHUNK, watch: Callable[[int], None] = lambda images: None
+    model: Any, split: Images, size: int = CHUNK, watch: Callable[[int], None] = lambda images: None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and log-variance of every image of a split: (N, D) each, float64."""
     found = []
@@ -32,7 +32,7 @@ def decode(model: Any, z: mx.array | np.ndarray, labels: np.ndarray | None = Non
     return np.concatenate(pixels)
 
 
-def reconstruct(model: Any, split: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def reconstruct(model: Any, split: Images) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Chunk by chunk, the floats that the model sees of a split and their reconstructions from the means."""
     for batch in batches(split, CHUNK):
         x, y = model.reconstruct(*batch)

@@ -1,12 +1,32 @@
 """From bytes to what a model sees: batches of a split, as floats of the model's size, channels and kind of pixels."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import mlx.core as mx
 import numpy as np
 
 GREY = (0.299, 0.587, 0.114)  # shares of red, green and blue, as in ITU-R 601
+
+
+class Config(Protocol):
+    """What the parts of a model ask of its configuration, which is vae.ModelConfig."""
+
+    latent_dims: int
+    max_filters: int
+    image_size: int
+    channels: int
+    classes: int
+    binarize: str
+    pixels: int  # numbers in one image
+    outputs: int  # of the decoder for each of them
+
+
+class Images(Protocol):
+    """What is asked of a split of a data set, which is toolkit.datasets.Split."""
+
+    images: np.ndarray  # (N, H, W, C) uint8, or something that is indexed like it
+    labels: np.ndarray | None  # (N,)
 
 
 class Pixels(NamedTuple):
@@ -34,7 +54,7 @@ PIXELS = {  # by the names of --binarize
 }
 
 
-def to_floats(images: mx.array, config: Any, keys: mx.array | None = None) -> mx.array:
+def to_floats(images: mx.array, config: Config, keys: mx.array | None = None) -> mx.array:
     """Bytes (N, H, W, C) → floats in [0, 1] (N, S, S, C'); `keys`, one an image, are for dynamic binarisation."""
     x = images.astype(mx.float32) / 255
     if images.shape[3] == 3 and config.channels == 1:
@@ -66,13 +86,13 @@ def image_keys(numbers: mx.array) -> mx.array:
     return mx.stack([mx.zeros_like(numbers), numbers], axis=1)
 
 
-def batch(split: Any, chosen: np.ndarray) -> tuple[mx.array, mx.array, mx.array | None]:
+def batch(split: Images, chosen: np.ndarray) -> tuple[mx.array, mx.array, mx.array | None]:
     """Images of a split by their numbers, as a model's compiled functions take them: bytes, numbers, labels."""
     labels = None if split.labels is None else mx.array(split.labels[chosen].astype(np.uint32))
     return mx.array(split.images[chosen]), mx.array(chosen.astype(np.uint32)), labels
 
 
-def batches(split: Any, size: int, chosen: np.ndarray | None = None) -> Iterator[tuple]:
+def batches(split: Images, size: int, chosen: np.ndarray | None = None) -> Iterator[tuple]:
     """All images of a split in order, or those chosen, `size` at a time."""
     numbers = np.arange(len(split.images)) if chosen is None else chosen
     for i in range(0, len(numbers), size):

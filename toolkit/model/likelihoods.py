@@ -6,13 +6,12 @@ likelihood has itself are arrays of its module, trained and saved with the rest.
 """
 
 import math
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from toolkit.layers import forms
-from toolkit.model.inputs import PIXELS
+from toolkit.model.inputs import PIXELS, Config
 
 
 class Likelihood(nn.Module):
@@ -22,7 +21,7 @@ class Likelihood(nn.Module):
     words: str  # what training minimises
     outputs = 1
 
-    def __init__(self, config: Any):
+    def __init__(self, config: Config):
         super().__init__()
         self._pixels, self._binarized = config.pixels, PIXELS[config.binarize].binary
 
@@ -97,7 +96,7 @@ class Normal(Likelihood):
     words = "Gaussian with a learned variance"
     GREY_LEVELS = 256
 
-    def __init__(self, config: Any):
+    def __init__(self, config: Config):
         super().__init__(config)
         self.log_variance = mx.array(-2.0)  # about the mean squared error of a model that has just begun to learn
 

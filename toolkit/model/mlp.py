@@ -1,7 +1,6 @@
 """The fully connected architecture: two hidden layers on either side of the latent vector, for images of any size."""
 
 import math
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -9,7 +8,7 @@ import numpy as np
 
 from toolkit.layers import forms
 from toolkit.model.architecture import Architecture
-from toolkit.model.inputs import with_labels
+from toolkit.model.inputs import Config, with_labels
 
 
 class FullyConnected(Architecture):
@@ -19,18 +18,18 @@ class FullyConnected(Architecture):
     least_width = 8
     least_size = 1
 
-    def encoder(self, config: Any) -> nn.Module:
+    def encoder(self, config: Config) -> nn.Module:
         return Encoder(config)
 
-    def decoder(self, config: Any) -> nn.Module:
+    def decoder(self, config: Config) -> nn.Module:
         return Decoder(config)
 
-    def parameter_bound(self, config: Any) -> int:
+    def parameter_bound(self, config: Config) -> int:
         narrow, wide = widths(config)
         heads = 3 * config.latent_dims + config.classes
         return 2 * (config.pixels * wide + wide * narrow) + narrow * heads
 
-    def activations(self, config: Any) -> int:
+    def activations(self, config: Config) -> int:
         return 2 * (config.pixels + sum(widths(config)))
 
     def recognise(self, arrays: dict[str, np.ndarray]) -> dict[str, int] | None:
@@ -42,7 +41,7 @@ class FullyConnected(Architecture):
         return {"max_filters": len(arrays["encoder.lin1.bias"]), "image_size": size, "channels": channels}
 
 
-def widths(config: Any) -> tuple[int, int]:
+def widths(config: Config) -> tuple[int, int]:
     """Units of the two hidden layers, the narrower first."""
     return config.max_filters // 8, config.max_filters
 
@@ -50,7 +49,7 @@ def widths(config: Any) -> tuple[int, int]:
 class Encoder(nn.Module):
     """Image → mean and log-variance of a Gaussian over latent vectors."""
 
-    def __init__(self, config: Any):
+    def __init__(self, config: Config):
         super().__init__()
         narrow, wide = widths(config)
         self.lin1 = nn.Linear(config.pixels + config.classes, wide)
@@ -69,7 +68,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Latent vector → what the likelihood wants of the pixels."""
 
-    def __init__(self, config: Any):
+    def __init__(self, config: Config):
         super().__init__()
         narrow, wide = widths(config)
         self.lin1 = nn.Linear(config.latent_dims + config.classes, narrow)

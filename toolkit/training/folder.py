@@ -30,14 +30,14 @@ class RunFolder:
         self.log: list[dict[str, Any]] = []
         self.skipped: dict[str, Any] = {}
 
-    def __enter__(self):
+    def __enter__(self) -> "RunFolder":
         self.held = ExitStack()
         if self.folder.is_dir():
             self.held.enter_context(locked(self.folder))
         self.is_locked = self.folder.is_dir()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: Any) -> None:
         self.held.close()
 
     # What an earlier session left
