@@ -54,7 +54,7 @@ class ModelConfig:
         64, "side of the images in pixels; a multiple of 8 for convolutions", "model", kind=count, unit="N"
     )
     channels: int = 1  # 1 for grey, 3 for colour
-    classes: int = 0  # that encoder and decoder are told, in a class-conditional model
+    classes: int = 0  # of a class-conditional model, whose encoder and decoder see the label
     likelihood: str = option(
         "mse",
         lambda: "; ".join(f"{known.name}: {known.words}" for known in LIKELIHOODS.values()),

@@ -306,7 +306,7 @@ def conv_up(x, weight):
             rows = overlap(spread[:, :, :, 0], spread[:, :, :, 1], axis=1)  # (n, H+1, W, 2, 2, 2, O)
             cells = overlap(rows[:, :, :, :, 0], rows[:, :, :, :, 1], axis=2)  # (n, H+1, W+1, 2, 2, O)
         y = cells_to_pixels(cells, n, height + 1, width + 1)
-        return mx.contiguous(y[:, 1:-1, 1:-1])  # the first cell begins at pixel -1
+        return y[:, 1:-1, 1:-1]  # the first cell begins at pixel -1
 
     @forward.vjp
     def backward(inputs, dy, _):

@@ -1,7 +1,7 @@
 """Bounds of log p(x) on a split, from samples of the posterior.
 
 Samples depend on the seed, the number of an image and the index of a sample alone, so how images are put into batches
-changes figures by rounding only.
+changes results by rounding only.
 """
 
 import math

@@ -45,7 +45,7 @@ class Architecture:
         return 1
 
     def recognise(self, arrays: dict[str, np.ndarray]) -> dict[str, int] | None:
-        """The size, width and channels of a model of this kind, from the shapes of its arrays; None if it is none.
+        """The size, width and channels of a model of this kind, from the shapes of its arrays; None for other kinds.
 
         For files from elsewhere: our own hold their configuration.
         """

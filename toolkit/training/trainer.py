@@ -104,7 +104,7 @@ class Trainer:
     # What a run remembers
 
     def memory(self) -> dict[str, Any]:
-        """What must be known besides weights and optimizer to go on from here."""
+        """What must be known besides weights and optimizer to resume from here."""
         return {
             "options": self.plan.options(),
             "images": [len(self.train.images), len(self.test.images)],
@@ -114,7 +114,7 @@ class Trainer:
         }
 
     def resume(self, model: vae.VAE, optimizer: dict[str, mx.array] | None, memory: dict[str, Any]) -> None:
-        """Go on from what an earlier session left; without the optimizer's state if that is None."""
+        """Continue from what an earlier session left; without the optimizer's state if that is None."""
         ours = {path: array.shape for path, array in tree_flatten(self.optimizer.state)}
         theirs = ours if optimizer is None else {path: array.shape for path, array in optimizer.items()}
         if model.config != self.model.config or ours != theirs:
@@ -184,8 +184,8 @@ class Trainer:
     def score(self, split: Split, numbers: np.ndarray) -> dict[str, float]:
         """The bound on some images, with one sample per image from noise that depends on the seed alone."""
         self.model.eval()
-        codes = [evaluated(self.model.encode(*part)) for part in batches(split, CHUNK, numbers)]
-        mean, log_var = (mx.concatenate(arrays) for arrays in zip(*codes, strict=True))
+        posteriors = [evaluated(self.model.encode(*part)) for part in batches(split, CHUNK, numbers)]
+        mean, log_var = (mx.concatenate(arrays) for arrays in zip(*posteriors, strict=True))
         z = vae.sample(mean, log_var, random_key(self.config.seed, SCORE))
         errors = [
             evaluated(self.model.error(*part, z[i * CHUNK :][: len(part[0])]))
