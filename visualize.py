@@ -27,6 +27,7 @@ from toolkit.shell.parser import parse
 # Kinds that are no scene of toolkit/pictures/scenes.py: what they show, and the options that have an effect on them.
 OTHERS = {
     "curves": ("loss, KL and speed over the epochs of some runs", ("logs",)),
+    "training": ("a film of the samples of a run, epoch by epoch, as .gif", ("logs",)),
     "report": (
         "all of it, with the metrics, in one HTML file",
         ("image", "label", "importance_samples", "seed"),
@@ -50,7 +51,7 @@ class VisualizeOptions:
         "output",
         kind=path,
         unit="FILE",
-        default_text="KIND.png, report.html",
+        default_text="KIND.png, training.gif, report.html",
     )
     image: int | None = option(
         None, "traversal: around this test image, not the centre of the prior", "pictures", kind=whole, unit="N"
@@ -70,7 +71,13 @@ class VisualizeOptions:
         None, "class-conditional models: this class, or all", "pictures", kind=word, unit="CLASS"
     )
     logs: tuple[str, ...] = option(
-        (), "curves: runs' folders or logs", "pictures", kind=path, unit="RUN", several=True, default_text="the model's"
+        (),
+        "curves, training: folders of runs",
+        "pictures",
+        kind=path,
+        unit="RUN",
+        several=True,
+        default_text="the model's",
     )
     temperature: float = option(
         1.0, "samples: scale of the latent vectors", "sampling", kind=number(float, 0, 1000), unit="X"
@@ -97,16 +104,23 @@ def main(argv: list[str] | None = None) -> None:
     typed = parse(document(), argv, *options())
     args = typed.of(VisualizeOptions)
     check_options(typed, args)
-    outfile = args.outfile or ("report.html" if args.kind == "report" else f"{args.kind}.png")
+    outfile = args.outfile or {"report": "report.html", "training": "training.gif"}.get(args.kind, f"{args.kind}.png")
     check_outfile(args.kind, outfile)
     from toolkit.files.writing import write
     from toolkit.pictures import images
     from toolkit.pictures.curves import curves
+    from toolkit.pictures.epochs import film
     from toolkit.pictures.scenes import SCENES, Subject
 
     with beside(args.outfile):
-        if args.kind == "curves":
-            images.save(outfile, curves(args.logs or own_run(find_model(typed.of(ModelOptions).model))))
+        if args.kind in ("curves", "training"):
+            runs = args.logs or own_run(find_model(typed.of(ModelOptions).model))
+            if args.kind == "curves":
+                images.save(outfile, curves(runs))
+            elif len(runs) == 1:
+                images.save_animation(outfile, film(runs[0]))
+            else:
+                raise UserError(f"a film shows one run, not {len(runs)} — name its folder with --logs")
         else:
             opened, seed = open_model(typed), typed.of(SeedOptions).seed
             load = lambda split: load_for(typed, opened, split)  # noqa: E731
@@ -126,7 +140,7 @@ def check_options(typed, args):
 
     effective = {"kind", "outfile", *kinds()[args.kind][1]}
     own = [name for declared in (VisualizeOptions, SeedOptions) for name, _, _ in options_of(declared)]
-    without_data = args.kind == "curves" or (args.kind in SCENES and not SCENES[args.kind].needs_data)
+    without_data = args.kind in ("curves", "training") or (args.kind in SCENES and not SCENES[args.kind].needs_data)
     data = [name for declared in (DataOptions, PlaceOptions) for name, _, _ in options_of(declared)]
     check_effects(typed, [name for name in [*own, *(data if without_data else ())] if name not in effective], args.kind)
 
@@ -137,6 +151,8 @@ def check_outfile(kind, outfile):
     from toolkit.pictures import images
 
     check_file(outfile)
+    if kind == "training" and images.ending_of(outfile) != ".gif":
+        raise UserError(f"{outfile} does not end in .gif — a film of a training is a .gif file")
     if kind != "report":
         images.check_name(outfile)
     elif not is_stream(outfile) and (ending := Path(outfile).suffix.lower()) not in (".html", ".htm"):

@@ -16,7 +16,7 @@ from toolkit import datasets
 from toolkit.errors import UserError
 from toolkit.formats import checkpoint
 from toolkit.model import inference
-from toolkit.pictures import charts, curves, fonts, images, sampling, scenes
+from toolkit.pictures import charts, curves, epochs, fonts, images, sampling, scenes
 
 
 def subject(model, count=30, **options):
@@ -133,11 +133,27 @@ def test_samples_with_temperature():
     assert scenes.samples(subject(make_model(classes=3)), 12).shape == (3 * 18 - 2, 4 * 18 - 2, 1)
 
 
-def test_reconstructions_show_what_differs():
-    sheet = scenes.reconstructions(subject(make_model(channels=3)), 8).astype(int)
-    assert sheet.shape == (34, 4 * 50 - 2, 3)
-    left, right, difference = (sheet[:16, i * 16 : i * 16 + 16] for i in range(3))
-    assert np.abs(255 - np.abs(left - right) - difference).max() <= 1 and difference.min() < 200
+def test_reconstructions_show_what_differs(monkeypatch):
+    """Three rows a block: originals, reconstructions, and the error averaged over the channels, black where it is 0."""
+    shown = []
+    monkeypatch.setattr(scenes, "page", lambda rows, left, block: shown.append((rows, left, block)))
+    model = make_model(channels=3)
+    scenes.reconstructions(subject(model), 8, columns=5)
+    ((rows, left, block),) = shown
+    assert left == ["original", "reconstruction", "error"] * 2 and block == 3
+    rows = np.array(rows).astype(int)
+    assert rows.shape == (6, 5, 16, 16, 3) and (rows[3:, 3:] == 255).all()  # places without an image are paper
+    for original, reconstruction, error in (rows[:3, :], rows[3:, :3]):
+        np.testing.assert_allclose(
+            error, np.abs(original - reconstruction).mean(axis=3, keepdims=True) + 0 * error, atol=1
+        )
+
+
+def test_a_page_has_room_between_its_blocks():
+    rows = np.zeros((6, 2, 16, 16, 1), np.uint8)
+    plain, blocks = (scenes.page(rows, tile=16, block=block) for block in (None, 3))
+    assert blocks.shape[0] - plain.shape[0] == 24 and blocks.shape[1] == plain.shape[1]  # at twice the resolution
+    assert (blocks[-24 - 2 * 54 - 20 : -24 - 2 * 54 - 6, 40:60] == 255).all()
 
 
 LOG = [
@@ -295,15 +311,46 @@ def test_letters_that_a_font_of_the_system_has():
 def test_animations(run, model_file, tmp_path, kind):
     flags = ["--model", model_file, "--limit", 30, "--outfile", tmp_path / "a.gif"]
     assert run("visualize", kind, *flags)[0] == 0
-    frames = []
+    shown = []  # every 40 milliseconds; equal frames are stored once, and shown for longer
     with Image.open(tmp_path / "a.gif") as film:
         assert film.info["loop"] == 0
-        for i in range(film.n_frames):  # equal ones are stored once, and shown for longer
+        for i in range(film.n_frames):
             film.seek(i)
-            frames += [np.array(film.convert("RGB")).astype(int)] * round(film.info["duration"] / 80)
-    assert len(frames) == 48 and (frames[0] != frames[24]).any()
-    for i in range(1, 24):  # there and back
-        assert np.abs(frames[i] - frames[48 - i]).max() <= 60
+            shown += [np.array(film.convert("RGB")).astype(int)] * (film.info["duration"] // 40)
+    rest, step = 600 // 40, 80 // 40
+    assert len(shown) == 2 * rest + 46 * step and (shown[0] != shown[rest + 23 * step]).any()
+    for i in range(rest):  # it rests at its ends
+        assert (shown[i] == shown[0]).all() and (shown[rest + 23 * step + i] == shown[rest + 23 * step]).all()
+    for i in range(23 * step):  # there and back
+        assert np.abs(shown[rest + i] - shown[-1 - i]).max() <= 60
+
+
+def test_a_film_of_a_training(run, fails, tmp_path):
+    flags = "--dataset synthetic --limit 100 --epochs 3 --image_size 16 --max_filters 8".split()
+    run("train", *flags, "--outdir", tmp_path)
+    folder = tmp_path / "vae_synthetic_filters_0008_dims_0008"
+    out = ["--outfile", tmp_path / "a.gif"]
+    assert run("visualize", "training", "--logs", folder, *out)[0] == 0
+    with Image.open(tmp_path / "a.gif") as film:
+        assert film.n_frames == 3 and film.size == (8 * 18 - 2, 8 * 18 - 2 + epochs.CAPTION)
+        first = np.array(film.convert("RGB"))[:16, :16].astype(int)
+        film.seek(2)
+        assert film.info["duration"] == epochs.HOLD
+    with Image.open(folder / "epoch_0001_samples.png") as sheet:
+        assert np.abs(first - np.array(sheet.convert("RGB"))[:16, :16]).max() < 40  # in a palette of 256 colours
+    assert run("visualize", "training", "--model", f"{folder}.npz", *out)[0] == 0
+    assert "no sheets" in fails("visualize", "training", "--logs", tmp_path, *out)
+    assert "one run" in fails("visualize", "training", "--logs", folder, folder, *out)
+    assert ".gif" in fails("visualize", "training", "--logs", folder, "--outfile", tmp_path / "a.png")
+    (folder / "epoch_0002_samples.png").write_bytes(b"broken")
+    assert "epoch_0002_samples.png" in fails("visualize", "training", "--logs", folder, *out)
+
+
+def test_long_trainings_show_most_of_their_beginning():
+    assert epochs.chosen([1, 2, 3]) == [1, 2, 3]
+    few = epochs.chosen(list(range(1, 501)))
+    assert len(few) <= epochs.MOST and few[0] == 1 and few[-1] == 500 and few == sorted(set(few))
+    assert few[10] < 500 * 10 / 60
 
 
 def test_what_does_not_fit(fails, run, model_file, tmp_path):

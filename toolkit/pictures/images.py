@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -105,12 +106,20 @@ def save(path: Path | str, image: np.ndarray) -> None:
     write(path, buffer.getvalue())
 
 
-def save_animation(path: Path | str, frames: Sequence[np.ndarray], milliseconds: int = 80) -> None:
-    """Write images (H, W, 3) as an endless GIF of one palette, so that colours do not flicker."""
+class Animation(NamedTuple):
+    """Images (H, W, 3) of one size, and how long each is shown."""
+
+    frames: Sequence[np.ndarray]
+    milliseconds: Sequence[int]
+
+
+def save_animation(path: Path | str, animation: Animation) -> None:
+    """Write an endless GIF of one palette, so that colours do not flicker."""
+    frames, milliseconds = animation
     palette = Image.fromarray(np.concatenate(frames[:: max(1, len(frames) // 4)])).quantize(256)
     pictures = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     buffer = io.BytesIO()
-    pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
+    pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=list(milliseconds), loop=0)
     write(path, buffer.getvalue())
 
 

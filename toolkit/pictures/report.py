@@ -88,7 +88,7 @@ def pictures(subject: Subject, image: int | None, runs: list[Path]) -> Iterator[
         ("Samples", "Samples from the prior.", lambda: scenes.samples(subject, 96)),
         (
             "Reconstructions",
-            "Test images, their reconstructions from the mean, and the absolute error (white is 0).",
+            "Test images, their reconstructions from the mean, and the absolute error (black is 0).",
             lambda: scenes.reconstructions(subject, 16),
         ),
         (

@@ -21,6 +21,7 @@ from vae import VAE
 REACH = 3  # standard deviations that a traversal goes to both sides
 TILE = 64  # pixels that an image has at least on a page with labels
 FRAME = 2**20  # pixels of a frame
+STEP, HOLD = 80, 600  # milliseconds that a frame is shown, and one at an end
 
 
 class Subject:
@@ -94,32 +95,38 @@ class Subject:
 # Pages of images with words beside them
 
 
-def page(rows, left=(), top=()):
-    """Rows of images, (R, C, H, W, C) of bytes, with words to the left of rows and above columns."""
+def page(rows, left=(), top=(), tile=TILE, block=None, sharp=True):
+    """Rows of images, (R, C, H, W, C) of bytes, with words to the left of rows and above columns.
+
+    Images are at least `tile` pixels high; with `block`, so many rows stand together.
+    """
     rows = np.asarray(rows)
     height, width = rows.shape[2:4]
-    scale = max(1, math.ceil(TILE / height))
+    scale = max(1, math.ceil(tile / height))
     step_x, step_y = width * scale + images.GAP, height * scale + images.GAP
     margin = 14 + max((width_of(word) for word in left), default=0)
     head = 14 + (20 if top else 0)
-    size = (math.ceil(margin + rows.shape[1] * step_x + 12), math.ceil(head + len(rows) * step_y + 12))
-    if size[0] * size[1] > images.LARGEST // 4:
+    apart = 12 * ((len(rows) - 1) // block) if block else 0
+    size = (math.ceil(margin + rows.shape[1] * step_x + 12), math.ceil(head + len(rows) * step_y + apart + 12))
+    if size[0] * size[1] > (images.LARGEST // 4 if sharp else FRAME):
         raise UserError(f"a picture of {len(rows)}×{rows.shape[1]} images is too large — ask for fewer with --rows")
     canvas = Canvas(*size)
     for i, word in enumerate(top):
         canvas.text(margin + i * step_x + width * scale / 2, head - 6, word, 12, "md")
     for r, row in enumerate(rows):
-        y = head + r * step_y
+        y = head + r * step_y + (12 * (r // block) if block else 0)
         if r < len(left):
             canvas.text(margin - 8, y + height * scale / 2, left[r], 13, "rm")
         for c, image in enumerate(row):
             canvas.paste(image, margin + c * step_x, y, scale)
-    return canvas.finished()
+    return canvas.finished(sharp)
 
 
 def there_and_back(frames):
-    """An animation that runs to its end and back to its beginning."""
-    return [*frames, *frames[-2:0:-1]]
+    """An animation that runs to its end, rests there, and runs back to its beginning."""
+    frames = [*frames, *frames[-2:0:-1]]
+    turning = (0, len(frames) // 2)
+    return images.Animation(frames, [HOLD if i in turning else STEP for i in range(len(frames))])
 
 
 def traversal(subject, number=None, rows=None, columns=11):
@@ -209,12 +216,12 @@ def interpolate_page(subject, rows=None):
 
 
 def interpolate_frames(subject, rows=None):
-    """Above the straight lines, below the arcs."""
+    """Above the straight lines, below the arcs; a column for each pair."""
     shown, _ = interpolations(subject, rows, 25)
-    shown = np.concatenate([shown[::2], shown[1::2]])
-    pairs = len(shown) // 2
-    words = ["linear"] * pairs + ["spherical"] * pairs
-    return there_and_back([tiles(shown[:, i], words, pairs) for i in range(1, 26)])
+    lines, arcs = shown[::2, 1:-1], shown[1::2, 1:-1]  # (pairs, 25, H, W, C)
+    words = ["linear", "spherical"]
+    frames = [page([lines[:, i], arcs[:, i]], words, tile=2 * TILE, sharp=False) for i in range(25)]
+    return there_and_back(frames)
 
 
 def manifold(subject: Subject, side: int | None = None) -> np.ndarray:
@@ -280,16 +287,25 @@ def samples(subject: Subject, count: int | None = None, temperature: float = 1.0
     return made.sheet()
 
 
-def reconstructions(subject: Subject, count: int | None = None) -> np.ndarray:
-    """Test images: the original, its reconstruction, and the absolute error (white is 0)."""
+def reconstructions(subject: Subject, count: int | None = None, columns: int = 12) -> np.ndarray:
+    """Rows of test images, below them their reconstructions, and the absolute error (black is 0)."""
     count = min(count or 24, len(subject.test.images))
+    images.check_sheet(count * 3, subject.model.config.image_size)
     first = subject.test._replace(
         images=subject.test.images[:count], labels=None if subject.test.labels is None else subject.test.labels[:count]
     )
     x, y = (np.concatenate(parts) for parts in zip(*inference.reconstruct(subject.model, first), strict=True))
-    triples = np.concatenate([images.to_bytes(a) for a in (x, y, 1 - np.abs(x - y))], axis=2)
-    images.check_sheet(count * 3, subject.model.config.image_size)
-    return images.sheet(triples, columns=min(4, count))
+    error = np.broadcast_to(np.abs(x - y).mean(axis=3, keepdims=True), x.shape)
+    columns = min(columns, count)
+    blank = -count % columns  # places that the last row leaves empty
+    rows, left = [], []
+    for start in range(0, count, columns):
+        for word, pictures in (("original", x), ("reconstruction", y), ("error", error)):
+            row = images.to_bytes(pictures[start : start + columns])
+            empty = np.full((blank if len(row) < columns else 0, *row.shape[1:]), 255, np.uint8)
+            rows.append(np.concatenate([row, empty]))
+            left.append(word)
+    return page(rows, left, block=3)
 
 
 # The table
@@ -301,7 +317,7 @@ class Scene(NamedTuple):
     about: str  # in one line
     make: Callable[[Subject, Any], np.ndarray]  # from a Subject and the options of visualize.py
     options: tuple[str, ...] = ()  # those that have an effect on it
-    frames: Callable[[Subject, Any], list[np.ndarray]] | None = None  # the same as an animation, where it can be one
+    frames: Callable[[Subject, Any], images.Animation] | None = None  # the same as an animation, where it can be one
     needs_data: bool = True
 
 
