@@ -12,7 +12,7 @@ from toolkit.options import option, path, text
 from toolkit.shell.command import beside, command
 from toolkit.shell.opening import check_file
 from toolkit.shell.parser import parse
-from toolkit.wording import counted
+from toolkit.wording import counted, ending_in_words
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,8 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.formats import checkpoint
     from toolkit.layers import device
 
-    if (ending := Path(args.output).suffix.lower()) not in checkpoint.ENDINGS and not is_stream(args.output):
-        has = f"ends in {ending}" if ending else "has no extension"
-        raise UserError(f"{args.output} {has} — write .npz or .safetensors")
+    if Path(args.output).suffix.lower() not in checkpoint.ENDINGS and not is_stream(args.output):
+        raise UserError(f"{args.output} {ending_in_words(args.output)} — write .npz or .safetensors")
     check_file(args.output)
     device.start(cpu=True)
     model, facts = checkpoint.load_model(args.input)

@@ -23,6 +23,7 @@ from toolkit.shell.opening import (
     open_model,
 )
 from toolkit.shell.parser import parse
+from toolkit.wording import ending_in_words
 
 # Kinds that are no scene of toolkit/pictures/scenes.py: what they show, and the options that have an effect on them.
 OTHERS = {
@@ -33,6 +34,7 @@ OTHERS = {
         ("image", "label", "importance_samples", "seed"),
     ),
 }
+OF_RUNS = ("curves", "training")  # the kinds that show runs, not a model
 
 
 def kinds() -> dict[str, tuple[str, tuple[str, ...]]]:
@@ -113,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.pictures.scenes import SCENES, Subject
 
     with beside(args.outfile):
-        if args.kind in ("curves", "training"):
+        if args.kind in OF_RUNS:
             runs = args.logs or own_run(find_model(typed.of(ModelOptions).model))
             if args.kind == "curves":
                 images.save(outfile, curves(runs))
@@ -127,7 +129,7 @@ def main(argv: list[str] | None = None) -> None:
             subject = Subject(opened.model, opened.facts, load, seed, args.label)
             if args.kind == "report":
                 write(outfile, report(typed, args, opened, subject).encode(errors="replace"))
-            elif Path(outfile).suffix.lower() == ".gif" and SCENES[args.kind].frames:
+            elif images.ending_of(outfile) == ".gif" and SCENES[args.kind].frames:
                 images.save_animation(outfile, SCENES[args.kind].frames(subject, args))
             else:
                 images.save(outfile, SCENES[args.kind].make(subject, args))
@@ -140,7 +142,7 @@ def check_options(typed, args):
 
     effective = {"kind", "outfile", *kinds()[args.kind][1]}
     own = [name for declared in (VisualizeOptions, SeedOptions) for name, _, _ in options_of(declared)]
-    without_data = args.kind in ("curves", "training") or (args.kind in SCENES and not SCENES[args.kind].needs_data)
+    without_data = args.kind in OF_RUNS or (args.kind in SCENES and not SCENES[args.kind].needs_data)
     data = [name for declared in (DataOptions, PlaceOptions) for name, _, _ in options_of(declared)]
     check_effects(typed, [name for name in [*own, *(data if without_data else ())] if name not in effective], args.kind)
 
@@ -155,10 +157,8 @@ def check_outfile(kind, outfile):
         raise UserError(f"{outfile} does not end in .gif — a film of a training is a .gif file")
     if kind != "report":
         images.check_name(outfile)
-    elif not is_stream(outfile) and (ending := Path(outfile).suffix.lower()) not in (".html", ".htm"):
-        raise UserError(
-            f"{outfile} {f'ends in {ending}' if ending else 'has no extension'} — a report is an .html file"
-        )
+    elif not is_stream(outfile) and Path(outfile).suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"{outfile} {ending_in_words(outfile)} — a report is an .html file")
 
 
 def own_run(model_file):

@@ -74,13 +74,9 @@ def default_text_of(default: Any, known: Option) -> str:
     """The default of an option in words; empty where it has none worth a word."""
     if known.default_text:
         return known.default_text() if callable(known.default_text) else known.default_text
-    return (
-        ""
-        if known.kind is None or default in (None, (), ...)
-        else f"{default:g}"
-        if isinstance(default, float)
-        else str(default)
-    )
+    if known.kind is None or default in (None, (), ...):
+        return ""
+    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 def allowed(value: Any, default: Any, known: Option) -> bool:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from toolkit.errors import UserError
 from toolkit.files.writing import is_stream, write
+from toolkit.wording import ending_in_words
 
 GAP = 2  # pixels between the images of a sheet
 GAP_GREY = 64
@@ -70,10 +71,9 @@ def sheet(images: np.ndarray, columns: int | None = None) -> np.ndarray:
 
 def check_name(path: str) -> None:
     """Stop where the ending of a file name is not that of a picture format."""
-    ending = ending_of(path)
-    if ending not in ENDINGS:
-        has = f"ends in {ending}, which is not a picture format" if ending else "has no extension"
-        raise UserError(f"{path} {has} — use one of {', '.join(ENDINGS)}")
+    if (ending := ending_of(path)) not in ENDINGS:
+        why = ", which is not a picture format" if ending else ""
+        raise UserError(f"{path} {ending_in_words(path)}{why} — use one of {', '.join(ENDINGS)}")
 
 
 def ending_of(path: Path | str) -> str:
@@ -89,10 +89,10 @@ def picture(image: np.ndarray) -> Image.Image:
     return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
 
 
-def png(image: np.ndarray) -> bytes:
-    """An image (H, W, C) as the bytes of a PNG file."""
+def png(image: np.ndarray, optimize: bool = False) -> bytes:
+    """An image (H, W, C) as the bytes of a PNG file, as small as can be if asked."""
     buffer = io.BytesIO()
-    picture(image).save(buffer, "PNG")
+    picture(image).save(buffer, "PNG", optimize=optimize)
     return buffer.getvalue()
 
 

@@ -2,7 +2,6 @@
 
 import base64
 import html
-import io
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import date
@@ -16,7 +15,7 @@ from toolkit.formats.description import model_rows
 from toolkit.metrics.words import rows
 from toolkit.pictures import scenes
 from toolkit.pictures.curves import curves
-from toolkit.pictures.images import picture
+from toolkit.pictures.images import png
 from toolkit.pictures.scenes import Subject
 from toolkit.wording import counted
 
@@ -119,6 +118,4 @@ def pictures(subject: Subject, image: int | None, runs: list[Path]) -> Iterator[
 
 def inlined(image: np.ndarray) -> str:
     """A picture as an address that holds it."""
-    buffer = io.BytesIO()
-    picture(np.asarray(image)).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return "data:image/png;base64," + base64.b64encode(png(image, optimize=True)).decode()

@@ -43,10 +43,11 @@ def translated(typed: Typed) -> Typed:
     """The flags of train.py as typed, in today's options."""
     values = dict(typed.values)
     if decoder := values.pop("decoder", None):
-        if values.get("arch", "conv") not in DECODERS.values():
-            raise UserError(f"--arch {values['arch']} has a decoder of its own — leave --decoder {decoder} out")
-        if values.get("arch", "conv") not in (DECODERS["upsample"], DECODERS[decoder]):
-            raise UserError(f"--decoder {decoder} contradicts --arch {values['arch']} — leave it out")
+        arch = values.get("arch", DECODERS["upsample"])
+        if arch not in DECODERS.values():
+            raise UserError(f"--arch {arch} has a decoder of its own — leave --decoder {decoder} out")
+        if arch not in (DECODERS["upsample"], DECODERS[decoder]):
+            raise UserError(f"--decoder {decoder} contradicts --arch {arch} — leave it out")
         values["arch"] = DECODERS[decoder]
     if "beta_max" in values:
         if "beta" in values:

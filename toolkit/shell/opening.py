@@ -10,11 +10,10 @@ from typing import Any
 from toolkit.errors import UserError
 from toolkit.options import count, integer, option, path, text
 from toolkit.shell.parser import Typed
-from toolkit.training.plan import COLLAPSED as LEAST_KL
-from toolkit.training.plan import dataset_option, limit_option, seed_option
+from toolkit.training.plan import COLLAPSED_KL, dataset_option, limit_option, seed_option
 
 ROOT = Path(__file__).resolve().parents[2]
-COLLAPSED = f"the latents carry no information about the images (posterior collapse: KL below {LEAST_KL:g})"
+COLLAPSED = f"the latents carry no information about the images (posterior collapse: KL below {COLLAPSED_KL:g})"
 DEFAULT_MODEL = "pretrained/vae_mnist_filters_0064_dims_0008.npz"
 
 

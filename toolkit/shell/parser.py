@@ -98,13 +98,11 @@ def add(group: Any, name: str, default: Any, known: Option) -> None:
     if known.kind is None:
         about["action"] = "store_true"
     else:
-        about["type"] = reader(known)
-        if choices := choices_of(known):
-            about["choices"] = [known.kind.read(str(choice)) for choice in choices]
+        choices = [known.kind.read(str(choice)) for choice in choices_of(known)]
+        about["type"] = reader(known, choices)
+        about["metavar"] = known.unit or (f"{{{','.join(map(str, choices))}}}" if choices else name.upper())
         if known.several:
             about["nargs"] = "+"
-        if known.unit or not choices:
-            about["metavar"] = known.unit or name.upper()
     if known.positional:
         action = group.add_argument(name, **about, **({"nargs": "?"} if default is None else {}))
     else:
@@ -114,7 +112,9 @@ def add(group: Any, name: str, default: Any, known: Option) -> None:
         group.add_argument(f"--{spelling}", dest=name, **about | {"help": argparse.SUPPRESS})
 
 
-def reader(known: Option) -> Any:
+def reader(known: Option, choices: list[Any]) -> Any:
+    """What argparse calls with the text of a value: it says what is wrong in our words."""
+
     def read(text: str) -> Any:
         try:
             value = known.kind.read(text)
@@ -127,7 +127,6 @@ def reader(known: Option) -> Any:
             )
         return value
 
-    choices = [known.kind.read(str(choice)) for choice in choices_of(known)]
     return read
 
 

@@ -13,7 +13,7 @@ from toolkit.errors import UserError
 from toolkit.options import count, from_values, integer, option, options_of, rate, seed, text, weight
 
 START_AGAIN = "start again with --overwrite instead of --resume"
-COLLAPSED = 0.001  # nats of KL per image, below which the latents carry no information
+COLLAPSED_KL = 0.001  # nats of KL per image, below which the latents carry no information
 HELD_OUT = 12  # one training image in so many is held out
 PATIENCE, STALLED = 15, 1e-4  # epochs without a relative gain of so much halve the learning rate (plateau)
 

@@ -26,7 +26,7 @@ from toolkit.layers.machine import on_cpu
 from toolkit.model.inference import CHUNK
 from toolkit.model.inputs import batch, batches
 from toolkit.training import schedules
-from toolkit.training.plan import COLLAPSED, HELD_OUT, START_AGAIN, Plan
+from toolkit.training.plan import COLLAPSED_KL, HELD_OUT, START_AGAIN, Plan
 from toolkit.wording import counted
 
 SHOWN = 64  # images on a sheet
@@ -266,7 +266,7 @@ class Progress:
         return losses(*self.totals / self.count) | {
             "beta": self.beta,
             "learning_rate": self.rate,
-            "collapsed": bool(self.totals[1] / self.count < COLLAPSED),
+            "collapsed": bool(self.totals[1] / self.count < COLLAPSED_KL),
             "images_per_second": speed,
             "seconds": seconds,
             "first_step_seconds": self.first_step,
