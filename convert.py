@@ -1,7 +1,8 @@
 """python convert.py model.pth model.npz
 
 Convert a checkpoint: reads .npz, .safetensors and PyTorch's .pth, writes .npz
-or .safetensors, by the ending of OUT.
+or .safetensors, by the ending of OUT. With --fit_prior the model also gets a
+mixture of Gaussians to draw samples from.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from toolkit.errors import UserError
 from toolkit.options import option, path, text
 from toolkit.shell.command import beside, command
-from toolkit.shell.opening import check_file
+from toolkit.shell.opening import Opened, PlaceOptions, check_effects, check_file, load_matching
 from toolkit.shell.parser import parse
 from toolkit.wording import counted, ending_in_words
 
@@ -27,30 +28,43 @@ class ConvertOptions:
         unit="NAME",
         default_text="as IN says",
     )
+    fit_prior: bool = option(False, "fit a mixture of Gaussians to the training images, to draw samples from", "model")
 
 
 def options() -> tuple[type, ...]:
     """The dataclasses whose fields are this command's flags."""
-    return (ConvertOptions,)
+    return ConvertOptions, PlaceOptions
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    args = parse(__doc__, argv, *options()).of(ConvertOptions)
+    typed = parse(__doc__, argv, *options())
+    args = typed.of(ConvertOptions)
     from toolkit import datasets
+    from toolkit.files.progress import Bars
     from toolkit.files.writing import is_stream
     from toolkit.formats import checkpoint
     from toolkit.layers import device
+    from toolkit.model.mixture import fit_prior
 
     if Path(args.output).suffix.lower() not in checkpoint.ENDINGS and not is_stream(args.output):
         raise UserError(f"{args.output} {ending_in_words(args.output)} — write .npz or .safetensors")
     check_file(args.output)
-    device.start(cpu=True)
+    if not args.fit_prior:
+        check_effects(typed, ["data_dir", "cache_dir"], "a conversion without --fit_prior")
+    device.start(cpu=not args.fit_prior)
     model, facts = checkpoint.load_model(args.input)
     facts.pop("config", None)
     if args.dataset:
         facts["dataset"] = datasets.public_name(datasets.full_name(args.dataset))
     with beside(args.output):
+        if args.fit_prior:
+            dataset = datasets.full_name(args.dataset or facts.get("dataset", "mnist"))
+            opened = Opened(model, facts, Path(args.input), "")
+            train = load_matching(typed, dataset, "train", None, opened)
+            with Bars() as watch:
+                model.mixture = fit_prior(model, train, watch=watch)
+            print(f"Prior: {model.mixture.words}, fitted to {counted(len(train.images), 'image')}")
         checkpoint.save_model(args.output, model, facts)
         print(f"{args.input} → {args.output}: {counted(model.parameter_count(), 'parameter')}")
 

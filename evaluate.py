@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from toolkit.files.writing import write
-from toolkit.options import count, number, option, path
+from toolkit.options import count, number, option, path, text
 from toolkit.shell.command import beside, command
 from toolkit.shell.opening import (
     DataOptions,
@@ -21,6 +21,7 @@ from toolkit.shell.opening import (
     dataset_of,
     load_for,
     open_model,
+    prior_of,
 )
 from toolkit.shell.parser import parse
 
@@ -33,6 +34,13 @@ class EvaluateOptions:
         "sampling",
         kind=number(int, 0, 10**7),
         unit="K",
+    )
+    prior: str = option(
+        "normal",
+        "distribution of latent vectors that KL and log p(x) refer to; mixture: what was fitted to the training images",
+        "sampling",
+        kind=text,
+        choices=("mixture", "normal"),
     )
     batchsize: int = option(
         250, "images at once, for speed only", "device", kind=count, unit="N", aliases=("batch_size",)
@@ -55,6 +63,7 @@ def main(argv: list[str] | None = None) -> None:
         check_file(args.json)
     with beside(args.json):
         opened = open_model(typed)
+        prior = prior_of(opened, args.prior)
         from toolkit import datasets
         from toolkit.files.progress import Bars
         from toolkit.metrics.measure import measure
@@ -64,8 +73,8 @@ def main(argv: list[str] | None = None) -> None:
         train = None if test.labels is None else load_for(typed, opened, "train")
         print(f"Device: {opened.device}")
         with Bars() as watch:
-            metrics = measure(opened.model, test, train, args.importance_samples, seed, args.batchsize, watch)
-        print_metrics(metrics, f"{dataset}, {len(test.images):,} test images, random seed {seed}")
+            metrics = measure(opened.model, prior, test, train, args.importance_samples, seed, args.batchsize, watch)
+        print_metrics(metrics, f"{dataset}, {len(test.images):,} test images, random seed {seed}, prior: {prior.words}")
         if args.json:
             facts = {"model": opened.path.name, "dataset": datasets.public_name(dataset), "seed": seed}
             write(args.json, (json.dumps(finite(facts | metrics), indent=2) + "\n").encode())
@@ -88,6 +97,8 @@ def print_metrics(metrics, title):
     print(f"{title}\n")
     for name, value, meaning in rows(metrics):
         print(f"  {name:18s} {value:>20s}  {meaning}")
+    if "kl_by_dimension" not in metrics:
+        return
     used = sorted(enumerate(metrics["kl_by_dimension"]), key=lambda pair: -pair[1])
     print("\n  KL by dimension: " + ", ".join(f"z{i} {kl:.2f}" for i, kl in used[:16]) + (", …" if used[16:] else ""))
 

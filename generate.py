@@ -6,9 +6,18 @@ Sample new images from a model. Everything it needs is in the model's file.
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.options import count, number, option, options_of, path, word
+from toolkit.options import count, option, options_of, path, word
 from toolkit.shell.command import beside, command
-from toolkit.shell.opening import DeviceOptions, ModelOptions, SeedOptions, check_effects, check_file, open_model
+from toolkit.shell.opening import (
+    DeviceOptions,
+    ModelOptions,
+    PriorOptions,
+    SeedOptions,
+    check_effects,
+    check_file,
+    open_model,
+    prior_of,
+)
 from toolkit.shell.parser import parse
 from toolkit.wording import counted
 
@@ -23,13 +32,6 @@ class GenerateOptions:
         kind=word,
         unit="CLASS",
         default_text="each class in turn",
-    )
-    temperature: float = option(
-        1.0,
-        "scale of the latent vectors; below 1 nearer to the average",
-        "sampling",
-        kind=number(float, 0, 1000),
-        unit="X",
     )
     vis_lat_space: bool = option(False, "models with 2 dims: a 16×16 grid over [-2, 2]² instead", "sampling")
     grid_size: int | None = option(
@@ -52,7 +54,7 @@ class GenerateOptions:
 
 def options() -> tuple[type, ...]:
     """The dataclasses whose fields are this command's flags."""
-    return ModelOptions, GenerateOptions, SeedOptions, DeviceOptions
+    return ModelOptions, GenerateOptions, PriorOptions, SeedOptions, DeviceOptions
 
 
 @command
@@ -61,9 +63,10 @@ def main(argv: list[str] | None = None) -> None:
     args, seed = typed.of(GenerateOptions), typed.of(SeedOptions).seed
     outfile = args.outfile or "samples.png"
     if args.info:
-        check_effects(typed, [name for name, _, _ in options_of(GenerateOptions) if name != "info"], "--info")
+        others = [name for part in (GenerateOptions, PriorOptions) for name, _, _ in options_of(part)]
+        check_effects(typed, [name for name in others if name != "info"], "--info")
     if args.vis_lat_space:
-        check_effects(typed, ["nsamples", "temperature", "grid_size", "seed"], "--vis_lat_space")
+        check_effects(typed, ["nsamples", "prior", "temperature", "grid_size", "seed"], "--vis_lat_space")
     from toolkit.pictures import images, sampling
 
     images.check_name(outfile)
@@ -77,7 +80,9 @@ def main(argv: list[str] | None = None) -> None:
         if args.vis_lat_space:
             made = sampling.latent_grid(model, facts, args.label)
         else:
-            made = sampling.samples(model, facts, args.nsamples, seed, args.label, args.grid_size, args.temperature)
+            wanted = typed.of(PriorOptions)
+            drawn = sampling.Drawing(prior_of(opened, wanted.prior), wanted.temperature, seed)
+            made = sampling.samples(model, facts, drawn, args.nsamples, args.label, args.grid_size)
         sheets = [Path(outfile)] if args.outfile or not args.outdir else []
         if args.outdir:
             sheets.append(write_each(made.pictures, Path(args.outdir)))

@@ -91,14 +91,18 @@ def main(argv: list[str] | None = None) -> None:
         if trainer.epoch >= plan.train.epochs:
             done = "1 epoch is" if trainer.epoch == 1 else f"All {trainer.epoch} epochs are"
             print(f"{done} done. Pass a larger --epochs to train further.")
+            add_prior(trainer, folder)
             return
         try:
             train(trainer, folder, board)
+            add_prior(trainer, folder)
         except KeyboardInterrupt:
             done = (
                 f"add --resume to continue from epoch {trainer.epoch}" if trainer.epoch else "run it again to restart"
             )
             at = f"interrupted in epoch {trainer.epoch + 1} of {plan.train.epochs}"
+            if trainer.epoch == plan.train.epochs:
+                at, done = "interrupted while the prior was fitted", "add --resume to fit it"
             raise KeyboardInterrupt(f"{at} — {done}") from None
         print(f"Model: {folder.model_file}")
         print(f"Sheets, log and state: {folder.folder}/")
@@ -129,6 +133,20 @@ def train(trainer, folder, board) -> None:
                 board.record(entry, folder.folder)
             shown.clear()
             print_epoch(entry, epochs)
+
+
+def add_prior(trainer, folder) -> None:
+    """Fit a mixture to the latent vectors of the training images: what samples are drawn from by default."""
+    from toolkit.files.progress import Bars
+    from toolkit.model.mixture import fit_prior, is_possible
+
+    config = trainer.model.config
+    if not is_possible(config.latent_dims, config.classes):
+        return
+    with Bars() as watch:
+        mixture = folder.add_prior(lambda model: fit_prior(model, trainer.train, trainer.config.seed, watch))
+    if mixture:
+        print(f"Prior for samples: {mixture.words}")
 
 
 def plan_of(typed: Typed):
@@ -207,10 +225,7 @@ def print_options(trainer, folder, device_name):
         ("Data set", f"{config.dataset}, {data}"),
         *(row for row in model_rows(trainer.model) if row[0] != "Likelihood"),
         ("Objective", objective),
-        (
-            "Optimizer",
-            f"AdamW, learning rate {config.lr:g} ({config.lr_schedule}), weight decay {config.weight_decay:g}",
-        ),
+        ("Optimizer", optimizer_in_words(config)),
         ("Batch size", trainer.batch_size),
         ("Epochs", config.epochs),
         ("Random seed", config.seed),
@@ -222,12 +237,21 @@ def print_options(trainer, folder, device_name):
         print(f"  {title}: {words}")
 
 
+def optimizer_in_words(config):
+    """The optimizer with its learning rate."""
+    name = {"muon": "Muon and AdamW", "adamw": "AdamW"}[config.optimizer]
+    warmup = f" after a warm-up of {config.lr_warmup:g} epochs" if config.lr_warmup else ""
+    return f"{name}, learning rate {config.lr:g} ({config.lr_schedule}{warmup}), weight decay {config.weight_decay:g}"
+
+
 def changed_options(config):
     """The options of training that differ from their defaults, as flags."""
     from toolkit.options import options_of
 
-    for name, default, about in options_of(config):
-        if (value := getattr(config, name)) != default:
+    by_default, by_recipe = type(config)(), type(config)(recipe=config.recipe)
+    for name, _, about in options_of(config):
+        defaults = by_default if name == "recipe" else by_recipe
+        if (value := getattr(config, name)) != getattr(defaults, name):
             yield f"--{name}" if about.kind is None else f"--{name} {value}"
 
 

@@ -20,9 +20,10 @@ from mlx.utils import tree_flatten
 from toolkit.errors import UserError
 from toolkit.layers import forms
 from toolkit.model.architecture import Architecture
-from toolkit.model.gaussians import log_density, noise, reparametrise
+from toolkit.model.gaussians import bounded, log_density, noise, reparametrise
 from toolkit.model.inputs import PIXELS, image_keys, to_floats, with_labels
 from toolkit.model.likelihoods import LIKELIHOODS
+from toolkit.model.mixture import Mixture
 from toolkit.model.mlp import FullyConnected
 from toolkit.model.priors import PRIORS
 from toolkit.options import count, option, text
@@ -281,12 +282,18 @@ class VAE(nn.Module):
         self.decoder = config.architecture.decoder(config)
         self.likelihood = LIKELIHOODS[config.likelihood](config)
         self.prior = PRIORS[config.prior](config.latent_dims)
+        self.mixture: Mixture | None = None  # another prior, fitted when training has ended
+
+    def posterior(self, x: mx.array, labels: mx.array | None = None) -> tuple[mx.array, mx.array]:  # (N, S, S, C)
+        """Mean and log-variance of the latent vectors of each image: (N, D) each."""
+        mean, log_var = self.encoder(x, labels)
+        return mean, bounded(log_var)
 
     def negative_bound(
         self, x: mx.array, labels: mx.array | None, key: mx.array
     ) -> tuple[mx.array, mx.array]:  # (N, S, S, C)
         """The two terms of the negative evidence lower bound of each image: error (N,), and KL by dimension (N, D)."""
-        mean, log_var = self.encoder(x, labels)
+        mean, log_var = self.posterior(x, labels)
         output = self.decoder(sample(mean, log_var, key), labels)
         return self.likelihood.error(x, output), self.prior.kl(mean, log_var)
 
@@ -302,7 +309,7 @@ class VAE(nn.Module):
         """(bytes, numbers, labels) → mean and log-variance of the latent vectors, (N, D) each."""
 
         def encode(images, numbers, labels=None):
-            return self.encoder(to_floats(images, self.config, image_keys(numbers)), labels)
+            return self.posterior(to_floats(images, self.config, image_keys(numbers)), labels)
 
         return self.compiled(encode)
 
@@ -317,7 +324,7 @@ class VAE(nn.Module):
 
         def reconstruct(images, numbers, labels=None):
             x = to_floats(images, self.config, image_keys(numbers))
-            mean, _ = self.encoder(x, labels)
+            mean, _ = self.posterior(x, labels)
             return x, self.likelihood.mean(self.decoder(mean, labels))
 
         return self.compiled(reconstruct)
@@ -333,22 +340,22 @@ class VAE(nn.Module):
         return self.compiled(error)
 
     @cached_property
-    def log_weights(self) -> Callable:
-        """(floats, labels, mean, log_var, a key for each image, K) → log p(x|z) p(z) / q(z|x) of K samples, (N, K).
+    def log_ratios(self) -> Callable:
+        """(floats, labels, mean, log_var, a key for each image, K) → K samples z, (N, K, D), and log p(x|z) / q(z|x).
 
         Without the constant of the likelihood, which would cost float32 its last digits.
         """
 
-        def log_weights(x, labels, mean, log_var, keys, samples):
+        def log_ratios(x, labels, mean, log_var, keys, samples):
             count, dims = mean.shape
             mean, log_var = (mx.broadcast_to(a[:, None], (count, samples, dims)) for a in (mean, log_var))
             z = sample(mean, log_var, keys)  # (N, K, D)
             repeated = None if labels is None else mx.repeat(labels, samples)
             output = self.decoder(z.reshape(-1, dims), repeated)
             error = self.likelihood.error(mx.repeat(x, samples, axis=0), output).reshape(count, samples)
-            return self.prior.log_density(z) - log_density(z, mean, log_var) - error
+            return z, -log_density(z, mean, log_var) - error
 
-        return self.compiled(log_weights)
+        return self.compiled(log_ratios)
 
 
 def training_step(model: VAE, optimizer: Any, free_bits: float = 0) -> Callable:

@@ -14,6 +14,7 @@ from toolkit.shell.opening import (
     DeviceOptions,
     ModelOptions,
     PlaceOptions,
+    PriorOptions,
     SeedOptions,
     check_effects,
     check_file,
@@ -21,6 +22,7 @@ from toolkit.shell.opening import (
     find_model,
     load_for,
     open_model,
+    prior_of,
 )
 from toolkit.shell.parser import parse
 from toolkit.wording import ending_in_words
@@ -31,7 +33,7 @@ OTHERS = {
     "training": ("a film of the samples of a run, epoch by epoch, as .gif", ("logs",)),
     "report": (
         "all of it, with the metrics, in one HTML file",
-        ("image", "label", "importance_samples", "seed"),
+        ("image", "label", "prior", "temperature", "importance_samples", "seed"),
     ),
 }
 OF_RUNS = ("curves", "training")  # the kinds that show runs, not a model
@@ -81,9 +83,6 @@ class VisualizeOptions:
         several=True,
         default_text="the model's",
     )
-    temperature: float = option(
-        1.0, "samples: scale of the latent vectors", "sampling", kind=number(float, 0, 1000), unit="X"
-    )
     importance_samples: int = option(
         50, "report: samples per image for log p(x)", "sampling", kind=number(int, 0, 10**7), unit="K"
     )
@@ -91,7 +90,7 @@ class VisualizeOptions:
 
 def options() -> tuple[type, ...]:
     """The dataclasses whose fields are this command's flags."""
-    return VisualizeOptions, ModelOptions, DataOptions, PlaceOptions, SeedOptions, DeviceOptions
+    return VisualizeOptions, ModelOptions, DataOptions, PlaceOptions, PriorOptions, SeedOptions, DeviceOptions
 
 
 def document() -> str:
@@ -112,6 +111,7 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.pictures import images
     from toolkit.pictures.curves import curves
     from toolkit.pictures.epochs import film
+    from toolkit.pictures.sampling import Drawing
     from toolkit.pictures.scenes import SCENES, Subject
 
     with beside(args.outfile):
@@ -124,9 +124,10 @@ def main(argv: list[str] | None = None) -> None:
             else:
                 raise UserError(f"a film shows one run, not {len(runs)} — name its folder with --logs")
         else:
-            opened, seed = open_model(typed), typed.of(SeedOptions).seed
+            opened, wanted = open_model(typed), typed.of(PriorOptions)
+            drawing = Drawing(prior_of(opened, wanted.prior), wanted.temperature, typed.of(SeedOptions).seed)
             load = lambda split: load_for(typed, opened, split)  # noqa: E731
-            subject = Subject(opened.model, opened.facts, load, seed, args.label)
+            subject = Subject(opened.model, opened.facts, load, args.label, drawing)
             if args.kind == "report":
                 write(outfile, report(typed, args, opened, subject).encode(errors="replace"))
             elif images.ending_of(outfile) == ".gif" and SCENES[args.kind].frames:
@@ -141,7 +142,7 @@ def check_options(typed, args):
     from toolkit.pictures.scenes import SCENES
 
     effective = {"kind", "outfile", *kinds()[args.kind][1]}
-    own = [name for declared in (VisualizeOptions, SeedOptions) for name, _, _ in options_of(declared)]
+    own = [name for declared in (VisualizeOptions, PriorOptions, SeedOptions) for name, _, _ in options_of(declared)]
     without_data = args.kind in OF_RUNS or (args.kind in SCENES and not SCENES[args.kind].needs_data)
     data = [name for declared in (DataOptions, PlaceOptions) for name, _, _ in options_of(declared)]
     check_effects(typed, [name for name in [*own, *(data if without_data else ())] if name not in effective], args.kind)
@@ -180,7 +181,8 @@ def report(typed, args, opened, subject):
     dataset = datasets.public_name(dataset_of(typed, opened))
     test, train = subject.test, None if subject.test.labels is None else subject.load("train")
     with Bars() as watch:
-        metrics = measure(opened.model, test, train, args.importance_samples, subject.seed, CHUNK, watch)
+        seed, model = subject.drawing.seed, opened.model
+        metrics = measure(model, model.prior, test, train, args.importance_samples, seed, CHUNK, watch)
     pictures = report.pictures(subject, args.image, own_run(opened.path))
     about = report.description(subject, dataset, opened.device)
     return report.make(opened.path.name, about, metrics, pictures)

@@ -77,7 +77,13 @@ def test_the_metrics_shown_are_named_as_evaluate_names_them():
     metrics = {name: {"mean": 1.0, "standard_error": 0.1} for name in ("loss", "reconstruction", "kl", "elbo", "ssim")}
     metrics |= {"log_likelihood": metrics["kl"] | {"importance_samples": 500}, "likelihood": "Gaussian of variance 1/2"}
     metrics |= dict.fromkeys(("mean_squared_error", "psnr", "mutual_information", "marginal_kl"), 1.0)
-    metrics |= {"constant": -2344.41, "images": 10000, "active_units": 8, "latent_dims": 8}
+    metrics |= {
+        "constant": -2344.41,
+        "images": 10000,
+        "active_units": 8,
+        "latent_dims": 8,
+        "prior": "the standard normal",
+    }
     metrics |= {"linear_probe": 0.9, "nearest_neighbours": 0.9}
     for name, _, meaning in words.rows(metrics):
         assert re.search(rf"^    {re.escape(name)} .*  {re.escape(meaning)}$", PAGES["docs/measure.md"], re.M), name

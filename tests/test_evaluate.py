@@ -55,7 +55,7 @@ def grey():
 
 
 def bound(model, split, samples, seed=0, batch_size=12):
-    return bounds.importance_bound(model, split, samples, seed, batch_size, lambda images: None)
+    return bounds.importance_bound(model, model.prior, split, samples, seed, batch_size, lambda images: None)
 
 
 def test_with_the_true_posterior_every_bound_is_the_likelihood(grey):
@@ -63,7 +63,7 @@ def test_with_the_true_posterior_every_bound_is_the_likelihood(grey):
     exact = model.log_likelihood(grey.images)
     for samples in (1, 20, 33):
         np.testing.assert_allclose(bound(model, grey, samples), exact, atol=2e-4)
-    metrics = measure.measure(model, grey, None, 1, 0, 250, lambda *_: None)
+    metrics = measure.measure(model, model.prior, grey, None, 1, 0, 250, lambda *_: None)
     assert metrics["log_likelihood"]["mean"] == pytest.approx(exact.mean(), abs=1e-4)
     assert metrics["constant"] == pytest.approx(-0.5 * SIZE**2 * math.log(math.pi))
     # Of one draw the bound is noisy, of all images together it must lie within a few of its errors.
@@ -96,7 +96,7 @@ def test_no_metric_depends_on_the_batch_and_all_on_the_seed():
     train = datasets.load("synthetic", "train", None, 90)
 
     def metrics(batch_size, seed):
-        found = measure.measure(model, split, train, 45, seed, batch_size, lambda *_: None)
+        found = measure.measure(model, model.prior, split, train, 45, seed, batch_size, lambda *_: None)
         flat = {k: v["mean"] if isinstance(v, dict) else v for k, v in found.items()}
         return {k: v for k, v in flat.items() if isinstance(v, float)}
 
@@ -121,7 +121,7 @@ def test_memory_does_not_grow_with_the_samples():
 def test_bits_per_dimension_and_terms_by_hand():
     model = make_model(likelihood="bce", binarize="threshold", image_size=28, arch="mlp")
     split = datasets.load("synthetic", "test", None, 50)
-    metrics = measure.measure(model, split, None, 0, 0, 250, lambda *_: None)
+    metrics = measure.measure(model, model.prior, split, None, 0, 0, 250, lambda *_: None)
     assert "log_likelihood" not in metrics and metrics["constant"] == 0
     mean, log_var = model.encoder(mx.array((split.images > 128).astype(np.float32)))
     kl = model.prior.kl(mean, log_var).sum(axis=1)
@@ -274,10 +274,13 @@ def test_the_bar_of_importance_samples_counts_whole_images(monkeypatch):
     monkeypatch.setattr(progress, "bar", lambda *_: made.append(Counter()) or made[-1])
     model, split = make_model(), datasets.load("synthetic", "test", None, 30)
     with progress.Bars() as watch:
-        bounds.importance_bound(model, split, 33, 0, 7, lambda done: watch("Importance sampling", done, 30))
+        bounds.importance_bound(
+            model, model.prior, split, 33, 0, 7, lambda done: watch("Importance sampling", done, 30)
+        )
     assert [counter.n for counter in made] == [30]
 
 
 def test_one_image_has_no_standard_error():
-    metrics = measure.measure(make_model(), datasets.load("synthetic", "test", None, 1), None, 3, 0, 9, lambda *_: 0)
+    model, split = make_model(), datasets.load("synthetic", "test", None, 1)
+    metrics = measure.measure(model, model.prior, split, None, 3, 0, 9, lambda *_: 0)
     assert not any("nan" in value or "±" in value for _, value, _ in words.rows(metrics))

@@ -123,13 +123,17 @@ def test_latents_have_a_dot_for_every_image_in_the_colour_of_its_class(dims):
 
 def test_samples_with_temperature():
     model = make_model()
-    cold = scenes.samples(subject(model), 6, temperature=0)
+
+    def at(temperature):
+        return scenes.samples(subject(model, drawing=sampling.Drawing(model.prior, temperature)), 6)
+
+    cold = at(0)
     assert (cold[:, :16] == cold[:, 18:34]).all()
     warm = scenes.samples(subject(model), 6)
     assert (warm[:16, :16] != warm[:16, 18:34]).any()
     z = model.prior.sample(6, mx.random.key(0))
     expected = images.sheet(images.to_bytes(inference.decode(model, 0.5 * z)))
-    np.testing.assert_array_equal(scenes.samples(subject(model), 6, 0.5), expected)
+    np.testing.assert_array_equal(at(0.5), expected)
     assert scenes.samples(subject(make_model(classes=3)), 12).shape == (3 * 18 - 2, 4 * 18 - 2, 1)
 
 

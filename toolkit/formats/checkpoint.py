@@ -1,12 +1,13 @@
 """Checkpoints: files that say all that is needed to use them. PyTorch's are read by pytorch.py.
 
 Arrays carry the key names of the MLX example that this toolkit descends from, so `.npz` files travel both ways. What
-arrays cannot say (the model's configuration, data set, options, test metrics) is a dictionary of facts: JSON in the
-comment of the zip archive, because an extra array would make other loaders refuse the file, and in the metadata of
-`.safetensors`. Files from elsewhere have no facts; their configuration is read off the shapes of their arrays. Nothing
-is unpickled.
+these arrays cannot say (the model's configuration, data set, options, test metrics) is a dictionary of facts: JSON in
+the comment of the zip archive, because an extra array would make other loaders refuse the file. The arrays of a fitted
+prior travel in the comments of the archive's entries. In `.safetensors` both are metadata. Files from elsewhere have no
+facts; their configuration is read off the shapes of their arrays. Nothing is unpickled.
 """
 
+import base64
 import io
 import json
 import zipfile
@@ -23,13 +24,15 @@ from mlx.utils import tree_flatten
 from toolkit.errors import UserError
 from toolkit.files.writing import reason, write
 from toolkit.formats import pytorch
+from toolkit.model.mixture import Mixture
 from toolkit.options import from_values
 from vae import ARCHITECTURES, VAE, ModelConfig
 
 ENDINGS = (".npz", ".safetensors")  # that are written
 STRAY_KEYS = {"encoder.kl_div"}  # in published files of the family
 MARK = b"vae "  # begins the comment of our files
-FACTS_KEY = "vae_facts"  # in the metadata of .safetensors
+FACTS_KEY, PRIOR_KEY = "vae_facts", "vae_prior"  # in the metadata of .safetensors
+COMMENT = 2**16 - 1  # bytes that the comment of an entry may have
 # What facts may say, and as what. `binarize` and `likelihood` stood alone before the whole configuration was written.
 FACTS = {
     "config": dict,
@@ -65,16 +68,20 @@ def save_model(path: Path | str, model: VAE, facts: dict[str, Any]) -> None:
     """Write weights, configuration and facts, as `.safetensors` or, with any other ending, as `.npz`."""
     arrays, facts = dict(tree_flatten(model.parameters())), {"config": asdict(model.config)} | facts
     packed = pack_safetensors if Path(path).suffix.lower() == ".safetensors" else pack
-    write(path, packed(arrays, facts), durable=True)
+    prior = pack(model.mixture.arrays(), {}) if model.mixture else b""
+    write(path, packed(arrays, facts, prior), durable=True)
 
 
 def load_model(path: Path | str) -> tuple[VAE, dict[str, Any]]:
     """Read a model, ready to use, and its facts."""
-    arrays, facts = read(path)
+    arrays, facts, prior = read(path)
     if any(key.startswith("optimizer.") for key in arrays):
         model = Path(path).resolve().parent.with_suffix(".npz").name
         raise UserError(f"{path} is a training state — the model is {model}, beside its folder")
-    return model_from(path, arrays, facts), facts
+    model = model_from(path, arrays, facts)
+    if prior:
+        model.mixture = mixture_from(path, prior, model.config)
+    return model, facts
 
 
 def save_state(path: Path | str, model: VAE, optimizer: mlx.optimizers.Optimizer, facts: dict[str, Any]) -> None:
@@ -86,7 +93,7 @@ def save_state(path: Path | str, model: VAE, optimizer: mlx.optimizers.Optimizer
 
 def load_state(path: Path | str) -> State:
     """Read a training state."""
-    arrays, facts = read(path)
+    arrays, facts, _ = read(path)
     optimizer = {k.removeprefix("optimizer."): mx.array(a) for k, a in arrays.items() if k.startswith("optimizer.")}
     if not optimizer or not facts.keys() >= {"options", "images", "epoch", "best", "plateau"}:
         raise UserError(f"{path} is not a training state — start without --resume")
@@ -97,32 +104,42 @@ def load_state(path: Path | str) -> State:
 # Packing
 
 
-def pack(arrays: dict[str, Any], facts: dict[str, Any]) -> bytes:
-    """Arrays and facts as the bytes of an `.npz` file: the same ones always give the same bytes."""
+def pack(arrays: dict[str, Any], facts: dict[str, Any], prior: bytes = b"") -> bytes:
+    """Arrays and facts as the bytes of an `.npz` file: the same ones always give the same bytes.
+
+    `prior` are bytes that go into the comments of the entries, a piece in each.
+    """
+    pieces = [prior[i : i + COMMENT] for i in range(0, len(prior), COMMENT)]
+    if len(pieces) > len(arrays):
+        raise ValueError("the prior is too large for the comments of the file")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for key, array in arrays.items():
-            entry = io.BytesIO()
-            np.lib.format.write_array(entry, np.array(array), allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{key}.npy"), entry.getvalue())  # without the time of day
+        for i, (key, array) in enumerate(arrays.items()):
+            data, entry = io.BytesIO(), zipfile.ZipInfo(f"{key}.npy")  # without the time of day
+            np.lib.format.write_array(data, np.array(array), allow_pickle=False)
+            entry.comment = pieces[i] if i < len(pieces) else b""
+            archive.writestr(entry, data.getvalue())
         text = json.dumps(facts)
         archive.comment = MARK + f"{zlib.crc32(text.encode()):08x} {text}".encode()
     return buffer.getvalue()
 
 
-def pack_safetensors(arrays: dict[str, mx.array], facts: dict[str, Any]) -> bytes:
+def pack_safetensors(arrays: dict[str, mx.array], facts: dict[str, Any], prior: bytes = b"") -> bytes:
     """Arrays and facts as the bytes of a `.safetensors` file, the configuration also as texts that others can read."""
     buffer = io.BytesIO()
     config = {name: str(value) for name, value in facts.get("config", {}).items()}
-    mx.save_safetensors(buffer, dict(sorted(arrays.items())), config | {FACTS_KEY: json.dumps(facts)})
+    metadata = config | {FACTS_KEY: json.dumps(facts)}
+    if prior:
+        metadata[PRIOR_KEY] = base64.b64encode(prior).decode()
+    mx.save_safetensors(buffer, dict(sorted(arrays.items())), metadata)
     return buffer.getvalue()
 
 
 # Reading
 
 
-def read(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read arrays and facts; whatever a broken file does to its readers becomes one line."""
+def read(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, Any], bytes]:
+    """Read arrays, facts and the bytes of a prior; whatever a broken file does to its readers becomes one line."""
     path = Path(path)
     if not path.exists():
         raise UserError(f"no such file: {path} — check the name, or train a model with train.py")
@@ -158,9 +175,10 @@ def read_zip(path, size):
         if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
             raise ValueError("it is compressed in an unusual way")
         if any(entry.filename.endswith("data.pkl") for entry in entries):
-            return pytorch.read_torch(archive), {}
+            return pytorch.read_torch(archive), {}, b""
         arrays = {entry.filename.removesuffix(".npy"): read_array(archive.read(entry)) for entry in entries}
-        return arrays, read_comment(archive.comment)
+        facts = read_comment(archive.comment)
+        return arrays, facts, b"".join(entry.comment for entry in entries) if facts else b""
 
 
 def read_array(data):
@@ -190,7 +208,8 @@ def read_safetensors(path, size):
     kernel = arrays.get("encoder.conv2.weight")
     if kernel is not None and kernel.shape[2:] == (3, 3) and kernel.shape[1] != 3:
         arrays = pytorch.channels_last(arrays)
-    return arrays, checked(json.loads(metadata.get(FACTS_KEY, "{}")))
+    prior = base64.b64decode(metadata.get(PRIOR_KEY, ""))
+    return arrays, checked(json.loads(metadata.get(FACTS_KEY, "{}"))), prior
 
 
 def checked(facts):
@@ -232,6 +251,20 @@ def model_from(path: Path | str, arrays: dict[str, np.ndarray], facts: dict[str,
     model.load_weights(weights)
     model.eval()
     return model
+
+
+def mixture_from(path: Path | str, prior: bytes, config: ModelConfig) -> Mixture:
+    """The prior that a file holds beside its model."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(prior)) as archive:
+            entries = archive.infolist()
+            if sum(entry.file_size for entry in entries) > len(prior):
+                raise ValueError("its prior claims far more data than it holds")
+            arrays = {entry.filename.removesuffix(".npy"): read_array(archive.read(entry)) for entry in entries}
+        return Mixture.from_arrays(arrays, config.latent_dims, config.classes)
+    except Exception as error:  # as in `read`
+        said = " ".join(str(error).split())[:100] or type(error).__name__
+        raise UserError(f"{path} is damaged ({said}) — train or copy it again") from None
 
 
 def config_from(path, arrays, facts):

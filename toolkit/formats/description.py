@@ -30,6 +30,7 @@ def model_rows(model: VAE) -> list[tuple[str, str]]:
         ("Filters", str(config.max_filters)),
         ("Likelihood", f"{model.likelihood.words} ({config.likelihood})"),
         ("Parameters", f"{model.parameter_count():,}"),
+        *([("Fitted prior", model.mixture.words)] if model.mixture else []),
     ]
 
 

@@ -6,6 +6,7 @@ changes results by rounding only.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -41,9 +42,18 @@ class LogSum:
 
 
 def importance_bound(
-    model: vae.VAE, split: Split, samples: int, seed: int, batch_size: int, watch: Callable[[float], None]
+    model: vae.VAE,
+    prior: Any,
+    split: Split,
+    samples: int,
+    seed: int,
+    batch_size: int,
+    watch: Callable[[float], None],
 ) -> np.ndarray:
-    """log p(x) of each image from below (Burda et al. 2015), by `samples` each; `watch(images)` sees the progress."""
+    """log p(x) of each image under a prior from below (Burda et al. 2015), by `samples` each.
+
+    `watch(images)` sees the progress.
+    """
     bounds = []
     for images, numbers, labels in batches(split, batch_size):
         mean, log_var = model.encode(images, numbers, labels)
@@ -51,7 +61,8 @@ def importance_bound(
         mx.eval(x, mean, log_var)
         total = LogSum(len(images))
         for block in range(-(-samples // BLOCK)):
-            values = model.log_weights(x, labels, mean, log_var, sample_keys(seed, block, numbers), BLOCK)
+            z, ratios = model.log_ratios(x, labels, mean, log_var, sample_keys(seed, block, numbers), BLOCK)
+            values = ratios + prior.log_density(z, labels)
             count = min(BLOCK, samples - block * BLOCK)
             total.add(values[:, :count])
             watch(len(images) * count / samples)
@@ -61,6 +72,7 @@ def importance_bound(
 
 def single_sample_terms(
     model: vae.VAE,
+    prior: Any,
     split: Split,
     means: np.ndarray,
     log_vars: np.ndarray,
@@ -68,7 +80,7 @@ def single_sample_terms(
     batch_size: int,
     watch: Callable[[int], None],
 ) -> tuple[np.ndarray, ...]:
-    """Of every image: the error of one sample; and squared error and SSIM of the reconstruction from the mean."""
+    """Of every image: error and KL of one sample; and squared error and SSIM of the reconstruction from the mean."""
     terms = []
     for i, (images, numbers, labels) in enumerate(batches(split, batch_size)):
         mean, log_var = (mx.array(a[i * batch_size :][: len(images)].astype(np.float32)) for a in (means, log_vars))
@@ -76,6 +88,7 @@ def single_sample_terms(
         x, y = model.reconstruct(images, numbers, labels)
         squared = mx.square(x - y).mean(axis=(1, 2, 3))
         error = model.error(images, numbers, labels, z)
-        terms.append([np.array(a, np.float64) for a in (error, squared, ssim(x, y))])
+        kl = prior.divergence(mean, log_var, z, labels)
+        terms.append([np.array(a, np.float64) for a in (error, kl, squared, ssim(x, y))])
         watch(len(images))
     return tuple(np.concatenate(arrays) for arrays in zip(*terms, strict=True))

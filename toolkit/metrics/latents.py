@@ -10,7 +10,9 @@ from toolkit.model import gaussians
 NEIGHBOURS = 5
 
 
-def information(means: np.ndarray, log_vars: np.ndarray, prior: Any, seed: int) -> tuple[float, float]:
+def information(
+    means: np.ndarray, log_vars: np.ndarray, prior: Any, seed: int, labels: np.ndarray | None = None
+) -> tuple[float, float]:
     """How the mean KL splits: the mutual information I(x; z), and the KL of the aggregate posterior from the prior.
 
     The density of the aggregate posterior is estimated as the mean of those of the images at hand; with N of them no
@@ -28,7 +30,7 @@ def information(means: np.ndarray, log_vars: np.ndarray, prior: Any, seed: int) 
         highest = densities.max(axis=1)
         aggregate[start : start + 500] = highest + np.log(np.exp(densities - highest[:, None]).mean(axis=1))
     own = gaussians.log_density(z, means, log_vars)
-    return float((own - aggregate).mean()), float((aggregate - prior.log_density(z)).mean())
+    return float((own - aggregate).mean()), float((aggregate - prior.log_density(z, labels)).mean())
 
 
 def linear_probe(

@@ -23,6 +23,7 @@ def with_error(values: np.ndarray) -> dict[str, float]:
 
 def measure(
     model: VAE,
+    prior: Any,
     split: Split,
     train: Split | None,
     importance_samples: int,
@@ -30,7 +31,7 @@ def measure(
     batch_size: int,
     watch: Callable[[str, float, int], None],
 ) -> dict[str, Any]:
-    """All metrics of a model on a split; `train` is for the classifiers, None to leave them out.
+    """All metrics of a model on a split, under a prior; `train` is for the classifiers, None to leave them out.
 
     `watch(work, images, total)` sees the progress of every piece of work.
     """
@@ -40,37 +41,39 @@ def measure(
 
     likelihood = model.likelihood
     means, log_vars = inference.encode(model, split, batch_size, step("Encoding"))
-    error, squared, similar = bounds.single_sample_terms(
-        model, split, means, log_vars, seed, batch_size, step("Reconstructing")
+    error, kl, squared, similar = bounds.single_sample_terms(
+        model, prior, split, means, log_vars, seed, batch_size, step("Reconstructing")
     )
-    kl = model.prior.kl(means, log_vars)
-    loss = error + kl.sum(axis=1)
-    elbo = likelihood.constant - error - kl.sum(axis=1)
-    mutual_information, marginal_kl = latents.information(means, log_vars, model.prior, seed)
+    elbo = likelihood.constant - error - kl
+    mutual_information, marginal_kl = latents.information(means, log_vars, prior, seed, split.labels)
     variances = means.var(axis=0)
     metrics = {
         "images": len(split.images),
         "likelihood": likelihood.title,
         "constant": likelihood.constant,
-        "loss": with_error(loss),
+        "prior": prior.words,
+        "loss": with_error(error + kl),
         "elbo": with_error(elbo),
         "reconstruction": with_error(error),
-        "kl": with_error(kl.sum(axis=1)),
+        "kl": with_error(kl),
         "mean_squared_error": float(squared.mean()),
         "psnr": psnr(squared.mean()),
         "ssim": with_error(similar),
         "active_units": int((variances > ACTIVE).sum()),
         "latent_dims": model.config.latent_dims,
-        "kl_by_dimension": kl.mean(axis=0).tolist(),
         "variance_by_dimension": variances.tolist(),
         "mutual_information": mutual_information,
         "marginal_kl": marginal_kl,
     }
+    if prior is model.prior:
+        metrics["kl_by_dimension"] = prior.kl(means, log_vars).mean(axis=0).tolist()
     if (bits := likelihood.bits_per_dimension(elbo.mean())) is not None:
         metrics["bits_per_dimension"] = float(bits)
     if likelihood.is_distribution and importance_samples:
         size = max(1, batch_size // bounds.BLOCK)
-        bound = bounds.importance_bound(model, split, importance_samples, seed, size, step("Importance sampling"))
+        bound = bounds.importance_bound(
+            model, prior, split, importance_samples, seed, size, step("Importance sampling")
+        )
         metrics["log_likelihood"] = with_error(bound) | {"importance_samples": importance_samples}
     if train is not None:
         train_means, _ = inference.encode(model, train, batch_size, step("Encoding the training split", train.images))

@@ -12,9 +12,9 @@ def rows(metrics: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         value, spread = metrics[name]["mean"], metrics[name]["standard_error"]
         return f"{value:.{digits}f}" + ("" if math.isnan(spread) else f" ± {spread:.{digits}f}")
 
-    yield "Loss", mean("loss"), "reconstruction + KL in nats per image, as train.py prints it"
+    yield "Loss", mean("loss"), "reconstruction + KL in nats per image"
     yield "Reconstruction", mean("reconstruction"), "nats per image, error of one sample"
-    yield "KL", mean("kl"), "nats per image, from the prior"
+    yield "KL", mean("kl"), f"nats per image, from {metrics['prior']}"
     constant = f", with its constant {metrics['constant']:.2f}" if metrics["constant"] else ""
     yield "ELBO", mean("elbo"), f"nats per image, {metrics['likelihood']}{constant}"
     if "bits_per_dimension" in metrics:
@@ -28,7 +28,7 @@ def rows(metrics: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     active = f"{metrics['active_units']} of {metrics['latent_dims']}"
     yield "Active units", active, "dimensions: variance of the mean > 0.01"
     yield "I(x; z)", f"{metrics['mutual_information']:.3f}", f"nats; at most log {metrics['images']} can be seen"
-    yield "Marginal KL", f"{metrics['marginal_kl']:.3f}", "nats between the aggregate posterior and the prior"
+    yield "Marginal KL", f"{metrics['marginal_kl']:.3f}", f"nats between the aggregate posterior and {metrics['prior']}"
     if "linear_probe" in metrics:
         yield "Linear probe", f"{metrics['linear_probe']:.2%}", "test accuracy of a linear classifier of the means"
         yield "Nearest neighbours", f"{metrics['nearest_neighbours']:.2%}", "test accuracy of the 5 nearest means"

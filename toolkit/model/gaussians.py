@@ -15,6 +15,15 @@ def exp(x: Array) -> Array:
     return np.exp(x) if isinstance(x, np.ndarray) else mx.exp(x)
 
 
+def bounded(log_var: mx.array) -> mx.array:
+    """Log-variances as they are up to 1, and 1 + log beyond: the variance then grows linearly, not exponentially.
+
+    No latent vector that says anything has a variance above that of the prior; early in training an encoder may say so
+    nevertheless, and exp would turn that into a KL of millions.
+    """
+    return mx.where(log_var > 1, 1 + mx.log(mx.maximum(log_var, 1)), log_var)
+
+
 def reparametrise(mean: Array, log_var: Array, eps: Array) -> Array:
     """A latent vector for noise `eps` of N(0, I); gradients flow through mean and log-variance."""
     return mean + exp(0.5 * log_var) * eps

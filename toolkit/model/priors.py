@@ -1,10 +1,11 @@
-"""Priors: distributions of latent vectors that samples are drawn from and KL is measured against.
+"""The prior of training: the distribution of latent vectors that KL is measured against.
 
-A prior is an object with the methods of StandardNormal. One with parameters of its own keeps them as arrays of this
-module, so they travel in checkpoints.
+A prior is an object that samples, knows its density, and how far a posterior is from it. Another one, for samples, is
+fitted when training has ended (mixture.py).
 """
 
 from statistics import NormalDist
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -23,7 +24,7 @@ class StandardNormal(nn.Module):
         super().__init__()
         self._dims = latent_dims
 
-    def sample(self, count: int, key: mx.array, temperature: float = 1.0) -> mx.array:
+    def sample(self, count: int, key: mx.array, temperature: float = 1.0, labels: Any = None) -> mx.array:
         """Latent vectors (count, D), `temperature` times as far from the middle as the prior has them."""
         return temperature * mx.random.normal((count, self._dims), key=key)
 
@@ -31,8 +32,14 @@ class StandardNormal(nn.Module):
         """KL of each image's Gaussian from the prior, in each dimension: (N, D) twice → (N, D)."""
         return gaussians.kl_from_standard(mean, log_var)
 
-    def log_density(self, z: gaussians.Array) -> gaussians.Array:
-        """log p(z), (…, D) → (…)."""
+    def divergence(
+        self, mean: gaussians.Array, log_var: gaussians.Array, z: gaussians.Array, labels: Any = None
+    ) -> gaussians.Array:
+        """KL of each image's Gaussian from the prior, (N,): in closed form, whatever was sampled from it."""
+        return self.kl(mean, log_var).sum(axis=1)
+
+    def log_density(self, z: gaussians.Array, labels: Any = None) -> gaussians.Array:
+        """log p(z), (…, D) → (…); it is the same for all labels."""
         zero = np.zeros_like(z) if isinstance(z, np.ndarray) else mx.zeros_like(z)
         return gaussians.log_density(z, zero, zero)
 

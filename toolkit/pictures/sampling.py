@@ -23,31 +23,42 @@ class Samples(NamedTuple):
         return images.sheet(self.pictures, self.columns)
 
 
+class Drawing(NamedTuple):
+    """How latent vectors are drawn."""
+
+    prior: Any
+    temperature: float = 1.0
+    seed: int = 0
+
+    def vectors(self, count: int, labels: np.ndarray | None) -> mx.array:
+        return self.prior.sample(count, mx.random.key(self.seed), self.temperature, labels)
+
+
 def samples(
     model: VAE,
     facts: dict[str, Any],
+    drawing: Drawing,
     count: int | None = None,
-    seed: int = 0,
     label: str | None = None,
     columns: int | None = None,
-    temperature: float = 1.0,
 ) -> Samples:
-    """Samples from the prior.
+    """Samples from a prior.
 
     In a class-conditional model `label` is their class, "all" makes a row of each class, in which a column has the same
-    latent vector, and None gives the samples all classes in turn.
+    random numbers, and None gives the samples all classes in turn.
     """
-    classes, size, key = model.config.classes, model.config.image_size, mx.random.key(seed)
+    classes, size = model.config.classes, model.config.image_size
     if classes and label == ALL:
         columns = columns or max(1, (count or COUNT) // classes)
         images.check_sheet(columns * classes, size, columns)
-        z = mx.tile(model.prior.sample(columns, key, temperature), (classes, 1))
         labels = np.repeat(np.arange(classes), columns)
+        z = mx.concatenate([drawing.vectors(columns, row) for row in labels.reshape(classes, columns)])
     else:
         columns = images.check_sheet(count or COUNT, size, columns)
-        z = model.prior.sample(count or COUNT, key, temperature)
-        number = class_number(model, facts, label)
-        labels = (np.arange(len(z)) % classes if number is None else np.full(len(z), number)) if classes else None
+        count, number, labels = count or COUNT, class_number(model, facts, label), None
+        if classes:
+            labels = np.arange(count) % classes if number is None else np.full(count, number)
+        z = drawing.vectors(count, labels)
     return Samples(images.to_bytes(inference.decode(model, z, labels)), columns)
 
 

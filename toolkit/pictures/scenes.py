@@ -32,10 +32,11 @@ class Subject:
         model: VAE,
         facts: dict[str, Any],
         load: Callable[[str], Any],
-        seed: int = 0,
         label: str | None = None,
+        drawing: sampling.Drawing | None = None,
     ):
-        self.model, self.facts, self.load, self.seed, self.label = model, facts, load, seed, label
+        self.model, self.facts, self.load, self.label = model, facts, load, label
+        self.drawing = drawing or sampling.Drawing(model.prior)  # how samples are drawn
         if label != sampling.ALL or not model.config.classes:
             sampling.class_number(model, facts, label)  # stops where there is no such class
 
@@ -82,7 +83,7 @@ class Subject:
             return [self]
         made = []
         for number in range(self.model.config.classes):
-            one = Subject(self.model, self.facts, self.load, self.seed, self.class_name(number))
+            one = Subject(self.model, self.facts, self.load, self.class_name(number), self.drawing)
             one.test, one.latents = self.test, self.latents
             made.append(one)
         return made
@@ -280,11 +281,10 @@ def latents(subject):
     return canvas.finished(sharp=True)
 
 
-def samples(subject: Subject, count: int | None = None, temperature: float = 1.0) -> np.ndarray:
+def samples(subject: Subject, count: int | None = None) -> np.ndarray:
     """A sheet of samples, of a class-conditional model a row of each class."""
     label = subject.label or (sampling.ALL if subject.model.config.classes else None)
-    made = sampling.samples(subject.model, subject.facts, count, subject.seed, label, None, temperature)
-    return made.sheet()
+    return sampling.samples(subject.model, subject.facts, subject.drawing, count, label).sheet()
 
 
 def reconstructions(subject: Subject, count: int | None = None, columns: int = 12) -> np.ndarray:
@@ -345,8 +345,8 @@ SCENES = {
     ),
     "samples": Scene(
         "a sheet of samples, with classes a row of each",
-        lambda subject, args: samples(subject, args.nsamples, args.temperature),
-        ("nsamples", "temperature", "label", "seed"),
+        lambda subject, args: samples(subject, args.nsamples),
+        ("nsamples", "prior", "temperature", "label", "seed"),
         needs_data=False,
     ),
     "reconstructions": Scene(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import UserError
-from toolkit.options import count, integer, option, path, text
+from toolkit.options import count, integer, number, option, path, text
 from toolkit.shell.parser import Typed
 from toolkit.training.plan import COLLAPSED_KL, dataset_option, limit_option, seed_option
 
@@ -65,6 +65,27 @@ class SeedOptions:
 
 
 @dataclass(frozen=True)
+class PriorOptions:
+    """What samples are drawn from."""
+
+    prior: str | None = option(
+        None,
+        "mixture: the Gaussians that were fitted to the training images; normal: the standard normal",
+        "sampling",
+        kind=text,
+        choices=("mixture", "normal"),
+        default_text="mixture if the model has one",
+    )
+    temperature: float = option(
+        1.0,
+        "scale of the prior's deviations; below 1 nearer to the average",
+        "sampling",
+        kind=number(float, 0, 1000),
+        unit="X",
+    )
+
+
+@dataclass(frozen=True)
 class DeviceOptions:
     cpu: bool = option(False, "use the CPU even if there is a GPU", "device")
     compile: str = option(
@@ -116,6 +137,16 @@ def open_model(typed: Typed) -> Opened:
     return Opened(model, facts, path, device_name)
 
 
+def prior_of(opened: Opened, asked: str | None) -> Any:
+    """The prior of a model that a flag asks for; without one, what was fitted to it, or else that of its training."""
+    model = opened.model
+    if asked == model.prior.name or (asked is None and model.mixture is None):
+        return model.prior
+    if model.mixture is None:
+        raise UserError(f"{opened.path} has no mixture — convert.py --fit_prior adds one")
+    return model.mixture
+
+
 def find_model(name: str) -> Path:
     """Where a model is; the shipped ones are found wherever a command is called from."""
     here, shipped = Path(name), ROOT / name
@@ -135,7 +166,7 @@ def dataset_of(typed: Typed, opened: Opened) -> str:
     name = datasets.full_name(opened.facts.get("dataset", "mnist"))
     state = opened.path.with_suffix("") / "state.npz"
     if name.startswith("folder:") and not Path(name.removeprefix("folder:")).is_dir() and state.is_file():
-        _, facts = checkpoint.read(state)
+        _, facts, _ = checkpoint.read(state)
         remembered = facts.get("options", {}).get("dataset", name)
         return remembered if datasets.public_name(remembered) == datasets.public_name(name) else name
     return name
@@ -156,8 +187,13 @@ def load_split(typed: Typed, dataset: str, split: str, limit: int | None, image_
 
 def load_for(typed: Typed, opened: Opened, split: str) -> Any:
     """One split as a model wants it: of its size and channels, with the classes that it knows."""
-    dataset, config = dataset_of(typed, opened), opened.model.config
-    loaded = load_split(typed, dataset, split, typed.of(DataOptions).limit, config.image_size, config.channels)
+    return load_matching(typed, dataset_of(typed, opened), split, typed.of(DataOptions).limit, opened)
+
+
+def load_matching(typed: Typed, dataset: str, split: str, limit: int | None, opened: Opened) -> Any:
+    """One split of a data set as a model wants it."""
+    config = opened.model.config
+    loaded = load_split(typed, dataset, split, limit, config.image_size, config.channels)
     if not (classes := config.classes):
         return loaded
     if loaded.labels is None:

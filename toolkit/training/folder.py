@@ -11,10 +11,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import vae
 from toolkit.datasets import file_name, public_name
 from toolkit.errors import UserError
 from toolkit.files.writing import locked, make_folder, uninterrupted, write
 from toolkit.formats import checkpoint
+from toolkit.model.mixture import Mixture
 from toolkit.training import log
 from toolkit.training.plan import Plan, differences
 from toolkit.training.trainer import Trainer
@@ -111,6 +113,17 @@ class RunFolder:
             if trainer.is_best:
                 checkpoint.save_model(self.model_file, trainer.model, model_facts(trainer, entry))
             self.save_state(trainer)
+
+    def add_prior(self, fit: Callable[[vae.VAE], Mixture | None]) -> Mixture | None:
+        """Give the model that was kept the prior that `fit` makes of it; None if it has one, or can have none."""
+        model, facts = checkpoint.load_model(self.model_file)
+        if model.mixture is not None:
+            return None
+        facts.pop("config", None)
+        model.mixture = fit(model)
+        if model.mixture is not None:
+            checkpoint.save_model(self.model_file, model, facts)
+        return model.mixture
 
     def save_state(self, trainer: Trainer) -> None:
         facts = trainer.memory() | {"device": self.device}

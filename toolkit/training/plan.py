@@ -18,6 +18,18 @@ HELD_OUT = 12  # one training image in so many is held out
 PATIENCE, STALLED = 15, 1e-4  # epochs without a relative gain of so much halve the learning rate (plateau)
 
 
+RECIPES = {  # what --recipe stands for, wherever a flag does not say otherwise
+    "fast": {"optimizer": "muon", "lr": 0.01, "lr_schedule": "linear", "lr_warmup": 0.5, "batchsize": 64},
+    "classic": {"optimizer": "adamw", "lr": 0.001, "lr_schedule": "constant", "lr_warmup": 0.0, "batchsize": 128},
+}
+
+
+def by_recipe(name: str) -> str:
+    """The default of an option that the recipe decides."""
+    fast, classic = (RECIPES[recipe][name] for recipe in ("fast", "classic"))
+    return f"{fast:g}, classic {classic:g}" if isinstance(fast, float | int) else f"{fast}, classic {classic}"
+
+
 def dataset_help() -> str:
     from toolkit.datasets import NAMES
 
@@ -68,29 +80,67 @@ class TrainConfig:
     epochs: int = option(
         50, "number of epochs", "optimisation", kind=count, unit="N", aliases=("num_epochs",), changeable=True
     )
-    batchsize: int = option(128, "batch size", "optimisation", kind=count, unit="N", aliases=("batch_size",))
-    lr: float = option(
-        0.001,
-        "learning rate of AdamW",
+    recipe: str = option(
+        "fast",
+        "the defaults of the next five options; classic: those of the MLX example, which needs three times the epochs",
+        "optimisation",
+        kind=text,
+        choices=tuple(RECIPES),
+    )
+    optimizer: str | None = option(
+        None,
+        "muon: Muon for the kernels of convolutions and AdamW for the rest; adamw: AdamW alone",
+        "optimisation",
+        kind=text,
+        choices=("muon", "adamw"),
+        default_text=by_recipe("optimizer"),
+    )
+    lr: float | None = option(
+        None,
+        "highest learning rate of AdamW; Muon has twice as much",
         "optimisation",
         kind=rate,
         unit="X",
         aliases=("learning_rate",),
         changeable=True,
+        default_text=by_recipe("lr"),
     )
-    lr_schedule: str = option(
-        "constant",
-        "cosine: down to zero at the last epoch; plateau: halved when the held-out loss has not improved for "
+    lr_schedule: str | None = option(
+        None,
+        "linear, cosine: down to zero at the last epoch; plateau: halved when the held-out loss has not improved for "
         f"{PATIENCE} epochs",
         "optimisation",
         kind=text,
-        choices=("constant", "cosine", "plateau"),
+        choices=("linear", "cosine", "constant", "plateau"),
+        default_text=by_recipe("lr_schedule"),
+    )
+    lr_warmup: float | None = option(
+        None,
+        "increase the learning rate from zero over the first epochs",
+        "optimisation",
+        kind=weight,
+        unit="EPOCHS",
+        default_text=by_recipe("lr_warmup"),
+    )
+    batchsize: int | None = option(
+        None,
+        "batch size",
+        "optimisation",
+        kind=count,
+        unit="N",
+        aliases=("batch_size",),
+        default_text=by_recipe("batchsize"),
     )
     weight_decay: float = option(0.01, "weight decay of AdamW", "optimisation", kind=weight, unit="X")
     keep_best: bool = option(
         False, f"hold out 1/{HELD_OUT} of the training images and keep the epoch that is best on them", "optimisation"
     )
     seed: int = seed_option("optimisation")
+
+    def __post_init__(self):
+        for name, value in RECIPES[self.recipe].items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True)
@@ -113,9 +163,10 @@ class Plan:
     def resumed(self, typed: Collection[str], remembered: dict[str, Any]) -> "Plan":
         """The plan of a run that goes on: what it remembers, with those options typed now that may change.
 
-        Options that are younger than the run have their defaults.
+        Options that are younger than the run have their defaults. Runs older than recipes had the classic one.
         """
         asked = self.options()
+        remembered = {"recipe": "classic"} | remembered
         known = {
             name: (default, about) for part in (self.train, self.model) for name, default, about in options_of(part)
         }
@@ -125,17 +176,18 @@ class Plan:
                 f"that began it, or {START_AGAIN}"
             )
         changeable = {name for name, (_, about) in known.items() if about.changeable}
-        for name in set(typed) & known.keys() - changeable:
-            if asked[name] != (before := remembered.get(name, known[name][0])):
+        values = remembered | {name: asked[name] for name in set(typed) & changeable}
+        try:
+            plan = Plan(*(made(part, values) for part in (self.train, self.model)))
+        except (ValueError, KeyError, UserError) as error:
+            raise UserError(f"the state of the run to resume is damaged ({error}) — {START_AGAIN}") from None
+        for name, before in plan.options().items():
+            if name in typed and asked[name] != before:
                 raise UserError(
                     f"--{name} {asked[name]} contradicts the run to resume, which has {before} — give the same, or "
                     "choose another --outdir"
                 )
-        values = remembered | {name: asked[name] for name in set(typed) & changeable}
-        try:
-            return Plan(*(made(part, values) for part in (self.train, self.model)))
-        except (ValueError, UserError) as error:
-            raise UserError(f"the state of the run to resume is damaged ({error}) — {START_AGAIN}") from None
+        return plan
 
 
 def made(part, values):

@@ -13,10 +13,18 @@ def beta(config: TrainConfig, progress: float) -> float:
 
 
 def learning_rate(config: TrainConfig, progress: float, halvings: int) -> float:
-    """The learning rate after so many epochs, `halvings` of them stalled."""
+    """The highest learning rate after so many epochs, which have halved it `halvings` times."""
+    share = min(1, progress / config.epochs)
+    if config.lr_schedule == "linear":
+        return config.lr * (1 - share)
     if config.lr_schedule == "cosine":
-        return config.lr * 0.5 * (1 + math.cos(math.pi * min(1, progress / config.epochs)))
+        return config.lr * 0.5 * (1 + math.cos(math.pi * share))
     return config.lr * 0.5**halvings
+
+
+def warmup(config: TrainConfig, progress: float) -> float:
+    """The share of the learning rate that is used after so many epochs."""
+    return min(1, progress / config.lr_warmup) if config.lr_warmup else 1
 
 
 class Plateau:

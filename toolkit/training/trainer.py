@@ -15,7 +15,6 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import mlx.core as mx
-import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_map_with_path
 
@@ -25,7 +24,7 @@ from toolkit.errors import UserError
 from toolkit.layers.machine import on_cpu
 from toolkit.model.inference import CHUNK
 from toolkit.model.inputs import batch, batches
-from toolkit.training import schedules
+from toolkit.training import optimizers, schedules
 from toolkit.training.plan import COLLAPSED_KL, HELD_OUT, START_AGAIN, Plan
 from toolkit.wording import counted
 
@@ -75,7 +74,7 @@ class Trainer:
 
         mx.random.seed(self.config.seed)
         self.model = vae.VAE(model_config)
-        self.optimizer = optim.AdamW(learning_rate=self.config.lr, weight_decay=self.config.weight_decay)
+        self.optimizer = optimizers.make(self.config)
         self.optimizer.init(self.model.trainable_parameters())
         if weights:
             self.begin_with(weights)
@@ -151,8 +150,9 @@ class Trainer:
         """
         done = self.epoch + batch.index / batch.steps
         rate = schedules.learning_rate(self.config, done, self.plateau.halvings)
+        rate *= schedules.warmup(self.config, done + 1 / batch.steps)
         beta = schedules.beta(self.config, done)
-        self.optimizer.learning_rate = rate
+        optimizers.set_rate(self.optimizer, rate)
         key = random_key(self.config.seed, NOISE, self.epoch * batch.steps + batch.index)
         sums = self.update(batch.images, batch.labels, key, mx.array(beta))
         compute = mx.async_eval if self.ahead else mx.eval

@@ -1,0 +1,201 @@
+"""The fitted prior: against distributions that are known, in files, and in the commands that draw from it."""
+
+import json
+import math
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from conftest import make_model
+from mlx.utils import tree_flatten
+
+from toolkit import datasets
+from toolkit.errors import UserError
+from toolkit.formats import checkpoint
+from toolkit.metrics import bounds
+from toolkit.model import mixture
+from toolkit.model.gaussians import log_density
+from toolkit.model.mixture import Mixture
+
+
+def known(classes=1, dims=2):
+    """Three components a class, their covariances far from diagonal."""
+    random = np.random.default_rng(4)
+    count = 3 * classes
+    weights = np.kron(np.eye(classes), [[0.5, 0.3, 0.2]])
+    factors = np.tril(random.normal(0, 0.4, (count, dims, dims))) + 0.3 * np.eye(dims)
+    factors[:, range(dims), range(dims)] = np.abs(factors[:, range(dims), range(dims)])
+    rows, columns = np.tril_indices(dims)
+    return Mixture(weights, random.normal(0, 2, (count, dims)), factors[:, rows, columns])
+
+
+def test_density_is_that_of_the_gaussians_and_integrates_to_one():
+    prior, z = known(), np.random.default_rng(0).normal(size=(7, 2))
+    expected = 0
+    for weight, mean, factor in zip(prior.weights[0], prior.means, prior.factors, strict=True):
+        covariance, away = factor @ factor.T, z - mean
+        exponent = -0.5 * (away @ np.linalg.inv(covariance) * away).sum(axis=1)
+        expected += weight * np.exp(exponent) / (2 * math.pi * math.sqrt(np.linalg.det(covariance)))
+    np.testing.assert_allclose(prior.log_density(z), np.log(expected), rtol=1e-9)
+    axis = np.linspace(-12, 12, 600)
+    grid = np.stack(np.meshgrid(axis, axis), axis=2).reshape(-1, 2)
+    assert np.exp(prior.log_density(grid)).sum() * (axis[1] - axis[0]) ** 2 == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_densities_of_both_kinds_of_arrays_agree(classes):
+    prior, z = known(classes, dims=4), np.random.default_rng(0).normal(size=(5, 6, 4))
+    labels = np.array([0, 1, 2, 1, 0]) % classes
+    in_numpy = prior.log_density(z, labels)
+    in_mlx = prior.log_density(mx.array(z.astype(np.float32)), mx.array(labels.astype(np.uint32)))
+    np.testing.assert_allclose(np.array(in_mlx), in_numpy, rtol=1e-4)
+    of_one_class = Mixture(np.ones((1, 3)) * [0.5, 0.3, 0.2], *(a[:3] for a in (prior.means, prior.scales)))
+    np.testing.assert_allclose(in_numpy[labels == 0], of_one_class.log_density(z[labels == 0]), rtol=1e-9)
+
+
+def test_samples_have_the_moments_of_their_class():
+    prior = known(classes=2)
+    for label in (0, 1):
+        own = slice(3 * label, 3 * label + 3)
+        shares, means, factors = prior.weights[label, own], prior.means[own], prior.factors[own]
+        z = np.array(prior.sample(60_000, mx.random.key(1), 1.0, np.full(60_000, label)))
+        mean = shares @ means
+        second = np.einsum(
+            "k,kij->ij", shares, factors @ factors.transpose(0, 2, 1) + means[:, :, None] * means[:, None]
+        )
+        np.testing.assert_allclose(z.mean(axis=0), mean, atol=0.03)
+        np.testing.assert_allclose(np.cov(z.T), second - np.outer(mean, mean), atol=0.1)
+        cold = np.array(prior.sample(50, mx.random.key(1), 0.0, np.full(50, label)))
+        assert np.abs(cold[:, None] - means).max(axis=2).min(axis=1).max() < 1e-6
+    with pytest.raises(ValueError, match="label"):
+        prior.sample(3, mx.random.key(0))
+
+
+def test_the_fit_finds_the_mixture_that_latent_vectors_come_from():
+    truth = known()
+    z = np.array(truth.sample(6000, mx.random.key(0)), np.float64)
+    fitted = mixture.fit(z, np.full(z.shape, -20.0), [np.arange(len(z))])
+    test = np.array(truth.sample(4000, mx.random.key(9)), np.float64)
+    assert (truth.log_density(test) - fitted.log_density(test)).mean() < 0.06
+    again = mixture.fit(z, np.full(z.shape, -20.0), [np.arange(len(z))])
+    np.testing.assert_array_equal(again.means, fitted.means)
+
+
+def test_the_fit_counts_the_variance_of_every_posterior():
+    """A dimension that no image uses: means of 0 with variance 1, and so the mixture's."""
+    random = np.random.default_rng(0)
+    means = np.stack([random.normal(0, 0.8, 3000), np.zeros(3000)], axis=1)
+    log_vars = np.stack([np.full(3000, math.log(0.36)), np.zeros(3000)], axis=1)
+    fitted = mixture.fit(means, log_vars, [np.arange(3000)])
+    z = np.array(fitted.sample(20_000, mx.random.key(0)))
+    np.testing.assert_allclose(z.std(axis=0), 1, atol=0.03)
+
+
+def test_the_fit_gets_along_with_little():
+    for means in (np.zeros((1, 3)), np.zeros((40, 3)), np.tile(np.eye(3), (20, 1))):
+        fitted = mixture.fit(means, np.full(means.shape, -30.0), [np.arange(len(means)), np.arange(0)])
+        assert np.isfinite(np.array(fitted.sample(9, mx.random.key(0), 1.0, np.arange(9) % 2))).all()
+    with pytest.raises(UserError, match="too many"):
+        mixture.fit(np.zeros((9, 700)), np.zeros((9, 700)), [np.arange(9)])
+
+
+def test_bounds_are_those_of_the_prior_that_is_asked_for():
+    """A mixture that is N(0, I) gives its bounds; a narrower one others."""
+    model, split = make_model(), datasets.load("synthetic", "test", None, 20)
+    dims, rows = 3, np.eye(3)[np.tril_indices(3)]
+    same = Mixture(np.ones((1, 1)), np.zeros((1, dims)), rows[None])
+    narrow = Mixture(np.ones((1, 1)), np.zeros((1, dims)), 0.5 * rows[None])
+    one, two, three = (
+        bounds.importance_bound(model, prior, split, 40, 0, 10, lambda _: None) for prior in (model.prior, same, narrow)
+    )
+    np.testing.assert_allclose(one, two, atol=1e-3)
+    assert (np.abs(one - three) > 1e-3).all()
+    mean, log_var = (mx.array(np.random.default_rng(i).normal(size=(4, dims)).astype(np.float32)) for i in (0, 1))
+    expected = log_density(mean, mean, log_var) - model.prior.log_density(mean)
+    np.testing.assert_allclose(np.array(same.divergence(mean, log_var, mean)), np.array(expected), atol=1e-4)
+
+
+@pytest.mark.parametrize("ending", [".npz", ".safetensors"])
+@pytest.mark.parametrize("classes", [0, 2])
+def test_files_keep_it_where_other_readers_do_not_look(tmp_path, ending, classes):
+    model = make_model(classes=classes)
+    path, plain = tmp_path / f"a{ending}", tmp_path / f"b{ending}"
+    checkpoint.save_model(plain, model, {"dataset": "synthetic"})
+    model.mixture = known(max(1, classes), dims=3)
+    checkpoint.save_model(path, model, {"dataset": "synthetic"})
+    assert checkpoint.load_model(plain)[0].mixture is None
+    read = checkpoint.load_model(path)[0].mixture
+    for name, array in model.mixture.arrays().items():
+        np.testing.assert_allclose(getattr(read, name), array, rtol=1e-6)
+    assert mx.load(str(path)).keys() == dict(tree_flatten(model.parameters())).keys()
+    other = make_model(classes=classes)
+    other.load_weights(str(path))  # strict, as the MLX example calls it
+
+
+def test_a_damaged_prior_is_one_line(tmp_path, fails, model, model_file):
+    path = tmp_path / "a.npz"
+    for name, value in (("weights", 2.0), ("means", math.nan), ("scales", -1.0)):
+        model.mixture = known(dims=3)
+        getattr(model.mixture, name)[:] = value
+        checkpoint.save_model(path, model, {"dataset": "synthetic"})
+        assert "its prior" in fails("generate", "--model", path, "--outfile", tmp_path / "a.png")
+    model.mixture = known(dims=2)
+    checkpoint.save_model(path, model, {"dataset": "synthetic"})
+    assert "wrong shapes" in fails("generate", "--model", path, "--outfile", tmp_path / "a.png")
+    assert "convert.py --fit_prior" in fails("generate", "--model", model_file, "--prior", "mixture")
+
+
+@pytest.mark.parametrize("flags", [[], ["--conditional"]])
+def test_a_training_ends_with_a_prior_that_samples_are_drawn_from(run, tmp_path, flags):
+    training = ["--dataset", "synthetic", "--limit", 300, "--image_size", 16, "--max_filters", 8, "--epochs", 1]
+    status, out, _ = run("train", *training, *flags, "--outdir", tmp_path)
+    assert status == 0 and "Prior for samples: " in out
+    file = tmp_path / "vae_synthetic_filters_0008_dims_0008.npz"
+    assert "Fitted prior: " in run("generate", "--model", file, "--info")[1]
+    sheets = {}
+    for name, chosen in (("default", []), ("mixture", ["--prior", "mixture"]), ("normal", ["--prior", "normal"])):
+        path = tmp_path / f"{name}.png"
+        assert run("generate", "--model", file, "--nsamples", 6, *chosen, "--outfile", path)[0] == 0
+        sheets[name] = path.read_bytes()
+    assert sheets["default"] == sheets["mixture"] != sheets["normal"]
+    losses = {}
+    for prior in ("normal", "mixture"):
+        json_file = tmp_path / f"{prior}.json"
+        flags = ["--limit", 50, "--importance_samples", 20, "--prior", prior, "--json", json_file]
+        status, out, _ = run("evaluate", "--model", file, *flags)
+        assert status == 0 and ("prior: the standard normal" in out) == (prior == "normal")
+        metrics = json.loads(json_file.read_text())
+        assert ("kl_by_dimension" in metrics) == (prior == "normal")
+        losses[prior] = metrics["log_likelihood"]["mean"]
+    assert losses["normal"] != losses["mixture"]
+
+
+def test_a_run_that_ended_without_a_prior_gets_it_by_resume(run, tmp_path, monkeypatch):
+    training = ["--dataset", "synthetic", "--limit", 300, "--image_size", 16, "--max_filters", 8, "--epochs", 1]
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mixture, "fit_prior", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="add --resume to fit it"):
+        run("train", *training, "--outdir", tmp_path)
+    monkeypatch.undo()
+    status, out, _ = run("train", *training, "--resume", "--outdir", tmp_path)
+    assert status == 0 and "Prior for samples" in out
+    file = tmp_path / "vae_synthetic_filters_0008_dims_0008.npz"
+    assert checkpoint.load_model(file)[1]["epoch"] == 1
+
+
+def test_older_files_get_a_prior_by_conversion(run, fails, tmp_path, mnist_folder):
+    model, path = make_model(), tmp_path / "old.npz"
+    checkpoint.save_model(path, model, {})
+    data = ["--data_dir", mnist_folder.parent]
+    status, out, _ = run("convert", path, tmp_path / "new.npz", "--fit_prior", "--dataset", "mnist", *data)
+    assert status == 0 and "fitted to 30 images" in out
+    converted, facts = checkpoint.load_model(tmp_path / "new.npz")
+    assert converted.mixture and facts["dataset"] == "mnist"
+    for (key, ours), (_, theirs) in zip(
+        tree_flatten(model.parameters()), tree_flatten(converted.parameters()), strict=True
+    ):
+        np.testing.assert_array_equal(np.array(ours), np.array(theirs), err_msg=key)
+    assert "without --fit_prior" in fails("convert", path, tmp_path / "b.npz", *data)
