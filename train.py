@@ -229,7 +229,7 @@ def print_options(trainer, folder, device_name):
         ("Batch size", trainer.batch_size),
         ("Epochs", config.epochs),
         ("Random seed", config.seed),
-        ("Not default", ", ".join(changed_options(config)) or "none"),
+        ("Not default", ", ".join(changed_options(trainer.plan)) or "none"),
         ("Output", folder.model_file),
     ]
     print("Options:")
@@ -244,11 +244,12 @@ def optimizer_in_words(config):
     return f"{name}, learning rate {config.lr:g} ({config.lr_schedule}{warmup}), weight decay {config.weight_decay:g}"
 
 
-def changed_options(config):
+def changed_options(plan):
     """The options of training that differ from their defaults, as flags."""
     from toolkit.options import options_of
 
-    by_default, by_recipe = type(config)(), type(config)(recipe=config.recipe)
+    config, by_default = plan.train, type(plan.train)()
+    by_recipe = replace(plan, train=replace(by_default, recipe=config.recipe)).train
     for name, _, about in options_of(config):
         defaults = by_default if name == "recipe" else by_recipe
         if (value := getattr(config, name)) != getattr(defaults, name):

@@ -206,7 +206,7 @@ def features(config: ModelConfig) -> int:
 class Convolutional(Architecture):
     """The encoder above, and the decoder with one of its two ways to double an image."""
 
-    default_width, least_width, least_size = 64, 4, 8
+    default_width, least_width, least_size, learning_rate = 64, 4, 8, 0.01
 
     def __init__(self, name: str, words: str, doubling: type[UpsampleConv] | type[TransposedConv]):
         self.name, self.words, self.doubling = name, words, doubling

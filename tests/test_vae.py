@@ -331,3 +331,20 @@ def test_every_field_of_the_configuration_is_checked():
 
 def test_compiled_functions_are_made_once(model):
     assert model.decode is model.decode and model.encode is model.encode
+
+
+def test_a_log_variance_that_runs_away_costs_no_run():
+    """As they are up to 1; beyond, the variance and so KL grow linearly, and gradients stay finite."""
+    model = make_model()
+    model.encoder.proj_log_var.bias = mx.array([-5.0, 1.0, 80.0])
+    model.encoder.proj_log_var.weight *= 0
+    x = mx.zeros((2, 16, 16, 1))
+    _, log_var = model.posterior(x)
+    np.testing.assert_allclose(np.array(log_var), [[-5, 1, 1 + np.log(80)]] * 2, rtol=1e-6)
+
+    def loss(bias):
+        model.encoder.proj_log_var.bias = bias
+        return sum(term.sum() for term in model.negative_bound(x, None, mx.random.key(0)))
+
+    value, gradient = mx.value_and_grad(loss)(mx.array([-5.0, 1.0, 80.0]))
+    assert value.item() < 1e4 and np.isfinite(np.array(gradient)).all() and np.abs(np.array(gradient)).max() < 1e3

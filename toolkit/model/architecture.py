@@ -19,6 +19,7 @@ class Architecture:
     default_width: int  # of --max_filters
     least_width: int
     least_size: int  # of images, in pixels
+    learning_rate: float  # highest one of AdamW that training gets along with
 
     def encoder(self, config: Config) -> nn.Module:
         raise NotImplementedError

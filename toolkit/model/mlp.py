@@ -17,6 +17,7 @@ class FullyConnected(Architecture):
     default_width = 512
     least_width = 8
     least_size = 1
+    learning_rate = 0.003
 
     def encoder(self, config: Config) -> nn.Module:
         return Encoder(config)

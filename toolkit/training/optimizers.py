@@ -1,4 +1,4 @@
-"""The optimizers of training."""
+"""The optimizers of training: AdamW, or Muon for the kernels of convolutions and AdamW for the rest."""
 
 import mlx.core as mx
 import mlx.optimizers as optim
@@ -8,16 +8,27 @@ from toolkit.training.plan import TrainConfig
 MUON_FACTOR = 2  # Muon's learning rate, in that of AdamW
 
 
+class Muon(optim.Muon):
+    """Muon (Jordan et al. 2024) with the decoupled weight decay of AdamW.
+
+    An update has the same size whatever the gradient's, and batch norm makes the size of a kernel meaningless. So
+    without decay kernels would grow, and their learning rate would in effect go down.
+    """
+
+    def __init__(self, learning_rate: float, weight_decay: float):
+        super().__init__(learning_rate, weight_decay=0)  # that of MLX's own is added to the gradient
+        self.decay = weight_decay
+
+    def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
+        return super().apply_single(gradient, parameter * (1 - self.learning_rate * self.decay), state)
+
+
 def make(config: TrainConfig) -> optim.Optimizer:
-    """The optimizer of a run: AdamW, or Muon for the kernels of convolutions and AdamW for the rest."""
-    adamw = optim.AdamW(config.lr, weight_decay=config.weight_decay)
+    """The optimizer of a run. Beside Muon, AdamW has no weight decay."""
     if config.optimizer == "adamw":
-        return adamw
-    return optim.MultiOptimizer([optim.Muon(MUON_FACTOR * config.lr, weight_decay=0), adamw], [is_kernel])
-
-
-def is_kernel(path: str, array: mx.array) -> bool:
-    return array.ndim == 4
+        return optim.AdamW(config.lr, weight_decay=config.weight_decay)
+    muon, adamw = Muon(MUON_FACTOR * config.lr, config.weight_decay), optim.AdamW(config.lr, weight_decay=0)
+    return optim.MultiOptimizer([muon, adamw], [lambda path, array: array.ndim == 4])
 
 
 def set_rate(optimizer: optim.Optimizer, rate: float) -> None:

@@ -18,16 +18,41 @@ HELD_OUT = 12  # one training image in so many is held out
 PATIENCE, STALLED = 15, 1e-4  # epochs without a relative gain of so much halve the learning rate (plateau)
 
 
-RECIPES = {  # what --recipe stands for, wherever a flag does not say otherwise
-    "fast": {"optimizer": "muon", "lr": 0.01, "lr_schedule": "linear", "lr_warmup": 0.5, "batchsize": 64},
-    "classic": {"optimizer": "adamw", "lr": 0.001, "lr_schedule": "constant", "lr_warmup": 0.0, "batchsize": 128},
+# What --recipe stands for, wherever a flag does not say otherwise. Where no learning rate stands, it is that of the
+# architecture.
+RECIPES = {
+    "fast": {
+        "optimizer": "muon",
+        "lr": None,
+        "lr_schedule": "linear",
+        "lr_warmup": 0.5,
+        "batchsize": 64,
+        "weight_decay": 0.1,
+    },
+    "classic": {
+        "optimizer": "adamw",
+        "lr": 0.001,
+        "lr_schedule": "constant",
+        "lr_warmup": 0.0,
+        "batchsize": 128,
+        "weight_decay": 0.01,
+    },
 }
 
 
 def by_recipe(name: str) -> str:
     """The default of an option that the recipe decides."""
     fast, classic = (RECIPES[recipe][name] for recipe in ("fast", "classic"))
-    return f"{fast:g}, classic {classic:g}" if isinstance(fast, float | int) else f"{fast}, classic {classic}"
+    return f"{fast}, classic {classic}"
+
+
+def rates_in_words() -> str:
+    """The learning rates of the architectures."""
+    from vae import ARCHITECTURES
+
+    usual = ARCHITECTURES["conv"].learning_rate
+    others = [f"or {a.learning_rate} for {a.name}" for a in ARCHITECTURES.values() if a.learning_rate != usual]
+    return ", ".join([str(usual), *others])
 
 
 def dataset_help() -> str:
@@ -82,7 +107,7 @@ class TrainConfig:
     )
     recipe: str = option(
         "fast",
-        "the defaults of the next five options; classic: those of the MLX example, which needs three times the epochs",
+        "the defaults of the next six options; classic: those of the MLX example, which needs three times the epochs",
         "optimisation",
         kind=text,
         choices=tuple(RECIPES),
@@ -103,7 +128,7 @@ class TrainConfig:
         unit="X",
         aliases=("learning_rate",),
         changeable=True,
-        default_text=by_recipe("lr"),
+        default_text=lambda: f"{rates_in_words()}, classic {RECIPES['classic']['lr']}",
     )
     lr_schedule: str | None = option(
         None,
@@ -131,16 +156,18 @@ class TrainConfig:
         aliases=("batch_size",),
         default_text=by_recipe("batchsize"),
     )
-    weight_decay: float = option(0.01, "weight decay of AdamW", "optimisation", kind=weight, unit="X")
+    weight_decay: float | None = option(
+        None,
+        "weight decay of what Muon trains, or of AdamW alone",
+        "optimisation",
+        kind=weight,
+        unit="X",
+        default_text=by_recipe("weight_decay"),
+    )
     keep_best: bool = option(
         False, f"hold out 1/{HELD_OUT} of the training images and keep the epoch that is best on them", "optimisation"
     )
     seed: int = seed_option("optimisation")
-
-    def __post_init__(self):
-        for name, value in RECIPES[self.recipe].items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True)
@@ -149,6 +176,14 @@ class Plan:
 
     train: TrainConfig
     model: Any
+
+    def __post_init__(self):
+        """Fill in what flags have left to the recipe."""
+        values = {"lr": self.model.architecture.learning_rate} | {
+            name: value for name, value in RECIPES[self.train.recipe].items() if value is not None
+        }
+        missing = {name: value for name, value in values.items() if getattr(self.train, name) is None}
+        object.__setattr__(self, "train", dataclasses.replace(self.train, **missing))
 
     def options(self) -> dict[str, Any]:
         """Name and value of every option, as states and checkpoints hold them."""

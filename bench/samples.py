@@ -1,0 +1,122 @@
+"""python bench/samples.py pretrained/vae_mnist_filters_0064_dims_0008.npz
+
+How many samples of a model look like digits to a classifier of MNIST, which is trained here first and chooses nothing:
+the share of which it is sure (a probability above 0.9), of a class-conditional model the share in which it sees the
+class asked for, and the Fréchet distance between its features of samples and of test images. Prints a Markdown table
+with a row for each prior of each model, after the rows of test images and of their reconstructions.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+
+import vae
+from toolkit import datasets
+from toolkit.files.progress import bar
+from toolkit.formats import checkpoint
+from toolkit.layers import device
+from toolkit.model import inference
+from toolkit.model.inputs import batches, to_floats
+
+SAMPLES, SURE = 10_000, 0.9
+SIZE, FEATURES, EPOCHS = 32, 64, 4  # of the classifier
+
+
+class Classifier(nn.Module):
+    """The encoder of a VAE with a layer of features and one of classes."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = vae.ModelConfig(latent_dims=FEATURES, image_size=SIZE)
+        self.encoder = vae.Encoder(self.config)
+        self.classes = nn.Linear(FEATURES, 10)
+
+    def features(self, images):
+        """Bytes (N, H, W, 1) → (N, FEATURES)."""
+        return nn.relu(self.encoder(to_floats(images, self.config))[0])
+
+    def __call__(self, images):
+        return self.classes(self.features(images))
+
+
+def trained(split):
+    """A classifier of a data set."""
+    mx.random.seed(0)
+    model, random = Classifier(), np.random.default_rng(0)
+    steps = EPOCHS * -(-len(split.images) // 64)
+    optimizer = optim.AdamW(optim.linear_schedule(0.003, 0, steps))
+    gradients = nn.value_and_grad(
+        model, lambda images, labels: nn.losses.cross_entropy(model(images), labels, reduction="mean")
+    )
+    with bar(EPOCHS * len(split.images), "Training the classifier") as shown:
+        for _ in range(EPOCHS):
+            for images, _, labels in batches(split, 64, random.permutation(len(split.images))):
+                optimizer.update(model, gradients(images, labels)[1])
+                mx.eval(model.state, optimizer.state)
+                shown.update(len(images))
+    model.eval()
+    return model
+
+
+def seen(classifier, images):
+    """Features and probabilities of images, bytes (N, H, W, 1)."""
+    features, probabilities = [], []
+    for start in range(0, len(images), 250):
+        found = classifier.features(mx.array(images[start : start + 250]))
+        features.append(np.array(found, np.float64))
+        probabilities.append(np.array(mx.softmax(classifier.classes(found), axis=1)))
+    return np.concatenate(features), np.concatenate(probabilities)
+
+
+def frechet_distance(a, b):
+    """Between the Gaussians of two sets of features."""
+    mean_a, mean_b, cov_a, cov_b = a.mean(axis=0), b.mean(axis=0), np.cov(a.T), np.cov(b.T)
+    values, vectors = np.linalg.eigh(cov_a)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ cov_b @ root), 0)).sum()
+    return ((mean_a - mean_b) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * cross
+
+
+def row(name, images, labels, classifier, real):
+    features, probabilities = seen(classifier, images)
+    sure = (probabilities.max(axis=1) > SURE).mean()
+    right = f"{(probabilities.argmax(axis=1) == labels).mean():.1%}" if labels is not None else ""
+    print(f"| {name} | {sure:.1%} | {right} | {frechet_distance(features, real):.2f} |", flush=True)
+
+
+def as_bytes(pixels):
+    return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--data_dir", default=os.environ.get("VAE_DATA_DIR", "data"))
+    args = parser.parse_args()
+    device.start()
+    train, test = (datasets.load("mnist", split, args.data_dir, None, 64, 1, None) for split in ("train", "test"))
+    classifier = trained(train)
+    real, _ = seen(classifier, test.images)
+    print(f"| {SAMPLES:,} of each | sure (p > {SURE}) | the class asked for | Fréchet distance |\n|---|---|---|---|")
+    row("test images", test.images, test.labels, classifier, real)
+    for path in args.models:
+        model, _ = checkpoint.load_model(path)
+        pixels = np.concatenate([y for _, y in inference.reconstruct(model, test)])
+        row(f"{path}: reconstructions", as_bytes(pixels), test.labels, classifier, real)
+        labels = np.arange(SAMPLES) % 10 if model.config.classes else None
+        for prior in (model.prior, model.mixture):
+            if prior is not None:
+                z = prior.sample(SAMPLES, mx.random.key(0), 1.0, labels)
+                row(f"{path}: {prior.words}", as_bytes(inference.decode(model, z, labels)), labels, classifier, real)
+
+
+if __name__ == "__main__":
+    main()

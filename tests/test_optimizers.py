@@ -1,0 +1,66 @@
+"""The optimizers against their definitions, and the recipes that choose them."""
+
+import mlx.core as mx
+import mlx.optimizers as optim
+import numpy as np
+import pytest
+from conftest import make_model
+from mlx.utils import tree_flatten, tree_map
+
+import vae
+from toolkit.errors import UserError
+from toolkit.training import optimizers
+from toolkit.training.plan import RECIPES, Plan, TrainConfig
+
+
+def test_muon_turns_the_gradient_of_a_kernel_into_an_orthogonal_step():
+    random = np.random.default_rng(0)
+    kernel, gradient = (mx.array(random.normal(size=(8, 3, 3, 4)).astype(np.float32)) for _ in range(2))
+    muon = optimizers.Muon(0.5, 0.1)
+    muon.init({"weight": kernel})
+    moved = muon.apply_gradients({"weight": gradient}, {"weight": kernel})["weight"]
+    step = (np.array(moved) - (1 - 0.5 * 0.1) * np.array(kernel)).reshape(8, -1)  # besides the decay
+    left, _, right = np.linalg.svd(np.array(gradient).reshape(8, -1), full_matrices=False)
+    strengths = np.diag(left.T @ -step @ right.T) / 0.5
+    assert ((strengths > 0.6) & (strengths < 1.3)).all()  # five steps of Newton and Schulz come near to 1
+    assert np.linalg.norm(step + 0.5 * left @ np.diag(strengths) @ right) < 1e-3
+
+
+def test_muon_trains_the_kernels_and_adamw_the_rest():
+    model = make_model()
+    optimizer = optimizers.make(planned().train)
+    optimizer.init(model.trainable_parameters())
+    muon, adamw = optimizer.optimizers
+    held = [{path.rpartition(".")[0] for path, _ in tree_flatten(part.state)} for part in (muon, adamw)]
+    kernels = {path for path, array in tree_flatten(model.trainable_parameters()) if array.ndim == 4}
+    assert held[0] - {""} == kernels and len(kernels) == 6 and not held[1] & kernels
+    optimizers.set_rate(optimizer, 0.25)
+    assert muon.learning_rate.item() == 0.5 and adamw.learning_rate.item() == 0.25
+    still = optimizer.apply_gradients(tree_map(mx.zeros_like, model.trainable_parameters()), model)
+    for path, array in tree_flatten(still):
+        before = dict(tree_flatten(model.parameters()))[path]
+        np.testing.assert_allclose(array, before * (1 - 0.5 * 0.1 * (path in kernels)), rtol=1e-6, err_msg=path)
+
+
+def planned(arch="conv", **options):
+    return Plan(TrainConfig(**options), vae.ModelConfig(arch=arch))
+
+
+def test_a_recipe_is_what_flags_leave_open():
+    assert planned() == planned(recipe="fast", **RECIPES["fast"] | {"lr": 0.01})
+    assert planned("mlp").train.lr == 0.003 and planned("mlp", lr=0.5).train.lr == 0.5
+    classic = planned(recipe="classic", lr=0.3).train
+    assert (classic.optimizer, classic.lr, classic.lr_schedule, classic.batchsize) == ("adamw", 0.3, "constant", 128)
+    made = optimizers.make(classic)
+    assert type(made) is optim.AdamW and made.weight_decay == 0.01
+
+
+def test_runs_older_than_recipes_go_on_as_they_began():
+    remembered = planned(recipe="classic", lr=0.002, epochs=7).options()
+    for name in ("recipe", "optimizer", "lr_warmup"):
+        del remembered[name]
+    asked = planned(epochs=9, optimizer="muon")
+    plan = asked.resumed(["epochs"], remembered)
+    assert plan == planned(recipe="classic", lr=0.002, epochs=9)
+    with pytest.raises(UserError, match="--optimizer muon contradicts the run to resume, which has adamw"):
+        asked.resumed(["optimizer"], remembered)
