@@ -134,7 +134,15 @@ def test_samples_with_temperature():
     z = model.prior.sample(6, mx.random.key(0))
     expected = images.sheet(images.to_bytes(inference.decode(model, 0.5 * z)))
     np.testing.assert_array_equal(at(0.5), expected)
-    assert scenes.samples(subject(make_model(classes=3)), 12).shape == (3 * 18 - 2, 4 * 18 - 2, 1)
+
+
+def test_samples_of_classes_are_rows_with_their_names(monkeypatch):
+    shown = []
+    monkeypatch.setattr(scenes, "page", lambda rows, left: shown.append((rows, left)))
+    scenes.samples(scenes.Subject(make_model(classes=3), {"classes": ["cat", "dog", "owl"]}, None), 12)
+    ((rows, left),) = shown
+    assert rows.shape == (3, 4, 16, 16, 1) and left == ["cat", "dog", "owl"]
+    assert (rows[0] != rows[1]).any()
 
 
 def test_reconstructions_show_what_differs(monkeypatch):

@@ -23,14 +23,15 @@ def information(
     z = gaussians.reparametrise(means, log_vars, eps)
     precision = np.exp(-log_vars)
     constant = -0.5 * ((means**2 * precision + log_vars).sum(axis=1) + dims * math.log(2 * math.pi))
-    aggregate = np.empty(count)
+    aggregate, of_prior = np.empty(count), np.empty(count)
     for start in range(0, count, 500):
         part = z[start : start + 500]
+        of_prior[start : start + 500] = prior.log_density(part, None if labels is None else labels[start : start + 500])
         densities = constant + part @ (means * precision).T - 0.5 * part**2 @ precision.T  # (n, N) log q(z_i | x_j)
         highest = densities.max(axis=1)
         aggregate[start : start + 500] = highest + np.log(np.exp(densities - highest[:, None]).mean(axis=1))
     own = gaussians.log_density(z, means, log_vars)
-    return float((own - aggregate).mean()), float((aggregate - prior.log_density(z, labels)).mean())
+    return float((own - aggregate).mean()), float((aggregate - of_prior).mean())
 
 
 def linear_probe(

@@ -21,7 +21,7 @@ LARGEST = 200_000  # numbers that a mixture may have, so that it fits into every
 TRIED_ON = 20_000  # latent vectors that numbers of components are tried on; a tenth of them is held out
 MOST_STEPS, CONVERGED = 100, 1e-4  # of EM, and the gain in nats below which it has converged
 FLOOR = 1e-4  # added to all variances, as a share of those of all latent vectors
-CHUNK = 2**22  # numbers at a time
+CHUNK, NUMBERS = 5000, 2**22  # posteriors at a time, and numbers
 
 
 class Mixture:
@@ -78,7 +78,9 @@ class Mixture:
 
         The same key gives the same noise in every class.
         """
-        uniform, eps = (np.array(draw) for draw in draws(count, self.dims, key))
+        of_component, of_noise = mx.random.split(key)
+        uniform = np.array(mx.random.uniform(shape=(count,), key=of_component))
+        eps = np.array(mx.random.normal((count, self.dims), key=of_noise))
         shares = np.cumsum(self.weights, axis=1)
         shares = (shares / shares[:, -1:])[self.rows(count, labels)]
         chosen = (shares <= uniform[:, None]).sum(axis=1)  # the first component whose share ends behind the number
@@ -110,12 +112,6 @@ class Mixture:
         if labels is None:
             raise ValueError("the prior is class-conditional: give a label for each latent vector")
         return np.array(labels).astype(int)
-
-
-def draws(count: int, dims: int, key: mx.array) -> tuple[mx.array, mx.array]:
-    """The random numbers of so many samples: one in [0, 1) each, and noise of N(0, I)."""
-    first, second = mx.random.split(key)
-    return mx.random.uniform(shape=(count,), key=first), mx.random.normal((count, dims), key=second)
 
 
 def as_mx(array: np.ndarray) -> mx.array:
@@ -200,71 +196,84 @@ def best_size(means, log_vars, groups, seed, watch):
 
 def em(means: np.ndarray, log_vars: np.ndarray, size: int, random: np.random.Generator) -> Mixture:
     """Expectation maximisation: `size` Gaussians for the posteriors of one class, from a k-means++ start."""
-    count, dims = means.shape
-    variances = np.exp(log_vars)
-    middle, spread = means.mean(axis=0), np.sqrt(means.var(axis=0) + variances.mean(axis=0)) + 1e-12
-    means, variances = (means - middle) / spread, variances / spread**2
-    lower = np.tril_indices(dims)
-    double = np.where(lower[0] == lower[1], 1.0, 2.0)
-    chunk = max(1, CHUNK // (len(double) + dims + size))
+    middle = means.mean(axis=0)
+    spread = np.sqrt(means.var(axis=0) + np.exp(log_vars).mean(axis=0)) + 1e-12
+    posteriors = (means - middle) / spread, np.exp(log_vars) / spread**2  # in units of what all of them spread
+    seeds = spread_out(posteriors[0], size, random)
 
-    def features(part):
-        """What the density of a Gaussian is linear in: E[z zᵀ], lower triangle, and E[z] of each posterior."""
-        mean = means[part]
-        outer = mean[:, lower[0]] * mean[:, lower[1]]
-        outer[:, lower[0] == lower[1]] += variances[part]
-        return np.hstack([outer, mean])
+    def nearest(features):
+        """The share of a posterior in each component at the start: all of it in the one with the nearest seed."""
+        means = features[:, -seeds.shape[1] :]
+        return np.eye(size)[((seeds**2).sum(axis=1) - 2 * means @ seeds.T).argmin(axis=1)], 0.0
 
-    def gathered(shares):
-        """Sums over the posteriors, by their shares (N, K) in the components: of those, and of the features."""
-        totals, sums = np.zeros(size), np.zeros((size, len(double) + dims))
-        for start in range(0, count, chunk):
-            part = slice(start, start + chunk)
-            share = shares(part)
-            totals += share.sum(axis=0)
-            sums += share.T @ features(part)
-        return totals, sums
-
-    seeds = spread_out(means, size, random)
-
-    def nearest(part):
-        distance = ((seeds**2).sum(axis=1) - 2 * means[part] @ seeds.T).argmin(axis=1)
-        return np.eye(size)[distance]
-
-    totals, sums = gathered(nearest)
-    before = -math.inf
+    sums, before = gathered(posteriors, nearest), -math.inf
     for _ in range(MOST_STEPS):
-        # The Gaussians of these sums.
-        totals = np.maximum(totals, 1e-9)
-        centres = sums[:, len(double) :] / totals[:, None]
-        covariances = np.empty((size, dims, dims))
-        covariances[:, lower[0], lower[1]] = sums[:, : len(double)] / totals[:, None]
-        covariances[:, lower[1], lower[0]] = covariances[:, lower[0], lower[1]]
-        covariances -= centres[:, :, None] * centres[:, None, :]
-        covariances += FLOOR * np.eye(dims)
-        weights = totals / totals.sum()
-        factors = np.linalg.cholesky(covariances)
-        # The shares of every posterior in them.
-        precisions = np.linalg.inv(covariances)
-        towards = (precisions @ centres[:, :, None])[:, :, 0]
-        slopes = np.hstack([-0.5 * double * precisions[:, lower[0], lower[1]], towards]).T
-        heights = np.log(weights) - np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
-        heights -= 0.5 * (towards * centres).sum(axis=1)
-        reached = 0.0
-
-        def shares(part, slopes=slopes, heights=heights):
-            nonlocal reached
-            logs = features(part) @ slopes + heights
-            total = np_logsumexp(logs, axis=1)
-            reached += total.sum()
-            return np.exp(logs - total[:, None])
-
-        totals, sums = gathered(shares)
-        if reached / count - before < CONVERGED:
+        weights, centres, covariances = components(*sums[:2])
+        sums = gathered(posteriors, shares_in(weights, centres, covariances))
+        reached = sums[2] / len(means)
+        if reached - before < CONVERGED:
             break
-        before = reached / count
-    scales = (factors * spread[:, None])[:, lower[0], lower[1]]
+        before = reached
+    rows, columns = np.tril_indices(len(middle))
+    scales = (np.linalg.cholesky(covariances) * spread[:, None])[:, rows, columns]
     return Mixture(weights[None], centres * spread + middle, scales)
+
+
+def gathered(posteriors, shares):
+    """Sums over all posteriors, by their shares in the components: of these (K,), of the features (K, F), of log p.
+
+    The features of a posterior are what the density of a Gaussian is linear in: the lower triangle of E[z zᵀ], and
+    E[z].
+    """
+    means, variances = posteriors
+    rows, columns = np.tril_indices(means.shape[1])
+    totals, sums, log_p = 0.0, 0.0, 0.0
+    chunk = max(1, min(CHUNK, NUMBERS // len(rows)))
+    for start in range(0, len(means), chunk):
+        mean = means[start : start + chunk]
+        products = mean[:, rows] * mean[:, columns]
+        products[:, rows == columns] += variances[start : start + chunk]
+        features = np.hstack([products, mean])
+        share, logs = shares(features)
+        totals, sums, log_p = totals + share.sum(axis=0), sums + share.T @ features, log_p + np.sum(logs)
+    return totals, sums, log_p
+
+
+def components(totals, sums):
+    """Weights (K,), centres (K, D) and covariances (K, D, D) of the Gaussians that have these sums."""
+    totals = np.maximum(totals, 1e-9)  # of a component that lost all its posteriors
+    count, dims = len(totals), dims_of(sums.shape[1])
+    rows, columns = np.tril_indices(dims)
+    centres = sums[:, -dims:] / totals[:, None]
+    covariances = np.empty((count, dims, dims))
+    covariances[:, rows, columns] = covariances[:, columns, rows] = sums[:, :-dims] / totals[:, None]
+    covariances += FLOOR * np.eye(dims) - centres[:, :, None] * centres[:, None, :]
+    return totals / totals.sum(), centres, covariances
+
+
+def shares_in(weights, centres, covariances):
+    """A function from features (N, F) to the shares in these Gaussians (N, K), and log p of each (N,).
+
+    Without the constant of log p, as only its growth matters.
+    """
+    rows, columns = np.tril_indices(centres.shape[1])
+    precisions = np.linalg.inv(covariances)
+    towards = (precisions @ centres[:, :, None])[:, :, 0]
+    twice = np.where(rows == columns, 1.0, 2.0)  # the lower triangle stands for both
+    slopes = np.hstack([-0.5 * twice * precisions[:, rows, columns], towards]).T
+    heights = np.log(weights) - 0.5 * np.linalg.slogdet(covariances)[1] - 0.5 * (towards * centres).sum(axis=1)
+
+    def shares(features):
+        logs = features @ slopes + heights
+        total = np_logsumexp(logs, axis=1)
+        return np.exp(logs - total[:, None]), total
+
+    return shares
+
+
+def dims_of(features: int) -> int:
+    """The dimensions of a vector with so many features: D(D+1)/2 products and D means."""
+    return (math.isqrt(9 + 8 * features) - 3) // 2
 
 
 def spread_out(points: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:

@@ -282,9 +282,13 @@ def latents(subject):
 
 
 def samples(subject: Subject, count: int | None = None) -> np.ndarray:
-    """A sheet of samples, of a class-conditional model a row of each class."""
+    """A sheet of samples; of a class-conditional model a row of each class, with its name."""
     label = subject.label or (sampling.ALL if subject.model.config.classes else None)
-    return sampling.samples(subject.model, subject.facts, subject.drawing, count, label).sheet()
+    made = sampling.samples(subject.model, subject.facts, subject.drawing, count, label)
+    if label != sampling.ALL:
+        return made.sheet()
+    rows = made.pictures.reshape(-1, made.columns, *made.pictures.shape[1:])
+    return page(rows, [subject.class_name(number) for number in range(len(rows))])
 
 
 def reconstructions(subject: Subject, count: int | None = None, columns: int = 12) -> np.ndarray:
