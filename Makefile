@@ -12,7 +12,7 @@ MODEL = $(DEMO)/vae_synthetic_filters_0032_dims_0008.npz
 .PHONY: demo test lint docs clean
 
 demo: $(VENV)/installed
-	$(RUN) train.py --dataset synthetic --image_size 32 --max_filters 32 --lr 0.002 $(DEMO_FLAGS) --outdir $(DEMO)
+	$(RUN) train.py --dataset synthetic --image_size 32 --max_filters 32 $(DEMO_FLAGS) --outdir $(DEMO)
 	$(RUN) generate.py --model $(MODEL) --outfile $(DEMO)/samples.png
 	$(RUN) reconstruct.py --model $(MODEL) --rec_testdata --limit 256 --outdir $(DEMO)/reconstructions
 	@echo "Look at $(DEMO)/samples.png and $(DEMO)/reconstructions/synthetic_test/0008_latent_dims/overview.png"

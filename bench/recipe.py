@@ -44,7 +44,7 @@ class Recipe:
     muon: str | None = "kernels"  # what Muon trains: kernels, all (every matrix), none
     muon_rate: float = 0.02
     momentum: float = 0.95
-    muon_decay: float = 0.1
+    muon_decay: float = 0.05
     rate: float = 0.01  # of AdamW
     betas: tuple = (0.9, 0.999)
     decay: float = 0.0
@@ -71,7 +71,7 @@ VARIANTS = {
     "AdamW at 0.006": replace(RECIPE, rate=0.006),
     "AdamW at 0.02": replace(RECIPE, rate=0.02),
     "no decay": replace(RECIPE, muon_decay=0.0),
-    "decay 0.05": replace(RECIPE, muon_decay=0.05),
+    "decay 0.1": replace(RECIPE, muon_decay=0.1),
     "decay 0.3": replace(RECIPE, muon_decay=0.3),
     "decay of AdamW 0.1": replace(RECIPE, decay=0.1),
     "cosine": replace(RECIPE, schedule="cosine"),

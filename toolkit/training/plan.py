@@ -27,7 +27,7 @@ RECIPES = {
         "lr_schedule": "linear",
         "lr_warmup": 0.5,
         "batchsize": 64,
-        "weight_decay": 0.1,
+        "weight_decay": 0.05,
     },
     "classic": {
         "optimizer": "adamw",
