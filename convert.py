@@ -11,7 +11,7 @@ from pathlib import Path
 from toolkit.errors import UserError
 from toolkit.options import option, path, text
 from toolkit.shell.command import beside, command
-from toolkit.shell.opening import Opened, PlaceOptions, check_effects, check_file, load_matching
+from toolkit.shell.opening import Opened, PlaceOptions, check_effects, check_file, load_for
 from toolkit.shell.parser import parse
 from toolkit.wording import counted, ending_in_words
 
@@ -52,19 +52,22 @@ def main(argv: list[str] | None = None) -> None:
     check_file(args.output)
     if not args.fit_prior:
         check_effects(typed, ["data_dir", "cache_dir"], "a conversion without --fit_prior")
-    device.start(cpu=not args.fit_prior)
+    device_name = device.start(cpu=not args.fit_prior)
     model, facts = checkpoint.load_model(args.input)
     facts.pop("config", None)
     if args.dataset:
         facts["dataset"] = datasets.public_name(datasets.full_name(args.dataset))
+    if args.fit_prior and "dataset" not in facts:
+        raise UserError(f"{args.input} does not say what it was trained on — give --dataset")
     with beside(args.output):
         if args.fit_prior:
-            dataset = datasets.full_name(args.dataset or facts.get("dataset", "mnist"))
-            opened = Opened(model, facts, Path(args.input), "")
-            train = load_matching(typed, dataset, "train", None, opened)
+            opened = Opened(model, facts, Path(args.input), device_name)
+            train = load_for(typed, opened, "train")
             with Bars() as watch:
                 model.mixture = fit_prior(model, train, watch=watch)
-            print(f"Prior: {model.mixture.words}, fitted to {counted(len(train.images), 'image')}")
+            print(
+                f"Prior: {model.mixture.words}, fitted to {counted(len(train.images), 'image')} of {facts['dataset']}"
+            )
         checkpoint.save_model(args.output, model, facts)
         print(f"{args.input} → {args.output}: {counted(model.parameter_count(), 'parameter')}")
 

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from toolkit.files.writing import write
-from toolkit.options import count, number, option, path, text
+from toolkit.options import count, number, option, path
 from toolkit.shell.command import beside, command
 from toolkit.shell.opening import (
     DataOptions,
@@ -22,6 +22,7 @@ from toolkit.shell.opening import (
     load_for,
     open_model,
     prior_of,
+    prior_option,
 )
 from toolkit.shell.parser import parse
 
@@ -35,13 +36,7 @@ class EvaluateOptions:
         kind=number(int, 0, 10**7),
         unit="K",
     )
-    prior: str = option(
-        "normal",
-        "distribution of latent vectors that KL and log p(x) refer to; mixture: what was fitted to the training images",
-        "sampling",
-        kind=text,
-        choices=("mixture", "normal"),
-    )
+    prior: str = prior_option("normal", "what KL and log p(x) refer to")
     batchsize: int = option(
         250, "images at once, for speed only", "device", kind=count, unit="N", aliases=("batch_size",)
     )

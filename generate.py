@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
             made = sampling.latent_grid(model, facts, args.label)
         else:
             wanted = typed.of(PriorOptions)
-            drawn = sampling.Drawing(prior_of(opened, wanted.prior), wanted.temperature, seed)
+            drawn = sampling.Sampler(prior_of(opened, wanted.prior), wanted.temperature, seed)
             made = sampling.samples(model, facts, drawn, args.nsamples, args.label, args.grid_size)
         sheets = [Path(outfile)] if args.outfile or not args.outdir else []
         if args.outdir:

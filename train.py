@@ -88,11 +88,9 @@ def main(argv: list[str] | None = None) -> None:
             print(f"Resuming after epoch {trainer.epoch}" if state else fresh)
             if state and (before := state.facts.get("device", device_name)) != device_name:
                 print(f"The run was on another device ({before}): it will not end with the same bits as there.")
-        if trainer.epoch >= plan.train.epochs:
+        if finished := trainer.epoch >= plan.train.epochs:
             done = "1 epoch is" if trainer.epoch == 1 else f"All {trainer.epoch} epochs are"
             print(f"{done} done. Pass a larger --epochs to train further.")
-            add_prior(trainer, folder)
-            return
         try:
             train(trainer, folder, board)
             add_prior(trainer, folder)
@@ -101,9 +99,11 @@ def main(argv: list[str] | None = None) -> None:
                 f"add --resume to continue from epoch {trainer.epoch}" if trainer.epoch else "run it again to restart"
             )
             at = f"interrupted in epoch {trainer.epoch + 1} of {plan.train.epochs}"
-            if trainer.epoch == plan.train.epochs:
+            if trainer.epoch >= plan.train.epochs:
                 at, done = "interrupted while the prior was fitted", "add --resume to fit it"
             raise KeyboardInterrupt(f"{at} — {done}") from None
+        if finished:
+            return
         print(f"Model: {folder.model_file}")
         print(f"Sheets, log and state: {folder.folder}/")
 
@@ -138,13 +138,14 @@ def train(trainer, folder, board) -> None:
 def add_prior(trainer, folder) -> None:
     """Fit a mixture to the latent vectors of the training images: what samples are drawn from by default."""
     from toolkit.files.progress import Bars
-    from toolkit.model.mixture import fit_prior, is_possible
+    from toolkit.model.mixture import fit_prior
 
-    config = trainer.model.config
-    if not is_possible(config.latent_dims, config.classes):
+    try:
+        with Bars() as watch:
+            mixture = folder.add_prior(lambda model: fit_prior(model, trainer.train, trainer.config.seed, watch))
+    except UserError as error:
+        print(f"No prior was fitted: {str(error).partition(' — ')[0]}")
         return
-    with Bars() as watch:
-        mixture = folder.add_prior(lambda model: fit_prior(model, trainer.train, trainer.config.seed, watch))
     if mixture:
         print(f"Prior for samples: {mixture.words}")
 

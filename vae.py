@@ -20,7 +20,7 @@ from mlx.utils import tree_flatten
 from toolkit.errors import UserError
 from toolkit.layers import forms
 from toolkit.model.architecture import Architecture
-from toolkit.model.gaussians import bounded, log_density, noise, reparametrise
+from toolkit.model.gaussians import damped, log_density, noise, reparametrise
 from toolkit.model.inputs import PIXELS, image_keys, to_floats, with_labels
 from toolkit.model.likelihoods import LIKELIHOODS
 from toolkit.model.mixture import Mixture
@@ -206,7 +206,7 @@ def features(config: ModelConfig) -> int:
 class Convolutional(Architecture):
     """The encoder above, and the decoder with one of its two ways to double an image."""
 
-    default_width, least_width, least_size, learning_rate = 64, 4, 8, 0.01
+    default_width, least_width, least_size = 64, 4, 8
 
     def __init__(self, name: str, words: str, doubling: type[UpsampleConv] | type[TransposedConv]):
         self.name, self.words, self.doubling = name, words, doubling
@@ -287,7 +287,7 @@ class VAE(nn.Module):
     def posterior(self, x: mx.array, labels: mx.array | None = None) -> tuple[mx.array, mx.array]:  # (N, S, S, C)
         """Mean and log-variance of the latent vectors of each image: (N, D) each."""
         mean, log_var = self.encoder(x, labels)
-        return mean, bounded(log_var)
+        return mean, damped(log_var)
 
     def negative_bound(
         self, x: mx.array, labels: mx.array | None, key: mx.array

@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.pictures import images
     from toolkit.pictures.curves import curves
     from toolkit.pictures.epochs import film
-    from toolkit.pictures.sampling import Drawing
+    from toolkit.pictures.sampling import Sampler
     from toolkit.pictures.scenes import SCENES, Subject
 
     with beside(args.outfile):
@@ -125,9 +125,9 @@ def main(argv: list[str] | None = None) -> None:
                 raise UserError(f"a film shows one run, not {len(runs)} — name its folder with --logs")
         else:
             opened, wanted = open_model(typed), typed.of(PriorOptions)
-            drawing = Drawing(prior_of(opened, wanted.prior), wanted.temperature, typed.of(SeedOptions).seed)
+            sampler = Sampler(prior_of(opened, wanted.prior), wanted.temperature, typed.of(SeedOptions).seed)
             load = lambda split: load_for(typed, opened, split)  # noqa: E731
-            subject = Subject(opened.model, opened.facts, load, args.label, drawing)
+            subject = Subject(opened.model, opened.facts, load, args.label, sampler)
             if args.kind == "report":
                 write(outfile, report(typed, args, opened, subject).encode(errors="replace"))
             elif images.ending_of(outfile) == ".gif" and SCENES[args.kind].frames:
@@ -181,7 +181,7 @@ def report(typed, args, opened, subject):
     dataset = datasets.public_name(dataset_of(typed, opened))
     test, train = subject.test, None if subject.test.labels is None else subject.load("train")
     with Bars() as watch:
-        seed, model = subject.drawing.seed, opened.model
+        seed, model = subject.sampler.seed, opened.model
         metrics = measure(model, model.prior, test, train, args.importance_samples, seed, CHUNK, watch)
     pictures = report.pictures(subject, args.image, own_run(opened.path))
     about = report.description(subject, dataset, opened.device)

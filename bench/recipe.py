@@ -33,8 +33,11 @@ from toolkit.files.progress import bar
 from toolkit.layers import device
 from toolkit.model.gaussians import reparametrise
 from toolkit.model.inputs import batches, to_floats
-from toolkit.training.optimizers import Muon
+from toolkit.training.optimizers import MUON_FACTOR, Muon
+from toolkit.training.plan import RECIPES
 from toolkit.training.trainer import hold_out
+
+FAST = RECIPES["fast"]
 
 
 @dataclass(frozen=True)
@@ -42,15 +45,15 @@ class Recipe:
     """All that is varied; the defaults are the recipe that train.py has."""
 
     muon: str | None = "kernels"  # what Muon trains: kernels, all (every matrix), none
-    muon_rate: float = 0.02
+    muon_rate: float = MUON_FACTOR * FAST["lr"]
     momentum: float = 0.95
-    muon_decay: float = 0.05
-    rate: float = 0.01  # of AdamW
+    muon_decay: float = FAST["weight_decay"]
+    rate: float = FAST["lr"]  # of AdamW
     betas: tuple = (0.9, 0.999)
     decay: float = 0.0
-    schedule: str = "linear"  # or cosine, constant
-    warmup: float = 0.5  # epochs
-    batch: int = 64
+    schedule: str = FAST["lr_schedule"]  # or cosine, constant
+    warmup: float = FAST["lr_warmup"]  # epochs
+    batch: int = FAST["batchsize"]
     start: str = "default"  # of the weights: default, orthogonal (kernels), he (kernels), zero (head of log-variances)
     norms: float = 0.1  # share of a batch in the running statistics
     average: float = 0.0  # of weights, from step to step

@@ -1,6 +1,6 @@
 """python bench/samples.py pretrained/vae_mnist_filters_0064_dims_0008.npz
 
-How many samples of a model look like digits to a classifier of MNIST, which is trained here first and chooses nothing:
+How many samples of a model look like digits to a classifier of MNIST, which is trained here and used for nothing else:
 the share of which it is sure (a probability above 0.9), of a class-conditional model the share in which it sees the
 class asked for, and the Fréchet distance between its features of samples and of test images. Prints a Markdown table
 with a row for each prior of each model, after the rows of test images and of their reconstructions.
@@ -25,6 +25,7 @@ from toolkit.formats import checkpoint
 from toolkit.layers import device
 from toolkit.model import inference
 from toolkit.model.inputs import batches, to_floats
+from toolkit.pictures.images import to_bytes
 
 SAMPLES, SURE = 10_000, 0.9
 SIZE, FEATURES, EPOCHS = 32, 64, 4  # of the classifier
@@ -92,10 +93,6 @@ def row(name, images, labels, classifier, real):
     print(f"| {name} | {sure:.1%} | {right} | {frechet_distance(features, real):.2f} |", flush=True)
 
 
-def as_bytes(pixels):
-    return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+")
@@ -110,12 +107,12 @@ def main():
     for path in args.models:
         model, _ = checkpoint.load_model(path)
         pixels = np.concatenate([y for _, y in inference.reconstruct(model, test)])
-        row(f"{path}: reconstructions", as_bytes(pixels), test.labels, classifier, real)
+        row(f"{path}: reconstructions", to_bytes(pixels), test.labels, classifier, real)
         labels = np.arange(SAMPLES) % 10 if model.config.classes else None
         for prior in (model.prior, model.mixture):
             if prior is not None:
                 z = prior.sample(SAMPLES, mx.random.key(0), 1.0, labels)
-                row(f"{path}: {prior.words}", as_bytes(inference.decode(model, z, labels)), labels, classifier, real)
+                row(f"{path}: {prior.words}", to_bytes(inference.decode(model, z, labels)), labels, classifier, real)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,9 @@ def planned(arch="conv", **options):
 
 def test_a_recipe_is_what_flags_leave_open():
     assert planned() == planned(recipe="fast", **RECIPES["fast"] | {"lr": 0.01})
-    assert planned("mlp").train.lr == 0.003 and planned("mlp", lr=0.5).train.lr == 0.5
+    assert planned("mlp").train.optimizer == "adamw" and planned("mlp", lr=0.5).train.lr == 0.5
+    with pytest.raises(UserError, match="no kernels"):
+        planned("mlp", optimizer="muon")
     classic = planned(recipe="classic", lr=0.3).train
     assert (classic.optimizer, classic.lr, classic.lr_schedule, classic.batchsize) == ("adamw", 0.3, "constant", 128)
     made = optimizers.make(classic)

@@ -125,7 +125,7 @@ def test_samples_with_temperature():
     model = make_model()
 
     def at(temperature):
-        return scenes.samples(subject(model, drawing=sampling.Drawing(model.prior, temperature)), 6)
+        return scenes.samples(subject(model, sampler=sampling.Sampler(model.prior, temperature)), 6)
 
     cold = at(0)
     assert (cold[:, :16] == cold[:, 18:34]).all()

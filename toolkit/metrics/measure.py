@@ -63,8 +63,9 @@ def measure(
         "latent_dims": model.config.latent_dims,
         "variance_by_dimension": variances.tolist(),
         "mutual_information": mutual_information,
-        "marginal_kl": marginal_kl,
     }
+    if prior is model.prior or not model.config.classes:  # else it is another distribution for each class
+        metrics["marginal_kl"] = marginal_kl
     if prior is model.prior:
         metrics["kl_by_dimension"] = prior.kl(means, log_vars).mean(axis=0).tolist()
     if (bits := likelihood.bits_per_dimension(elbo.mean())) is not None:

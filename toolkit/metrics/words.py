@@ -28,7 +28,12 @@ def rows(metrics: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     active = f"{metrics['active_units']} of {metrics['latent_dims']}"
     yield "Active units", active, "dimensions: variance of the mean > 0.01"
     yield "I(x; z)", f"{metrics['mutual_information']:.3f}", f"nats; at most log {metrics['images']} can be seen"
-    yield "Marginal KL", f"{metrics['marginal_kl']:.3f}", f"nats between the aggregate posterior and {metrics['prior']}"
+    if "marginal_kl" in metrics:
+        yield (
+            "Marginal KL",
+            f"{metrics['marginal_kl']:.3f}",
+            f"nats between the aggregate posterior and {metrics['prior']}",
+        )
     if "linear_probe" in metrics:
         yield "Linear probe", f"{metrics['linear_probe']:.2%}", "test accuracy of a linear classifier of the means"
         yield "Nearest neighbours", f"{metrics['nearest_neighbours']:.2%}", "test accuracy of the 5 nearest means"

@@ -4,6 +4,8 @@ An encoder returns mean and log-variance (N, D) of images (N, S, S, C), a decode
 likelihood wants (N, S, S, C · outputs); both take the labels of a class-conditional model. vae.py holds the table.
 """
 
+from typing import Any
+
 import mlx.nn as nn
 import numpy as np
 
@@ -19,7 +21,8 @@ class Architecture:
     default_width: int  # of --max_filters
     least_width: int
     least_size: int  # of images, in pixels
-    learning_rate: float  # highest one of AdamW that training gets along with
+    has_kernels = True  # of convolutions
+    recipe: dict[str, Any] = {}  # what the default recipe of training has of its own for it
 
     def encoder(self, config: Config) -> nn.Module:
         raise NotImplementedError

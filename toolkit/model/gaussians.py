@@ -15,11 +15,11 @@ def exp(x: Array) -> Array:
     return np.exp(x) if isinstance(x, np.ndarray) else mx.exp(x)
 
 
-def bounded(log_var: mx.array) -> mx.array:
+def damped(log_var: mx.array) -> mx.array:
     """Log-variances as they are up to 1, and 1 + log beyond: the variance then grows linearly, not exponentially.
 
-    No latent vector that says anything has a variance above that of the prior; early in training an encoder may say so
-    nevertheless, and exp would turn that into a KL of millions.
+    No useful posterior is that wide, but in the first steps at a high learning rate an encoder may say so, and exp
+    would make a KL of millions of it.
     """
     return mx.where(log_var > 1, 1 + mx.log(mx.maximum(log_var, 1)), log_var)
 

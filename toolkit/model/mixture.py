@@ -1,12 +1,13 @@
 """A mixture of Gaussians as a prior, fitted to the latent vectors of a trained model.
 
-Where training has put the images, the standard normal has hills and holes: a vector drawn from it often decodes to
-nothing in particular. A mixture fitted afterwards knows where the images are. The weights of the model stay as they
-are, and so does the KL that trained them.
+The latent vectors of images do not fill the standard normal evenly, so a vector drawn from it often lies where no image
+does, and decodes to nothing in particular. A mixture fitted afterwards knows where the images are. The weights of the
+model stay as they are, and so does the KL that trained them. All of this is NumPy in float64.
 """
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -19,9 +20,10 @@ from toolkit.model.inputs import Images
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200)  # numbers of components that are tried
 LARGEST = 200_000  # numbers that a mixture may have, so that it fits into every checkpoint
 TRIED_ON = 20_000  # latent vectors that numbers of components are tried on; a tenth of them is held out
+LEAST = 10  # latent vectors for each component
 MOST_STEPS, CONVERGED = 100, 1e-4  # of EM, and the gain in nats below which it has converged
 FLOOR = 1e-4  # added to all variances, as a share of those of all latent vectors
-CHUNK, NUMBERS = 5000, 2**22  # posteriors at a time, and numbers
+CHUNK, CHUNK_VALUES = 5000, 2**22  # posteriors at a time, and values
 
 
 class Mixture:
@@ -81,29 +83,28 @@ class Mixture:
         of_component, of_noise = mx.random.split(key)
         uniform = np.array(mx.random.uniform(shape=(count,), key=of_component))
         eps = np.array(mx.random.normal((count, self.dims), key=of_noise))
-        shares = np.cumsum(self.weights, axis=1)
-        shares = (shares / shares[:, -1:])[self.rows(count, labels)]
-        chosen = (shares <= uniform[:, None]).sum(axis=1)  # the first component whose share ends behind the number
-        z = self.means[chosen] + temperature * (self.factors[chosen] @ eps[:, :, None])[:, :, 0]
-        return mx.array(z.astype(np.float32))
+        rows, shares = self.rows(count, labels), np.cumsum(self.weights, axis=1)
+        shares /= shares[:, -1:]
+        # The first component whose share ends behind the number.
+        chosen = np.array([np.searchsorted(shares[row], u, side="right") for row, u in zip(rows, uniform, strict=True)])
+        z = np.empty((count, self.dims), np.float32)
+        for component in np.unique(chosen):
+            own = chosen == component
+            z[own] = self.means[component] + temperature * eps[own] @ self.factors[component].T
+        return mx.array(z)
 
-    def divergence(
-        self, mean: gaussians.Array, log_var: gaussians.Array, z: gaussians.Array, labels: Any = None
-    ) -> gaussians.Array:
+    def divergence(self, mean: np.ndarray, log_var: np.ndarray, z: np.ndarray, labels: Any = None) -> np.ndarray:
         """KL of each image's Gaussian from the prior, (N,): estimated by `z`, the one vector sampled from it."""
         return gaussians.log_density(z, mean, log_var) - self.log_density(z, labels)
 
-    def log_density(self, z: gaussians.Array, labels: Any = None) -> gaussians.Array:
+    def log_density(self, z: np.ndarray, labels: Any = None) -> np.ndarray:
         """log p(z) or, with classes, log p(z | label): (N, …, D) and (N,) → (N, …)."""
-        in_numpy = isinstance(z, np.ndarray)
-        array, log_sum = (np.asarray, np_logsumexp) if in_numpy else (as_mx, mx.logsumexp)
-        count, dims = self.means.shape
-        across = self.inverses.transpose(2, 0, 1).reshape(dims, count * dims)
+        count = len(self.means)
+        across = self.inverses.transpose(2, 0, 1).reshape(self.dims, count * self.dims)
         shift = (self.inverses @ self.means[:, :, None]).reshape(-1)
-        whitened = (z @ array(across) - array(shift)).reshape(*z.shape[:-1], count, dims)
-        heights = array(self.heights[self.rows(len(z), labels)])
-        heights = heights.reshape(len(z), *[1] * (z.ndim - 2), count)
-        return log_sum(heights - 0.5 * (whitened * whitened).sum(axis=-1), axis=-1)
+        whitened = (z @ across - shift).reshape(*z.shape[:-1], count, self.dims)
+        heights = self.heights[self.rows(len(z), labels)].reshape(len(z), *[1] * (z.ndim - 2), count)
+        return log_sum_exp(heights - 0.5 * (whitened * whitened).sum(axis=-1))
 
     def rows(self, count: int, labels: Any) -> np.ndarray:
         """The row of weights of each latent vector."""
@@ -114,148 +115,161 @@ class Mixture:
         return np.array(labels).astype(int)
 
 
-def as_mx(array: np.ndarray) -> mx.array:
-    return mx.array(array.astype(np.float32))
-
-
-def np_logsumexp(values: np.ndarray, axis: int) -> np.ndarray:
-    highest = values.max(axis=axis, keepdims=True)
-    return (highest + np.log(np.exp(values - highest).sum(axis=axis, keepdims=True))).squeeze(axis)
+def log_sum_exp(values: np.ndarray) -> np.ndarray:
+    """log Σ exp over the last axis."""
+    highest = values.max(axis=-1, keepdims=True)
+    return (highest + np.log(np.exp(values - highest).sum(axis=-1, keepdims=True)))[..., 0]
 
 
 # Fitting
 
-
-def fit_prior(
-    model: Any, split: Images, seed: int = 0, watch: Callable[[str, float, int], None] = lambda *work: None
-) -> Mixture:
-    """Fit a mixture to the latent vectors of a model's training images; `watch(work, done, total)` sees the progress.
-
-    What is fitted are the posteriors q(z|x) of all images, each with its variance, so that the mixture comes near to
-    their sum. The number of components, for each class the same, is the one that is best on posteriors held out.
-    """
-    classes, count = model.config.classes, len(split.images)
-    codes = inference.encode(model, split, watch=lambda done: watch("Encoding", done, count))
-    labels = np.asarray(split.labels) if classes else np.zeros(count, int)
-    return fit(*codes, [np.flatnonzero(labels == c) for c in range(max(1, classes))], seed, watch)
+Watch = Callable[[str, float, int], None]  # (work, done, total), which shows the progress
 
 
-def fit(
-    means: np.ndarray,
-    log_vars: np.ndarray,
-    groups: list[np.ndarray],
-    seed: int = 0,
-    watch: Callable[[str, float, int], None] = lambda *work: None,
-) -> Mixture:
-    """The mixture of posteriors (N, D) each; `groups` are the numbers of those of each class."""
-    dims = means.shape[1]
-    if not is_possible(dims, len(groups)):
-        raise UserError(f"{dims} latent dims are too many for a mixture — sample with --prior normal")
-    if not len(means):
-        raise UserError("there is no image to fit a prior to — use more images")
-    groups = [group if len(group) else np.arange(len(means)) for group in groups]  # a class without images: all
-    size = best_size(means, log_vars, groups, seed, watch)
-    fitted = []
-    for i, group in enumerate(groups):
-        fitted.append(em(means[group], log_vars[group], size, np.random.default_rng([seed, size, i])))
-        watch("Fitting the prior", 1, len(groups))
-    return joined(fitted)
+def nobody(*_: Any, **__: Any) -> None:
+    """Watches nothing."""
 
 
 def is_possible(dims: int, classes: int) -> bool:
     """Whether there is a mixture for a model of so many latent dims that files can keep."""
-    return numbers_of(1, dims, max(1, classes)) <= LARGEST
+    return parameter_count(1, dims, max(1, classes)) <= LARGEST
 
 
-def numbers_of(size: int, dims: int, classes: int) -> int:
+def parameter_count(size: int, dims: int, classes: int) -> int:
     """Numbers in a mixture of `size` components for each class."""
     return size * classes * (classes + dims + dims * (dims + 1) // 2)
 
 
+def fit_prior(model: Any, split: Images, seed: int = 0, watch: Watch = nobody) -> Mixture:
+    """Fit a mixture to the latent vectors of a model's training images.
+
+    What is fitted are the posteriors q(z|x) of all images, each with its variance, so that the mixture comes near to
+    their sum. Components are added until more of them are no better on latent vectors held out.
+    """
+    classes, count = model.config.classes, len(split.images)
+    if not is_possible(model.config.latent_dims, classes):
+        raise UserError(f"{model.config.latent_dims} latent dims are too many for a mixture — use --prior normal")
+    means, log_vars = inference.encode(model, split, watch=lambda done: watch("Encoding", done, count))
+    if not (np.isfinite(means).all() and np.isfinite(log_vars).all()):
+        raise UserError("some images have impossible latent vectors — use --prior normal")
+    labels = np.asarray(split.labels) if classes else np.zeros(count, int)
+    return fit(means, log_vars, [np.flatnonzero(labels == c) for c in range(max(1, classes))], seed, watch)
+
+
+def fit(
+    means: np.ndarray, log_vars: np.ndarray, groups: list[np.ndarray], seed: int = 0, watch: Watch = nobody
+) -> Mixture:
+    """The mixture of posteriors (N, D) each; `groups` are the numbers of those of each class.
+
+    A class of which there are too few has the Gaussian of all classes.
+    """
+    if not len(means):
+        raise UserError("there is no image to fit a prior to — use more images")
+    groups = [group if len(group) >= LEAST else np.arange(len(means)) for group in groups]
+    best = best_size(means, log_vars, groups, seed, watch)
+    fitted = []
+    for i, group in enumerate(groups):
+        size = min(best, max(1, len(group) // LEAST))
+        shown = partial(watch, "Fitting the prior", total=len(groups))
+        fitted.append(em(means[group], log_vars[group], size, np.random.default_rng([seed, size, i]), shown))
+    return joined(fitted)
+
+
 def best_size(means, log_vars, groups, seed, watch):
-    """How many components are best on posteriors held out."""
+    """How many components each class needs: the first number that the next one does not better, on vectors held out."""
     dims, best, before = means.shape[1], 1, -math.inf
     for size in SIZES:
-        each = [min(len(group), TRIED_ON // len(groups)) for group in groups]
-        if numbers_of(size, dims, len(groups)) > LARGEST or size > min(each) / 10:
+        tried = [group for group in groups if min(len(group), TRIED_ON // len(groups)) >= size * LEAST]
+        if not tried or parameter_count(size, dims, len(groups)) > LARGEST:
             break
         total = 0.0
-        for i, (group, count) in enumerate(zip(groups, each, strict=True)):
+        for i, group in enumerate(groups):
             random = np.random.default_rng([seed, i])
-            chosen = random.permutation(group)[:count]
-            held_out, kept = chosen[: count // 10], chosen[count // 10 :]
+            chosen = random.permutation(group)[: TRIED_ON // len(groups)]
+            held_out, kept = np.split(chosen, [max(1, len(chosen) // 10)])
+            if len(kept) < LEAST:
+                continue
+            shown = partial(watch, "Choosing the number of components", total=len(SIZES) * len(groups))
+            mixture = em(means[kept], log_vars[kept], min(size, len(kept) // LEAST), random, shown)
             z = gaussians.reparametrise(means[held_out], log_vars[held_out], random.normal(size=(len(held_out), dims)))
-            mixture = em(means[kept], log_vars[kept], size, random)
-            total += mixture.log_density(z).mean() / len(groups)
-            watch("Choosing the number of components", 1, len(SIZES) * len(groups))
+            total += mixture.log_density(z).mean()
         if total <= before:
             break
         best, before = size, total
     return best
 
 
-def em(means: np.ndarray, log_vars: np.ndarray, size: int, random: np.random.Generator) -> Mixture:
-    """Expectation maximisation: `size` Gaussians for the posteriors of one class, from a k-means++ start."""
+def em(
+    means: np.ndarray, log_vars: np.ndarray, size: int, random: np.random.Generator, watch: Callable = nobody
+) -> Mixture:
+    """Expectation maximisation: `size` Gaussians for the posteriors of one class, from a k-means++ start.
+
+    `watch(done)` sees the share of its steps.
+    """
     middle = means.mean(axis=0)
     spread = np.sqrt(means.var(axis=0) + np.exp(log_vars).mean(axis=0)) + 1e-12
     posteriors = (means - middle) / spread, np.exp(log_vars) / spread**2  # in units of what all of them spread
-    seeds = spread_out(posteriors[0], size, random)
+    seeds = kmeans_plus_plus(posteriors[0], size, random)
 
     def nearest(features):
-        """The share of a posterior in each component at the start: all of it in the one with the nearest seed."""
+        """At the start a posterior belongs to the component with the nearest seed."""
         means = features[:, -seeds.shape[1] :]
         return np.eye(size)[((seeds**2).sum(axis=1) - 2 * means @ seeds.T).argmin(axis=1)], 0.0
 
-    sums, before = gathered(posteriors, nearest), -math.inf
+    statistics, before, done = sufficient_statistics(posteriors, nearest), -math.inf, 0.0
     for _ in range(MOST_STEPS):
-        weights, centres, covariances = components(*sums[:2])
-        sums = gathered(posteriors, shares_in(weights, centres, covariances))
-        reached = sums[2] / len(means)
+        weights, centres, covariances = m_step(*statistics[:2])
+        statistics = sufficient_statistics(posteriors, e_step(weights, centres, covariances))
+        reached = statistics[2] / len(means)
         if reached - before < CONVERGED:
             break
-        before = reached
+        before, done = reached, done + 1 / MOST_STEPS
+        watch(done=1 / MOST_STEPS)
+    watch(done=1 - done)
     rows, columns = np.tril_indices(len(middle))
     scales = (np.linalg.cholesky(covariances) * spread[:, None])[:, rows, columns]
     return Mixture(weights[None], centres * spread + middle, scales)
 
 
-def gathered(posteriors, shares):
-    """Sums over all posteriors, by their shares in the components: of these (K,), of the features (K, F), of log p.
+def sufficient_statistics(posteriors, responsibilities):
+    """Sums over all posteriors: of their responsibilities (K,), of their features by these (K, F), and of log p.
 
-    The features of a posterior are what the density of a Gaussian is linear in: the lower triangle of E[z zᵀ], and
-    E[z].
+    The features of a posterior are what the density of a Gaussian is linear in: the lower triangle of E[z zᵀ], row by
+    row, and E[z].
     """
     means, variances = posteriors
-    rows, columns = np.tril_indices(means.shape[1])
+    dims = means.shape[1]
+    products = dims * (dims + 1) // 2
+    features = np.empty((max(1, min(CHUNK, CHUNK_VALUES // products, len(means))), products + dims))
     totals, sums, log_p = 0.0, 0.0, 0.0
-    chunk = max(1, min(CHUNK, NUMBERS // len(rows)))
-    for start in range(0, len(means), chunk):
-        mean = means[start : start + chunk]
-        products = mean[:, rows] * mean[:, columns]
-        products[:, rows == columns] += variances[start : start + chunk]
-        features = np.hstack([products, mean])
-        share, logs = shares(features)
-        totals, sums, log_p = totals + share.sum(axis=0), sums + share.T @ features, log_p + np.sum(logs)
+    for start in range(0, len(means), len(features)):
+        mean, variance = (array[start : start + len(features)] for array in posteriors)
+        part = features[: len(mean)]
+        end = 0
+        for row in range(dims):
+            begin, end = end, end + row + 1
+            np.multiply(mean[:, : row + 1], mean[:, row : row + 1], out=part[:, begin:end])
+            part[:, end - 1] += variance[:, row]
+        part[:, products:] = mean
+        shares, logs = responsibilities(part)
+        totals, sums, log_p = totals + shares.sum(axis=0), sums + shares.T @ part, log_p + np.sum(logs)
     return totals, sums, log_p
 
 
-def components(totals, sums):
-    """Weights (K,), centres (K, D) and covariances (K, D, D) of the Gaussians that have these sums."""
+def m_step(totals, sums):
+    """Weights (K,), centres (K, D) and covariances (K, D, D) of the Gaussians with these sums of features."""
     totals = np.maximum(totals, 1e-9)  # of a component that lost all its posteriors
-    count, dims = len(totals), dims_of(sums.shape[1])
+    dims = (math.isqrt(9 + 8 * sums.shape[1]) - 3) // 2  # as there are D(D+1)/2 + D features
     rows, columns = np.tril_indices(dims)
     centres = sums[:, -dims:] / totals[:, None]
-    covariances = np.empty((count, dims, dims))
+    covariances = np.empty((len(totals), dims, dims))
     covariances[:, rows, columns] = covariances[:, columns, rows] = sums[:, :-dims] / totals[:, None]
     covariances += FLOOR * np.eye(dims) - centres[:, :, None] * centres[:, None, :]
     return totals / totals.sum(), centres, covariances
 
 
-def shares_in(weights, centres, covariances):
-    """A function from features (N, F) to the shares in these Gaussians (N, K), and log p of each (N,).
-
-    Without the constant of log p, as only its growth matters.
-    """
+def e_step(weights, centres, covariances):
+    """A function from features (N, F) to responsibilities (N, K), and log p of each (N,) without its constant."""
     rows, columns = np.tril_indices(centres.shape[1])
     precisions = np.linalg.inv(covariances)
     towards = (precisions @ centres[:, :, None])[:, :, 0]
@@ -263,21 +277,16 @@ def shares_in(weights, centres, covariances):
     slopes = np.hstack([-0.5 * twice * precisions[:, rows, columns], towards]).T
     heights = np.log(weights) - 0.5 * np.linalg.slogdet(covariances)[1] - 0.5 * (towards * centres).sum(axis=1)
 
-    def shares(features):
+    def responsibilities(features):
         logs = features @ slopes + heights
-        total = np_logsumexp(logs, axis=1)
+        total = log_sum_exp(logs)
         return np.exp(logs - total[:, None]), total
 
-    return shares
+    return responsibilities
 
 
-def dims_of(features: int) -> int:
-    """The dimensions of a vector with so many features: D(D+1)/2 products and D means."""
-    return (math.isqrt(9 + 8 * features) - 3) // 2
-
-
-def spread_out(points: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
-    """The seeds of k-means++: each is drawn by its squared distance from those before."""
+def kmeans_plus_plus(points: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
+    """Seeds, each drawn by its squared distance from those before."""
     points = points[random.permutation(len(points))[:10_000]]
     seeds = [points[0]]
     distance = np.full(len(points), math.inf)

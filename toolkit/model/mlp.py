@@ -17,7 +17,8 @@ class FullyConnected(Architecture):
     default_width = 512
     least_width = 8
     least_size = 1
-    learning_rate = 0.003
+    has_kernels = False
+    recipe = {"optimizer": "adamw", "lr": 0.003, "weight_decay": 0.01}
 
     def encoder(self, config: Config) -> nn.Module:
         return Encoder(config)

@@ -84,7 +84,7 @@ def pictures(subject: Subject, image: int | None, runs: list[Path]) -> Iterator[
     """Title, caption and bytes of every picture that a model, its data and its run have."""
     rest = "all other dimensions are 0" if image is None else f"the others are those of test image {image}"
     for title, caption, make in (
-        ("Samples", f"Samples from {subject.drawing.prior.words}.", lambda: scenes.samples(subject, 96)),
+        ("Samples", f"Samples from {subject.sampler.prior.words}.", lambda: scenes.samples(subject, 96)),
         (
             "Reconstructions",
             "Test images, their reconstructions from the mean, and the absolute error (black is 0).",

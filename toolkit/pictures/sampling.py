@@ -23,7 +23,7 @@ class Samples(NamedTuple):
         return images.sheet(self.pictures, self.columns)
 
 
-class Drawing(NamedTuple):
+class Sampler(NamedTuple):
     """How latent vectors are drawn."""
 
     prior: Any
@@ -37,7 +37,7 @@ class Drawing(NamedTuple):
 def samples(
     model: VAE,
     facts: dict[str, Any],
-    drawing: Drawing,
+    sampler: Sampler,
     count: int | None = None,
     label: str | None = None,
     columns: int | None = None,
@@ -52,13 +52,13 @@ def samples(
         columns = columns or max(1, (count or COUNT) // classes)
         images.check_sheet(columns * classes, size, columns)
         labels = np.repeat(np.arange(classes), columns)
-        z = mx.concatenate([drawing.vectors(columns, row) for row in labels.reshape(classes, columns)])
+        z = mx.concatenate([sampler.vectors(columns, row) for row in labels.reshape(classes, columns)])
     else:
         columns = images.check_sheet(count or COUNT, size, columns)
         count, number, labels = count or COUNT, class_number(model, facts, label), None
         if classes:
             labels = np.arange(count) % classes if number is None else np.full(count, number)
-        z = drawing.vectors(count, labels)
+        z = sampler.vectors(count, labels)
     return Samples(images.to_bytes(inference.decode(model, z, labels)), columns)
 
 

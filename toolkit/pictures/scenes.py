@@ -33,10 +33,10 @@ class Subject:
         facts: dict[str, Any],
         load: Callable[[str], Any],
         label: str | None = None,
-        drawing: sampling.Drawing | None = None,
+        sampler: sampling.Sampler | None = None,
     ):
         self.model, self.facts, self.load, self.label = model, facts, load, label
-        self.drawing = drawing or sampling.Drawing(model.prior)  # how samples are drawn
+        self.sampler = sampler or sampling.Sampler(model.prior)  # how samples are drawn
         if label != sampling.ALL or not model.config.classes:
             sampling.class_number(model, facts, label)  # stops where there is no such class
 
@@ -83,7 +83,7 @@ class Subject:
             return [self]
         made = []
         for number in range(self.model.config.classes):
-            one = Subject(self.model, self.facts, self.load, self.class_name(number), self.drawing)
+            one = Subject(self.model, self.facts, self.load, self.class_name(number), self.sampler)
             one.test, one.latents = self.test, self.latents
             made.append(one)
         return made
@@ -284,7 +284,7 @@ def latents(subject):
 def samples(subject: Subject, count: int | None = None) -> np.ndarray:
     """A sheet of samples; of a class-conditional model a row of each class, with its name."""
     label = subject.label or (sampling.ALL if subject.model.config.classes else None)
-    made = sampling.samples(subject.model, subject.facts, subject.drawing, count, label)
+    made = sampling.samples(subject.model, subject.facts, subject.sampler, count, label)
     if label != sampling.ALL:
         return made.sheet()
     rows = made.pictures.reshape(-1, made.columns, *made.pictures.shape[1:])

@@ -64,21 +64,19 @@ class SeedOptions:
     seed: int = seed_option("sampling")
 
 
+def prior_option(default: str | None, about: str, default_text: str = "") -> Any:
+    about += ". mixture: the Gaussians that were fitted to the training images; normal: the prior of the training"
+    return option(default, about, "sampling", kind=text, choices=("mixture", "normal"), default_text=default_text)
+
+
 @dataclass(frozen=True)
 class PriorOptions:
     """What samples are drawn from."""
 
-    prior: str | None = option(
-        None,
-        "mixture: the Gaussians that were fitted to the training images; normal: the standard normal",
-        "sampling",
-        kind=text,
-        choices=("mixture", "normal"),
-        default_text="mixture if the model has one",
-    )
+    prior: str | None = prior_option(None, "what latent vectors are drawn from", "mixture if the model has one")
     temperature: float = option(
         1.0,
-        "scale of the prior's deviations; below 1 nearer to the average",
+        "scale of the noise of latent vectors; below 1 cleaner and less varied",
         "sampling",
         kind=number(float, 0, 1000),
         unit="X",
@@ -140,11 +138,9 @@ def open_model(typed: Typed) -> Opened:
 def prior_of(opened: Opened, asked: str | None) -> Any:
     """The prior of a model that a flag asks for; without one, what was fitted to it, or else that of its training."""
     model = opened.model
-    if asked == model.prior.name or (asked is None and model.mixture is None):
-        return model.prior
-    if model.mixture is None:
+    if asked == "mixture" and model.mixture is None:
         raise UserError(f"{opened.path} has no mixture — convert.py --fit_prior adds one")
-    return model.mixture
+    return model.mixture if asked == "mixture" or (asked is None and model.mixture) else model.prior
 
 
 def find_model(name: str) -> Path:
@@ -187,13 +183,8 @@ def load_split(typed: Typed, dataset: str, split: str, limit: int | None, image_
 
 def load_for(typed: Typed, opened: Opened, split: str) -> Any:
     """One split as a model wants it: of its size and channels, with the classes that it knows."""
-    return load_matching(typed, dataset_of(typed, opened), split, typed.of(DataOptions).limit, opened)
-
-
-def load_matching(typed: Typed, dataset: str, split: str, limit: int | None, opened: Opened) -> Any:
-    """One split of a data set as a model wants it."""
-    config = opened.model.config
-    loaded = load_split(typed, dataset, split, limit, config.image_size, config.channels)
+    dataset, config = dataset_of(typed, opened), opened.model.config
+    loaded = load_split(typed, dataset, split, typed.of(DataOptions).limit, config.image_size, config.channels)
     if not (classes := config.classes):
         return loaded
     if loaded.labels is None:

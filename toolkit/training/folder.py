@@ -114,15 +114,16 @@ class RunFolder:
                 checkpoint.save_model(self.model_file, trainer.model, model_facts(trainer, entry))
             self.save_state(trainer)
 
-    def add_prior(self, fit: Callable[[vae.VAE], Mixture | None]) -> Mixture | None:
-        """Give the model that was kept the prior that `fit` makes of it; None if it has one, or can have none."""
+    def add_prior(self, fit: Callable[[vae.VAE], Mixture]) -> Mixture | None:
+        """Give the model that was kept the prior that `fit` makes of it; None if it has one, or is gone."""
+        if not self.model_file.exists():
+            return None
         model, facts = checkpoint.load_model(self.model_file)
         if model.mixture is not None:
             return None
         facts.pop("config", None)
         model.mixture = fit(model)
-        if model.mixture is not None:
-            checkpoint.save_model(self.model_file, model, facts)
+        checkpoint.save_model(self.model_file, model, facts)
         return model.mixture
 
     def save_state(self, trainer: Trainer) -> None:

@@ -5,7 +5,7 @@ toolkit/training/schedules.py).
 """
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,10 @@ HELD_OUT = 12  # one training image in so many is held out
 PATIENCE, STALLED = 15, 1e-4  # epochs without a relative gain of so much halve the learning rate (plateau)
 
 
-# What --recipe stands for, wherever a flag does not say otherwise. Where no learning rate stands, it is that of the
-# architecture.
-RECIPES = {
+RECIPES = {  # what --recipe stands for, wherever a flag does not say otherwise
     "fast": {
         "optimizer": "muon",
-        "lr": None,
+        "lr": 0.01,
         "lr_schedule": "linear",
         "lr_warmup": 0.5,
         "batchsize": 64,
@@ -33,26 +31,23 @@ RECIPES = {
         "optimizer": "adamw",
         "lr": 0.001,
         "lr_schedule": "constant",
-        "lr_warmup": 0.0,
+        "lr_warmup": 0,
         "batchsize": 128,
         "weight_decay": 0.01,
     },
 }
 
 
-def by_recipe(name: str) -> str:
-    """The default of an option that the recipe decides."""
-    fast, classic = (RECIPES[recipe][name] for recipe in ("fast", "classic"))
-    return f"{fast}, classic {classic}"
+def by_recipe(name: str) -> Callable[[], str]:
+    """The default of an option that the recipe decides, in words."""
 
+    def words() -> str:
+        from vae import ARCHITECTURES
 
-def rates_in_words() -> str:
-    """The learning rates of the architectures."""
-    from vae import ARCHITECTURES
+        others = [f"or {arch.recipe[name]} for {arch.name}" for arch in ARCHITECTURES.values() if name in arch.recipe]
+        return ", ".join([str(RECIPES["fast"][name]), *others, f"classic {RECIPES['classic'][name]}"])
 
-    usual = ARCHITECTURES["conv"].learning_rate
-    others = [f"or {a.learning_rate} for {a.name}" for a in ARCHITECTURES.values() if a.learning_rate != usual]
-    return ", ".join([str(usual), *others])
+    return words
 
 
 def dataset_help() -> str:
@@ -107,7 +102,7 @@ class TrainConfig:
     )
     recipe: str = option(
         "fast",
-        "the defaults of the next six options; classic: those of the MLX example, which needs three times the epochs",
+        f"the defaults of {', '.join(RECIPES['fast'])}; classic: those of the MLX example",
         "optimisation",
         kind=text,
         choices=tuple(RECIPES),
@@ -128,7 +123,7 @@ class TrainConfig:
         unit="X",
         aliases=("learning_rate",),
         changeable=True,
-        default_text=lambda: f"{rates_in_words()}, classic {RECIPES['classic']['lr']}",
+        default_text=by_recipe("lr"),
     )
     lr_schedule: str | None = option(
         None,
@@ -179,11 +174,12 @@ class Plan:
 
     def __post_init__(self):
         """Fill in what flags have left to the recipe."""
-        values = {"lr": self.model.architecture.learning_rate} | {
-            name: value for name, value in RECIPES[self.train.recipe].items() if value is not None
-        }
+        arch = self.model.architecture
+        values = RECIPES[self.train.recipe] | (arch.recipe if self.train.recipe == "fast" else {})
         missing = {name: value for name, value in values.items() if getattr(self.train, name) is None}
         object.__setattr__(self, "train", dataclasses.replace(self.train, **missing))
+        if self.train.optimizer == "muon" and not arch.has_kernels:
+            raise UserError(f"--arch {arch.name} has no kernels for Muon — leave --optimizer muon out")
 
     def options(self) -> dict[str, Any]:
         """Name and value of every option, as states and checkpoints hold them."""
