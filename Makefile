@@ -1,5 +1,6 @@
 # `make demo` sets up and runs the main job, `make test` sets up and runs the tests.
-# Each needs only Python 3.10 or newer; everything is installed into VENV. `make docs` makes the tables of flags anew.
+# Each needs only Python 3.10 or newer; everything is installed into VENV. `make docs` makes the tables of flags anew, and
+# `make gallery` the pictures of README and docs, from the included models and the data in VAE_DATA_DIR.
 
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
@@ -9,7 +10,7 @@ DEMO = demo
 DEMO_FLAGS = --limit 8000 --epochs 10
 MODEL = $(DEMO)/vae_synthetic_filters_0032_dims_0008.npz
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs gallery clean
 
 demo: $(VENV)/installed
 	$(RUN) train.py --dataset synthetic --image_size 32 --max_filters 32 $(DEMO_FLAGS) --outdir $(DEMO)
@@ -26,6 +27,22 @@ lint: $(VENV)/installed-dev
 
 docs: $(VENV)/installed
 	$(RUN) -m toolkit.shell.tables
+
+MNIST_2 = pretrained/vae_mnist_filters_0064_dims_0002.npz
+CLASSES = pretrained/conditional/vae_mnist_filters_0064_dims_0008.npz
+CIFAR = pretrained/vae_cifar-10_filters_0128_dims_0128.npz
+
+gallery: $(VENV)/installed
+	$(RUN) generate.py --outfile assets/samples_mnist.png
+	$(RUN) generate.py --prior normal --outfile assets/samples_normal_mnist.png
+	$(RUN) generate.py --model $(MNIST_2) --vis_lat_space --outfile assets/latent_square_mnist.png
+	$(RUN) generate.py --model $(CIFAR) --outfile assets/samples_cifar-10.png
+	$(RUN) visualize.py samples --model $(CLASSES) --outfile assets/classes_mnist.png
+	$(RUN) visualize.py latents --model $(MNIST_2) --outfile assets/latents_mnist.png
+	$(RUN) visualize.py traversal --outfile assets/traversal_mnist.png
+	$(RUN) visualize.py interpolate --outfile assets/interpolate_mnist.gif
+	$(RUN) visualize.py reconstructions --outfile assets/reconstructions_mnist.png
+	$(RUN) visualize.py reconstructions --model $(CIFAR) --outfile assets/reconstructions_cifar-10.png
 
 clean:
 	rm -rf $(VENV) $(DEMO)

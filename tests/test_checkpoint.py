@@ -14,7 +14,6 @@ from mlx.utils import tree_flatten
 
 from toolkit.errors import UserError
 from toolkit.formats import checkpoint
-from toolkit.shell.opening import ROOT
 
 
 def arrays_of(model):
@@ -245,10 +244,3 @@ def test_the_configuration_of_files_without_one_is_read_off_their_arrays(tmp_pat
         facts = {"dataset": "mnist", "binarize": "dynamic", "likelihood": "bce"}
         (tmp_path / "old.npz").write_bytes(checkpoint.pack(arrays_of(model), facts))
         assert checkpoint.load_model(tmp_path / "old.npz")[0].config == model.config
-
-
-@pytest.mark.parametrize("name", ["vae_mnist_filters_0064_dims_0008", "vae_cifar-10_filters_0064_dims_0064"])
-def test_shipped_models_load(name):
-    model, facts = checkpoint.load_model(ROOT / "pretrained" / f"{name}.npz")
-    assert f"filters_{model.config.max_filters:04d}_dims_{model.config.latent_dims:04d}" in name
-    assert facts["dataset"] in name
