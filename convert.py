@@ -54,7 +54,6 @@ def main(argv: list[str] | None = None) -> None:
         check_effects(typed, ["data_dir", "cache_dir"], "a conversion without --fit_prior")
     device_name = device.start(cpu=not args.fit_prior)
     model, facts = checkpoint.load_model(args.input)
-    facts.pop("config", None)
     if args.dataset:
         facts["dataset"] = datasets.public_name(datasets.full_name(args.dataset))
     if args.fit_prior and "dataset" not in facts:

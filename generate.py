@@ -16,7 +16,7 @@ from toolkit.shell.opening import (
     check_effects,
     check_file,
     open_model,
-    prior_of,
+    sampler_of,
 )
 from toolkit.shell.parser import parse
 from toolkit.wording import counted
@@ -60,7 +60,7 @@ def options() -> tuple[type, ...]:
 @command
 def main(argv: list[str] | None = None) -> None:
     typed = parse(__doc__, argv, *options())
-    args, seed = typed.of(GenerateOptions), typed.of(SeedOptions).seed
+    args = typed.of(GenerateOptions)
     outfile = args.outfile or "samples.png"
     if args.info:
         others = [name for part in (GenerateOptions, PriorOptions) for name, _, _ in options_of(part)]
@@ -80,9 +80,8 @@ def main(argv: list[str] | None = None) -> None:
         if args.vis_lat_space:
             made = sampling.latent_grid(model, facts, args.label)
         else:
-            wanted = typed.of(PriorOptions)
-            drawn = sampling.Sampler(prior_of(opened, wanted.prior), wanted.temperature, seed)
-            made = sampling.samples(model, facts, drawn, args.nsamples, args.label, args.grid_size)
+            sampler = sampler_of(typed, opened)
+            made = sampling.samples(model, facts, sampler, args.nsamples, args.label, args.grid_size)
         sheets = [Path(outfile)] if args.outfile or not args.outdir else []
         if args.outdir:
             sheets.append(write_each(made.pictures, Path(args.outdir)))

@@ -22,7 +22,7 @@ from toolkit.shell.opening import (
     find_model,
     load_for,
     open_model,
-    prior_of,
+    sampler_of,
 )
 from toolkit.shell.parser import parse
 from toolkit.wording import ending_in_words
@@ -111,7 +111,6 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.pictures import images
     from toolkit.pictures.curves import curves
     from toolkit.pictures.epochs import film
-    from toolkit.pictures.sampling import Sampler
     from toolkit.pictures.scenes import SCENES, Subject
 
     with beside(args.outfile):
@@ -124,10 +123,9 @@ def main(argv: list[str] | None = None) -> None:
             else:
                 raise UserError(f"a film shows one run, not {len(runs)} — name its folder with --logs")
         else:
-            opened, wanted = open_model(typed), typed.of(PriorOptions)
-            sampler = Sampler(prior_of(opened, wanted.prior), wanted.temperature, typed.of(SeedOptions).seed)
+            opened = open_model(typed)
             load = lambda split: load_for(typed, opened, split)  # noqa: E731
-            subject = Subject(opened.model, opened.facts, load, args.label, sampler)
+            subject = Subject(opened.model, opened.facts, load, args.label, sampler_of(typed, opened))
             if args.kind == "report":
                 write(outfile, report(typed, args, opened, subject).encode(errors="replace"))
             elif images.ending_of(outfile) == ".gif" and SCENES[args.kind].frames:

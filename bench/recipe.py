@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -34,10 +35,11 @@ from toolkit.layers import device
 from toolkit.model.gaussians import reparametrise
 from toolkit.model.inputs import batches, to_floats
 from toolkit.training.optimizers import MUON_FACTOR, Muon
-from toolkit.training.plan import RECIPES
-from toolkit.training.trainer import hold_out
+from toolkit.training.plan import RECIPES, TrainConfig
+from toolkit.training.schedules import learning_rate
+from toolkit.training.trainer import NOISE, ORDER, hold_out, random_key, random_numbers
 
-FAST = RECIPES["fast"]
+FAST, CLASSIC = RECIPES["fast"], RECIPES["classic"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,15 @@ VARIANTS = {
     "recipe": RECIPE,
     "AdamW alone": replace(RECIPE, muon=None, rate=0.004),
     "AdamW alone at 0.006": replace(RECIPE, muon=None, rate=0.006),
-    "classic": replace(RECIPE, muon=None, rate=0.001, decay=0.01, schedule="constant", warmup=0.0, batch=128),
+    "classic": replace(
+        RECIPE,
+        muon=None,
+        rate=CLASSIC["lr"],
+        decay=CLASSIC["weight_decay"],
+        schedule=CLASSIC["lr_schedule"],
+        warmup=CLASSIC["lr_warmup"],
+        batch=CLASSIC["batchsize"],
+    ),
     "Muon for every matrix": replace(RECIPE, muon="all"),
     "Muon at half the rate": replace(RECIPE, muon_rate=0.01),
     "Muon at 1.5 times the rate": replace(RECIPE, muon_rate=0.03),
@@ -124,18 +134,13 @@ def optimizers(recipe):
     return both, [(muon, recipe.muon_rate), (adamw, recipe.rate)]
 
 
-def share_of_rate(recipe, step, steps, epoch_steps):
-    progress = step / steps
-    share = {"linear": 1 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress)), "constant": 1}[recipe.schedule]
-    return share * min(1, (step + 1) / (recipe.warmup * epoch_steps)) if recipe.warmup else share
-
-
 def trained(recipe, split, seed, side, dims, epochs):
     """The held-out loss after the last epoch of a training."""
     config = vae.ModelConfig(latent_dims=dims, image_size=side)
     numbers, held_out = hold_out(len(split.images), 0)
     model, (optimizer, parts) = made(recipe, config, seed), optimizers(recipe)
     optimizer.init(model.trainable_parameters())
+    schedule = TrainConfig(lr=1.0, lr_schedule=recipe.schedule, lr_warmup=recipe.warmup, epochs=epochs)
     times = (64 / side) ** 2
     epoch_steps = math.ceil(len(numbers) / recipe.batch)
 
@@ -155,23 +160,23 @@ def trained(recipe, split, seed, side, dims, epochs):
     with bar(epochs * len(numbers), "Training") as shown:
         for epoch in range(epochs):
             model.train()
-            order = numbers[np.random.default_rng([seed, epoch]).permutation(len(numbers))]
+            order = numbers[random_numbers(seed, ORDER, epoch).permutation(len(numbers))]
             for images, _, _ in batches(split, recipe.batch, order):
+                share = learning_rate(schedule, step / epoch_steps, 1 / epoch_steps)
                 for part, rate in parts:
-                    part.learning_rate = rate * share_of_rate(recipe, step, epochs * epoch_steps, epoch_steps)
+                    part.learning_rate = rate * share
                 beta, noise = (
                     min(1, step / (warmup * epoch_steps)) if warmup else 1.0
                     for warmup in (recipe.kl_warmup, recipe.noise_warmup)
                 )
-                key = mx.array(np.random.SeedSequence([seed, 1, step]).generate_state(2))
-                value, gradients = gradients_of(images, key, beta, noise)
+                value, gradients = gradients_of(images, random_key(seed, NOISE, step), beta, noise)
                 if recipe.clip:
                     gradients, _ = optim.clip_grad_norm(gradients, recipe.clip)
                 optimizer.update(model, gradients)
                 if recipe.average:
                     now = model.parameters()
-                    share = 1 - recipe.average
-                    average = now if average is None else tree_map(lambda a, b: a + share * (b - a), average, now)  # noqa: B023
+                    mixed = partial(lambda share, a, b: a + share * (b - a), 1 - recipe.average)
+                    average = now if average is None else tree_map(mixed, average, now)
                 mx.eval(model.state, optimizer.state, average or [], value)
                 step += 1
                 shown.update(len(images))

@@ -244,8 +244,6 @@ def test_a_run_that_ended_without_a_prior_gets_it_by_resume(run, tmp_path, monke
     monkeypatch.setattr(mixture, "fit_prior", interrupted)
     with pytest.raises(KeyboardInterrupt, match="add --resume to fit it"):
         run("train", *training, "--outdir", tmp_path)
-    monkeypatch.undo()
-    monkeypatch.setattr(mixture, "fit_prior", interrupted)
     with pytest.raises(KeyboardInterrupt, match="add --resume to fit it"):
         run("train", *training, "--resume", "--outdir", tmp_path)
     monkeypatch.undo()

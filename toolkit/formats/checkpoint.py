@@ -66,7 +66,8 @@ def model_name(dataset: str, max_filters: int, latent_dims: int) -> str:
 
 def save_model(path: Path | str, model: VAE, facts: dict[str, Any]) -> None:
     """Write weights, configuration and facts, as `.safetensors` or, with any other ending, as `.npz`."""
-    arrays, facts = dict(tree_flatten(model.parameters())), {"config": asdict(model.config)} | facts
+    arrays, config = dict(tree_flatten(model.parameters())), {"config": asdict(model.config)}
+    facts = config | facts | config  # it comes first, and is the model's own
     packed = pack_safetensors if Path(path).suffix.lower() == ".safetensors" else pack
     prior = pack(model.mixture.arrays(), {}) if model.mixture else b""
     write(path, packed(arrays, facts, prior), durable=True)
@@ -162,8 +163,9 @@ def read(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, Any], bytes
     except OSError as error:
         raise UserError(f"cannot read {path}: {reason(error)} — check its rights, or copy it again") from None
     except Exception as error:  # zipfile, NumPy and MLX raise nearly anything on damaged files
-        said = " ".join(str(error).split())[:100] or type(error).__name__
-        raise UserError(f"{path} is not a checkpoint, or is damaged ({said}) — train or copy it again") from None
+        raise UserError(
+            f"{path} is not a checkpoint, or is damaged ({in_short(error)}) — train or copy it again"
+        ) from None
 
 
 def read_zip(path, size):
@@ -176,9 +178,18 @@ def read_zip(path, size):
             raise ValueError("it is compressed in an unusual way")
         if any(entry.filename.endswith("data.pkl") for entry in entries):
             return pytorch.read_torch(archive), {}, b""
-        arrays = {entry.filename.removesuffix(".npy"): read_array(archive.read(entry)) for entry in entries}
+        arrays = read_arrays(archive, entries)
         facts = read_comment(archive.comment)
         return arrays, facts, b"".join(entry.comment for entry in entries) if facts else b""
+
+
+def in_short(error: Exception) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split())[:100] or type(error).__name__
+
+
+def read_arrays(archive, entries):
+    return {entry.filename.removesuffix(".npy"): read_array(archive.read(entry)) for entry in entries}
 
 
 def read_array(data):
@@ -260,11 +271,9 @@ def mixture_from(path: Path | str, prior: bytes, config: ModelConfig) -> Mixture
             entries = archive.infolist()
             if sum(entry.file_size for entry in entries) > len(prior):
                 raise ValueError("its prior claims far more data than it holds")
-            arrays = {entry.filename.removesuffix(".npy"): read_array(archive.read(entry)) for entry in entries}
-        return Mixture.from_arrays(arrays, config.latent_dims, config.classes)
+            return Mixture.from_arrays(read_arrays(archive, entries), config.latent_dims, config.classes)
     except Exception as error:  # as in `read`
-        said = " ".join(str(error).split())[:100] or type(error).__name__
-        raise UserError(f"{path} is damaged ({said}) — train or copy it again") from None
+        raise UserError(f"{path} is damaged ({in_short(error)}) — train or copy it again") from None
 
 
 def config_from(path, arrays, facts):

@@ -143,6 +143,14 @@ def prior_of(opened: Opened, asked: str | None) -> Any:
     return model.mixture if asked == "mixture" or (asked is None and model.mixture) else model.prior
 
 
+def sampler_of(typed: Typed, opened: Opened) -> Any:
+    """How flags ask for latent vectors to be drawn: a Sampler."""
+    from toolkit.pictures.sampling import Sampler
+
+    options = typed.of(PriorOptions)
+    return Sampler(prior_of(opened, options.prior), options.temperature, typed.of(SeedOptions).seed)
+
+
 def find_model(name: str) -> Path:
     """Where a model is; the shipped ones are found wherever a command is called from."""
     here, shipped = Path(name), ROOT / name

@@ -121,7 +121,6 @@ class RunFolder:
         model, facts = checkpoint.load_model(self.model_file)
         if model.mixture is not None:
             return None
-        facts.pop("config", None)
         model.mixture = fit(model)
         checkpoint.save_model(self.model_file, model, facts)
         return model.mixture

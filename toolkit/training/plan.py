@@ -50,6 +50,11 @@ def by_recipe(name: str) -> Callable[[], str]:
     return words
 
 
+def recipe_option(name: str, about: str, **more: Any) -> Any:
+    """An option whose default the recipe decides."""
+    return option(None, about, "optimisation", default_text=by_recipe(name), **more)
+
+
 def dataset_help() -> str:
     from toolkit.datasets import NAMES
 
@@ -107,57 +112,33 @@ class TrainConfig:
         kind=text,
         choices=tuple(RECIPES),
     )
-    optimizer: str | None = option(
-        None,
+    optimizer: str | None = recipe_option(
+        "optimizer",
         "muon: Muon for the kernels of convolutions and AdamW for the rest; adamw: AdamW alone",
-        "optimisation",
         kind=text,
         choices=("muon", "adamw"),
-        default_text=by_recipe("optimizer"),
     )
-    lr: float | None = option(
-        None,
+    lr: float | None = recipe_option(
+        "lr",
         "highest learning rate of AdamW; Muon has twice as much",
-        "optimisation",
         kind=rate,
         unit="X",
         aliases=("learning_rate",),
         changeable=True,
-        default_text=by_recipe("lr"),
     )
-    lr_schedule: str | None = option(
-        None,
+    lr_schedule: str | None = recipe_option(
+        "lr_schedule",
         "linear, cosine: down to zero at the last epoch; plateau: halved when the held-out loss has not improved for "
         f"{PATIENCE} epochs",
-        "optimisation",
         kind=text,
         choices=("linear", "cosine", "constant", "plateau"),
-        default_text=by_recipe("lr_schedule"),
     )
-    lr_warmup: float | None = option(
-        None,
-        "increase the learning rate from zero over the first epochs",
-        "optimisation",
-        kind=weight,
-        unit="EPOCHS",
-        default_text=by_recipe("lr_warmup"),
+    lr_warmup: float | None = recipe_option(
+        "lr_warmup", "increase the learning rate from zero over the first epochs", kind=weight, unit="EPOCHS"
     )
-    batchsize: int | None = option(
-        None,
-        "batch size",
-        "optimisation",
-        kind=count,
-        unit="N",
-        aliases=("batch_size",),
-        default_text=by_recipe("batchsize"),
-    )
-    weight_decay: float | None = option(
-        None,
-        "weight decay of what Muon trains, or of AdamW alone",
-        "optimisation",
-        kind=weight,
-        unit="X",
-        default_text=by_recipe("weight_decay"),
+    batchsize: int | None = recipe_option("batchsize", "batch size", kind=count, unit="N", aliases=("batch_size",))
+    weight_decay: float | None = recipe_option(
+        "weight_decay", "weight decay of what Muon trains, or of AdamW alone", kind=weight, unit="X"
     )
     keep_best: bool = option(
         False, f"hold out 1/{HELD_OUT} of the training images and keep the epoch that is best on them", "optimisation"

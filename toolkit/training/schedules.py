@@ -12,19 +12,17 @@ def beta(config: TrainConfig, progress: float) -> float:
     return config.beta_start + (config.beta - config.beta_start) * progress / config.beta_warmup
 
 
-def learning_rate(config: TrainConfig, progress: float, halvings: int) -> float:
-    """The highest learning rate after so many epochs, which have halved it `halvings` times."""
-    share = min(1, progress / config.epochs)
+def learning_rate(config: TrainConfig, progress: float, step: float, halvings: int = 0) -> float:
+    """The learning rate after so many epochs, which have halved it `halvings` times, for a step of so much of one."""
+    done = min(1, progress / config.epochs)
     if config.lr_schedule == "linear":
-        return config.lr * (1 - share)
-    if config.lr_schedule == "cosine":
-        return config.lr * 0.5 * (1 + math.cos(math.pi * share))
-    return config.lr * 0.5**halvings
-
-
-def warmup(config: TrainConfig, progress: float) -> float:
-    """The share of the learning rate that is used after so many epochs."""
-    return min(1, progress / config.lr_warmup) if config.lr_warmup else 1
+        share = 1 - done
+    elif config.lr_schedule == "cosine":
+        share = 0.5 * (1 + math.cos(math.pi * done))
+    else:
+        share = 0.5**halvings
+    warmup = min(1, (progress + step) / config.lr_warmup) if config.lr_warmup else 1
+    return config.lr * share * warmup
 
 
 class Plateau:

@@ -149,8 +149,7 @@ class Trainer:
         On a GPU the next step is prepared while this one computes, so the loss is that of the step before.
         """
         done = self.epoch + batch.index / batch.steps
-        rate = schedules.learning_rate(self.config, done, self.plateau.halvings)
-        rate *= schedules.warmup(self.config, done + 1 / batch.steps)
+        rate = schedules.learning_rate(self.config, done, 1 / batch.steps, self.plateau.halvings)
         beta = schedules.beta(self.config, done)
         optimizers.set_rate(self.optimizer, rate)
         key = random_key(self.config.seed, NOISE, self.epoch * batch.steps + batch.index)
