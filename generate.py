@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
         others = [name for part in (GenerateOptions, PriorOptions) for name, _, _ in options_of(part)]
         check_effects(typed, [name for name in others if name != "info"], "--info")
     if args.vis_lat_space:
-        check_effects(typed, ["nsamples", "prior", "temperature", "grid_size", "seed"], "--vis_lat_space")
+        check_effects(typed, ["nsamples", "prior", "temperature", "pixels", "grid_size", "seed"], "--vis_lat_space")
     from toolkit.pictures import images, sampling
 
     images.check_name(outfile)

@@ -319,6 +319,11 @@ class VAE(nn.Module):
         return self.compiled(lambda z, labels=None: self.likelihood.mean(self.decoder(z, labels)))
 
     @cached_property
+    def draw(self) -> Callable:
+        """(latent vectors, labels, a key for each) → pixels with the noise of the likelihood, (N, S, S, C)."""
+        return self.compiled(lambda z, labels, keys: self.likelihood.draw(self.decoder(z, labels), keys))
+
+    @cached_property
     def reconstruct(self) -> Callable:
         """(bytes, numbers, labels) → the floats that the model sees, and what it makes of them from their means."""
 

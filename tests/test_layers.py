@@ -145,6 +145,20 @@ def test_errors(cores, name):
         assert value[0] == value[1] == 4800
 
 
+def test_level_error(cores):
+    random = np.random.default_rng(0)
+    x = mx.array((random.integers(0, 256, (19, 4, 4, 3)) / 255).astype(np.float32))
+    middle, log_scale = (mx.array(random.normal(0, 2, x.shape).astype(np.float32)) for _ in range(2))
+
+    def results(error):
+        of_sum = mx.value_and_grad(lambda middle, log_scale: error(x, middle, log_scale, 256).sum(), argnums=(0, 1))
+        value, slopes = of_sum(middle, log_scale)
+        return [np.array(value), *map(np.array, slopes)]
+
+    for ours, theirs in zip(results(cpu.level_error), results(plain.level_error), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
 def test_both_forms_have_the_same_functions():
     for name in forms.NAMES:
         ours, theirs = (inspect.signature(getattr(form, name)).parameters for form in (cpu, plain))

@@ -12,6 +12,7 @@ import vae
 from toolkit import datasets
 from toolkit.formats import checkpoint
 from toolkit.metrics import bounds, measure, words
+from toolkit.model import inputs as model_inputs
 from toolkit.model import likelihoods
 from toolkit.model.likelihoods import LIKELIHOODS
 
@@ -110,6 +111,84 @@ def test_bits_per_dimension_of_a_known_density():
     assert likelihood.bits_per_dimension(log_p) == pytest.approx(entropy, abs=0.02)
 
 
+def level_probabilities(middle, scale):
+    """Of the 256 levels of a pixel, (256,), in float64: differences of the distribution function, in its lower tail."""
+    borders = np.concatenate([[-np.inf], (np.arange(1, 256) - 0.5) / 255, [np.inf]])
+    lower, upper = (borders[:-1] - middle) / scale, (borders[1:] - middle) / scale
+    mirrored = lower > 0
+    lower, upper = np.where(mirrored, -upper, lower), np.where(mirrored, -lower, upper)
+    below, above = (1 / (1 + np.exp(-np.clip(x, -700, 700))) for x in (lower, upper))
+    return above - below
+
+
+@pytest.mark.parametrize("middle", [-2.0, 0.1, 5.0])  # as decoders say it; far below black, within, above white
+@pytest.mark.parametrize("log_scale", [-3.0, 0.0, 4.0])
+def test_the_probabilities_of_the_256_levels(form, middle, log_scale):
+    likelihood = made("logistic")
+    levels = mx.arange(256).reshape(256, 1, 1, 1) / 255
+    output = mx.broadcast_to(mx.array([middle, log_scale]), (256, 1, 1, 2))
+    errors = np.array(likelihood.error(levels, output), np.float64)
+    exact = level_probabilities(0.5 + middle / 4, math.exp(log_scale - 2))
+    assert np.exp(-errors).sum() == pytest.approx(1, abs=2e-5)
+    np.testing.assert_allclose(errors, -np.log(exact), rtol=1e-4, atol=1e-5)
+
+
+def test_levels_of_an_image_add_up_and_grey_between_two_levels_is_rounded(form):
+    likelihood, random = made("logistic", channels=3), np.random.default_rng(0)
+    levels = random.integers(0, 256, (5, SIZE, SIZE, 3))
+    levels[0], levels[1] = 0, 255
+    output = random.normal(0, 1.5, (5, SIZE, SIZE, 6)).astype(np.float32)
+    near = (levels + random.uniform(-0.4, 0.4, levels.shape)).clip(0, 255) / 255
+    errors = likelihood.error(mx.array(near.astype(np.float32)), mx.array(output))
+    expected = np.zeros(5)
+    for i, *where in np.ndindex(5, SIZE, SIZE, 3):
+        middle, log_scale = output[i, where[0], where[1], where[2]], output[i, where[0], where[1], where[2] + 3]
+        expected[i] -= np.log(level_probabilities(0.5 + middle / 4, np.exp(log_scale - 2.0))[levels[(i, *where)]])
+    np.testing.assert_allclose(np.array(errors), expected, rtol=1e-4)
+    assert likelihood.constant == 0 and likelihood.is_distribution
+    bits = likelihood.bits_per_dimension(-expected[2])
+    assert bits == pytest.approx(expected[2] / (SIZE * SIZE * 3) / math.log(2))
+
+
+def test_gradients_of_the_levels_agree_with_differences(form):
+    likelihood, random = made("logistic"), np.random.default_rng(1)
+    x = mx.array((random.integers(0, 256, (3, SIZE, SIZE, 1)) / 255).astype(np.float32))
+    x[0] = 0.0
+    output = mx.array(random.normal(0, 1, (3, SIZE, SIZE, 2)).astype(np.float32))
+    towards = mx.array(random.normal(0, 1, output.shape).astype(np.float32))
+    along = lambda t: likelihood.error(x, output + t * towards).sum()  # noqa: E731
+    step = 1e-2
+    assert mx.grad(along)(mx.array(0.0)).item() == pytest.approx(
+        (along(step) - along(-step)).item() / (2 * step), rel=5e-3
+    )
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_drawn_pixels_are_distributed_as_the_likelihood_says(name):
+    likelihood, count = made(name), 400
+    output = mx.zeros((count, SIZE, SIZE, likelihood.outputs))
+    pixels = np.array(likelihood.draw(output, mx.random.split(mx.random.key(3), count)), np.float64)
+    spread = {"mse": math.sqrt(0.5), "bce": 0.5, "normal": math.exp(-1), "logistic": 0.226}[name]
+    assert pixels.shape == (count, SIZE, SIZE, 1)
+    assert pixels.mean() == pytest.approx(0.5, abs=0.02)
+    assert pixels.std() == pytest.approx(spread, abs=0.01)
+    if name == "logistic":
+        levels = np.rint(255 * pixels).astype(int)
+        found = np.bincount(levels.ravel(), minlength=256) / levels.size
+        assert np.abs(found - level_probabilities(0.5, math.exp(-2))).max() < 0.004
+    assert len(np.unique(pixels[:, 0, 0])) > 1 and (pixels[0] != pixels[1]).any()
+
+
+def test_samples_with_the_noise_of_their_pixels(run, tmp_path):
+    checkpoint.save_model(tmp_path / "a.npz", make_model(likelihood="bce"), {})
+    flags = ["--model", tmp_path / "a.npz", "--nsamples", 4]
+    sheets = []
+    for name, more in (("a", []), ("b", ["--pixels", "mean"]), ("c", ["--pixels", "sample"])):
+        assert run("generate", *flags, *more, "--outfile", tmp_path / f"{name}.png")[0] == 0
+        sheets.append((tmp_path / f"{name}.png").read_bytes())
+    assert sheets[0] == sheets[1] != sheets[2]
+
+
 @pytest.mark.parametrize(
     "name, binarize, distribution, bits",
     [
@@ -119,6 +198,8 @@ def test_bits_per_dimension_of_a_known_density():
         ("bce", "dynamic", True, True),
         ("normal", "none", True, True),
         ("normal", "threshold", True, False),
+        ("logistic", "none", True, True),
+        ("logistic", "threshold", True, False),
     ],
 )
 def test_what_each_is_good_for(name, binarize, distribution, bits):
@@ -136,6 +217,10 @@ def test_a_new_likelihood_is_one_class(monkeypatch, run, tmp_path):
         def error(self, x, output):
             return mx.abs(self.mean(output) - x).sum(axis=(1, 2, 3))
 
+        def draw(self, output, keys):
+            u = model_inputs.uniform(output.shape, keys) - 0.5
+            return self.mean(output) - mx.sign(u) * mx.log1p(-2 * mx.abs(u))
+
         @property
         def constant(self):
             return -self._pixels * math.log(2)
@@ -147,6 +232,8 @@ def test_a_new_likelihood_is_one_class(monkeypatch, run, tmp_path):
     model = tmp_path / "vae_synthetic_filters_0008_dims_0008.npz"
     status, out, _ = run("evaluate", "--model", model, "--limit", 20, "--importance_samples", 2)
     assert status == 0 and "Laplace of scale 1" in out and "log p(x)" in out
+    sheet = tmp_path / "a.png"
+    assert run("generate", "--model", model, "--pixels", "sample", "--nsamples", 2, "--outfile", sheet)[0] == 0
     assert "laplace" in run("train", "-h")[1] and "(laplace)" in run("generate", "--model", model, "--info")[1]
 
 

@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterable
 import mlx.core as mx
 import mlx.nn as nn
 
-from toolkit.layers import machine
+from toolkit.layers import machine, plain
 
 LEAST_IMAGES = 8  # in a part: smaller ones cost more than they save
 SLOPE = 0.01  # of leaky ReLU below zero
@@ -190,6 +190,12 @@ def cross_entropy(x: mx.array, logits: mx.array) -> mx.array:
         return gradient * (y - x)
 
     return pixel_error(x, logits, value, slope)
+
+
+def level_error(x: mx.array, middle: mx.array, log_scale: mx.array, levels: int) -> mx.array:
+    """-Σ log of what a logistic distribution has between the borders of each pixel's level, on all cores → (N,)."""
+    parts = map(split, (x, middle, log_scale))
+    return join(each(lambda x, middle, log_scale: plain.level_error(x, middle, log_scale, levels), *parts))
 
 
 def pixel_error(x, logits, value, slope):

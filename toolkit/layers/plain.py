@@ -44,3 +44,21 @@ def squared_error(x: mx.array, logits: mx.array) -> mx.array:
 def cross_entropy(x: mx.array, logits: mx.array) -> mx.array:
     """-Σ x log σ(logits) + (1 - x) log(1 - σ(logits)) over the pixels, exact at any logit → (N,)."""
     return (mx.logaddexp(0, logits) - x * logits).sum(axis=(1, 2, 3))
+
+
+def level_error(x: mx.array, middle: mx.array, log_scale: mx.array, levels: int) -> mx.array:
+    """-Σ log of what a logistic distribution has between the borders of each pixel's level → (N,).
+
+    With a and b the upper and the lower border in scales from the middle, and σ the logistic function, that is
+    σ(a) - σ(b) = σ(a) σ(-b) (1 - exp(b - a)), whose logarithm is exact far out, too. Black has no lower border, white
+    no upper one.
+    """
+    top = levels - 1
+    level = mx.round(top * x)
+    precision = mx.exp(-log_scale)
+    width = precision / top  # a - b
+    b = ((level - 0.5) / top - middle) * precision
+    not_white, not_black = level < top, level > 0
+    error = mx.where(not_white, mx.logaddexp(0, -b - width), 0) + mx.where(not_black, mx.logaddexp(0, b), 0)
+    error = error - mx.where(not_white & not_black, mx.log(-mx.expm1(-width)), 0)
+    return error.sum(axis=(1, 2, 3))

@@ -76,6 +76,8 @@ def measure(
             model, prior, split, importance_samples, seed, size, step("Importance sampling")
         )
         metrics["log_likelihood"] = with_error(bound) | {"importance_samples": importance_samples}
+        if (bits := likelihood.bits_per_dimension(bound.mean())) is not None:
+            metrics["log_likelihood"]["bits_per_dimension"] = float(bits)
     if train is not None:
         train_means, _ = inference.encode(model, train, batch_size, step("Encoding the training split", train.images))
         known = (train_means, train.labels, means, split.labels, len(split.classes))

@@ -20,8 +20,11 @@ def rows(metrics: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     if "bits_per_dimension" in metrics:
         yield "Bits per dimension", f"{metrics['bits_per_dimension']:.5f}", "−ELBO in bits per pixel and channel"
     if "log_likelihood" in metrics:
-        samples = metrics["log_likelihood"]["importance_samples"]
-        yield "log p(x) ≥", mean("log_likelihood"), f"nats per image, from {samples} importance samples each"
+        bound = metrics["log_likelihood"]
+        of_samples = f"from {bound['importance_samples']} importance samples each"
+        yield "log p(x) ≥", mean("log_likelihood"), f"nats per image, {of_samples}"
+        if "bits_per_dimension" in bound:
+            yield "Bits per dimension", f"{bound['bits_per_dimension']:.5f}", f"the same in bits, {of_samples}"
     yield "Mean squared error", f"{metrics['mean_squared_error']:.6f}", "per pixel in [0, 1], from the mean"
     yield "PSNR", f"{metrics['psnr']:.2f} dB", "the same in decibels"
     yield "SSIM", mean("ssim", 4), "1 for equal images"

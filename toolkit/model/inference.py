@@ -23,12 +23,19 @@ def encode(
     return means, log_vars
 
 
-def decode(model: Any, z: mx.array | np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-    """Latent vectors (N, D), and labels for a class-conditional model → pixels in [0, 1]."""
+def decode(
+    model: Any, z: mx.array | np.ndarray, labels: np.ndarray | None = None, keys: mx.array | None = None
+) -> np.ndarray:
+    """Latent vectors (N, D), and labels for a class-conditional model → pixels in [0, 1].
+
+    They are the means of the likelihood; with a random key for each image, samples of it.
+    """
     z, pixels = mx.array(z).astype(mx.float32), []
     for i in range(0, len(z), CHUNK):
-        part = None if labels is None else mx.array(labels[i : i + CHUNK])
-        pixels.append(np.array(model.decode(z[i : i + CHUNK], part)))
+        part = slice(i, i + CHUNK)
+        known = None if labels is None else mx.array(labels[part])
+        made = model.decode(z[part], known) if keys is None else model.draw(z[part], known, keys[part])
+        pixels.append(np.array(made))
     return np.concatenate(pixels)
 
 

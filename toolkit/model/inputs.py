@@ -43,8 +43,12 @@ def above_128(x, keys):
 
 
 def drawn(x, keys):
-    uniform = mx.vmap(lambda key: mx.random.uniform(shape=x.shape[1:], key=key))(keys)
-    return (uniform < x).astype(mx.float32)
+    return (uniform(x.shape, keys) < x).astype(mx.float32)
+
+
+def uniform(shape: tuple[int, ...], keys: mx.array) -> mx.array:
+    """Random numbers from 0 to 1, by a random key for each row."""
+    return mx.vmap(lambda key: mx.random.uniform(shape=shape[1:], key=key))(keys)
 
 
 PIXELS = {  # by the names of --binarize

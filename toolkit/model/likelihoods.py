@@ -1,8 +1,8 @@
 """Likelihoods: how probable an image is, given what a decoder made of a latent vector.
 
 A likelihood is a class and its row in LIKELIHOODS; flags, losses, pictures, metrics and checkpoints ask the object.
-A decoder returns `outputs` numbers for each number of an image, logits of its brightness first. Parameters that a
-likelihood has itself are arrays of its module, trained and saved with the rest. docs/contributing.md adds one.
+A decoder returns `outputs` numbers for each number of an image. Parameters that a likelihood has itself are arrays of
+its module, trained and saved with the rest. docs/contributing.md adds one.
 """
 
 import math
@@ -11,7 +11,10 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from toolkit.layers import forms
-from toolkit.model.inputs import PIXELS, Config
+from toolkit.model.gaussians import noise
+from toolkit.model.inputs import PIXELS, Config, drawn, uniform
+
+LEVELS = 256  # of brightness
 
 
 class Likelihood(nn.Module):
@@ -32,6 +35,10 @@ class Likelihood(nn.Module):
     def mean(self, output: mx.array) -> mx.array:
         """The expected image, floats in [0, 1]: (N, S, S, C)."""
         return forms.sigmoid(output)
+
+    def draw(self, output: mx.array, keys: mx.array) -> mx.array:
+        """An image with all the noise that the distribution gives its pixels, by a random key for each."""
+        raise NotImplementedError
 
     @property
     def title(self) -> str:
@@ -66,6 +73,9 @@ class SquaredError(Likelihood):
     def error(self, x: mx.array, output: mx.array) -> mx.array:
         return forms.squared_error(x, output)
 
+    def draw(self, output: mx.array, keys: mx.array) -> mx.array:
+        return self.mean(output) + math.sqrt(0.5) * noise(keys, output.shape)
+
     @property
     def constant(self) -> float:
         return -0.5 * self._pixels * math.log(math.pi)
@@ -81,6 +91,9 @@ class Bernoulli(Likelihood):
     def error(self, x: mx.array, output: mx.array) -> mx.array:
         return forms.cross_entropy(x, output)
 
+    def draw(self, output: mx.array, keys: mx.array) -> mx.array:
+        return drawn(self.mean(output), keys)
+
     @property
     def is_distribution(self) -> bool:
         return self._binarized
@@ -94,7 +107,6 @@ class Normal(Likelihood):
 
     name = "normal"
     words = "Gaussian with a learned variance"
-    GREY_LEVELS = 256
 
     def __init__(self, config: Config):
         super().__init__(config)
@@ -103,6 +115,9 @@ class Normal(Likelihood):
     def error(self, x: mx.array, output: mx.array) -> mx.array:
         squared = forms.squared_error(x, output)
         return 0.5 * (squared * mx.exp(-self.log_variance) + self._pixels * self.log_variance)
+
+    def draw(self, output: mx.array, keys: mx.array) -> mx.array:
+        return self.mean(output) + mx.exp(0.5 * self.log_variance) * noise(keys, output.shape)
 
     @property
     def title(self) -> str:
@@ -114,7 +129,46 @@ class Normal(Likelihood):
 
     def bits_per_dimension(self, log_probability: float) -> float | None:
         """The density at a pixel times the width of a grey level stands for the probability of that level."""
-        return None if self._binarized else self.bits(log_probability) + math.log2(self.GREY_LEVELS)
+        return None if self._binarized else self.bits(log_probability) + math.log2(LEVELS)
 
 
-LIKELIHOODS = {likelihood.name: likelihood for likelihood in (SquaredError, Bernoulli, Normal)}
+class Logistic(Likelihood):
+    """Probabilities of the 256 levels of a pixel: what a logistic distribution has between the borders of each.
+
+    The outermost levels have its tails, too, so the 256 sum to one. For every pixel and channel the decoder says where
+    the middle of the distribution is, and the logarithm of its scale (Kingma et al. 2016, Salimans et al. 2017). The
+    middle may lie outside [0, 1], so that black and white can be certain.
+    """
+
+    name = "logistic"
+    words = "discretised logistic"
+    title = f"logistic over {LEVELS} levels, with a scale for each pixel"
+    outputs = 2
+    FIRST_LOG_SCALE = -2.0  # where the decoder says 0: about that of a model that has just begun to learn
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self._channels = config.channels
+
+    def middle_and_log_scale(self, output: mx.array) -> tuple[mx.array, mx.array]:
+        """(N, S, S, 2 C) → (N, S, S, C) twice, in brightness from 0 to 1."""
+        middle, log_scale = output[..., : self._channels], output[..., self._channels :]
+        return 0.5 + 0.25 * middle, mx.clip(self.FIRST_LOG_SCALE + log_scale, -10, 10)
+
+    def error(self, x: mx.array, output: mx.array) -> mx.array:
+        return forms.level_error(x, *self.middle_and_log_scale(output), LEVELS)
+
+    def mean(self, output: mx.array) -> mx.array:
+        return mx.clip(self.middle_and_log_scale(output)[0], 0, 1)
+
+    def draw(self, output: mx.array, keys: mx.array) -> mx.array:
+        middle, log_scale = self.middle_and_log_scale(output)
+        u = mx.clip(uniform(middle.shape, keys), 1e-7, 1 - 1e-7)
+        x = mx.clip(middle + mx.exp(log_scale) * (mx.log(u) - mx.log1p(-u)), 0, 1)
+        return mx.round((LEVELS - 1) * x) / (LEVELS - 1)
+
+    def bits_per_dimension(self, log_probability: float) -> float | None:
+        return None if self._binarized else self.bits(log_probability)
+
+
+LIKELIHOODS = {likelihood.name: likelihood for likelihood in (SquaredError, Bernoulli, Normal, Logistic)}

@@ -24,14 +24,20 @@ class Samples(NamedTuple):
 
 
 class Sampler(NamedTuple):
-    """How latent vectors are drawn."""
+    """How latent vectors are drawn, and pixels from what they decode to."""
 
     prior: Any
     temperature: float = 1.0
     seed: int = 0
+    noisy: bool = False  # whether pixels have the noise of the likelihood
 
     def vectors(self, count: int, labels: np.ndarray | None) -> mx.array:
         return self.prior.sample(count, mx.random.key(self.seed), self.temperature, labels)
+
+    def pictures(self, model: VAE, z: mx.array, labels: np.ndarray | None) -> np.ndarray:
+        """What vectors decode to, (N, S, S, C) of bytes."""
+        keys = mx.random.split(mx.array([1, self.seed], dtype=mx.uint32), len(z)) if self.noisy else None
+        return images.to_bytes(inference.decode(model, z, labels, keys))
 
 
 def samples(
@@ -59,7 +65,7 @@ def samples(
         if classes:
             labels = np.arange(count) % classes if number is None else np.full(count, number)
         z = sampler.vectors(count, labels)
-    return Samples(images.to_bytes(inference.decode(model, z, labels)), columns)
+    return Samples(sampler.pictures(model, z, labels), columns)
 
 
 def latent_grid(model: VAE, facts: dict[str, Any], label: str | None = None) -> Samples:

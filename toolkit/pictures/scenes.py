@@ -350,7 +350,7 @@ SCENES = {
     "samples": Scene(
         "a sheet of samples, with classes a row of each",
         lambda subject, args: samples(subject, args.nsamples),
-        ("nsamples", "prior", "temperature", "label", "seed"),
+        ("nsamples", "prior", "temperature", "pixels", "label", "seed"),
         needs_data=False,
     ),
     "reconstructions": Scene(

@@ -81,6 +81,13 @@ class PriorOptions:
         kind=number(float, 0, 1000),
         unit="X",
     )
+    pixels: str = option(
+        "mean",
+        "mean: what the likelihood expects of each pixel; sample: with the noise that it gives them",
+        "sampling",
+        kind=text,
+        choices=("mean", "sample"),
+    )
 
 
 @dataclass(frozen=True)
@@ -148,7 +155,8 @@ def sampler_of(typed: Typed, opened: Opened) -> Any:
     from toolkit.pictures.sampling import Sampler
 
     options = typed.of(PriorOptions)
-    return Sampler(prior_of(opened, options.prior), options.temperature, typed.of(SeedOptions).seed)
+    prior, seed = prior_of(opened, options.prior), typed.of(SeedOptions).seed
+    return Sampler(prior, options.temperature, seed, noisy=options.pixels == "sample")
 
 
 def find_model(name: str) -> Path:
