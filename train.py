@@ -158,6 +158,7 @@ def plan_of(typed: Typed):
 
     config = typed.of(TrainConfig)
     plan = Plan(replace(config, dataset=datasets.full_name(config.dataset)), typed.of(ModelConfig))
+    check_effects(typed, plan.objective.ignores, f"--objective {config.objective}")
     if "beta_start" in typed and not plan.train.beta_warmup:
         raise UserError("--beta_start needs --beta_warmup EPOCHS — or give the weight of KL as --beta")
     return plan
@@ -212,11 +213,9 @@ def print_options(trainer, folder, device_name):
     def of(images, split):
         return f"{len(images):,}" if len(images) == split.total else f"{len(images):,} of {split.total:,}"
 
-    objective = f"{trainer.model.likelihood.words} + {config.beta:g} KL"
+    kl = f"{config.beta:g} KL"
     if config.beta_warmup:
-        objective += f" (from {config.beta_start:g} within {config.beta_warmup:g} epochs)"
-    if config.free_bits:
-        objective += f", {config.free_bits:g} free nats per dimension"
+        kl += f" (from {config.beta_start:g} within {config.beta_warmup:g} epochs)"
     tested = of(trainer.test.images, trainer.test) + (
         " test image" if len(trainer.test.images) == 1 else " test images"
     )
@@ -225,7 +224,7 @@ def print_options(trainer, folder, device_name):
         ("Device", device_name),
         ("Data set", f"{config.dataset}, {data}"),
         *(row for row in model_rows(trainer.model) if row[0] != "Likelihood"),
-        ("Objective", objective),
+        ("Objective", trainer.objective.title(trainer.model.likelihood.words, kl)),
         ("Optimizer", optimizer_in_words(config)),
         ("Batch size", trainer.batch_size),
         ("Epochs", config.epochs),

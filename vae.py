@@ -15,7 +15,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map
 
 from toolkit.errors import UserError
 from toolkit.layers import forms
@@ -346,46 +346,188 @@ class VAE(nn.Module):
 
     @cached_property
     def log_ratios(self) -> Callable:
-        """(floats, labels, mean, log_var, a key for each image, K) → K samples z, (N, K, D), and log p(x|z) / q(z|x).
+        """(floats, labels, mean, log_var, a key for each image, K, B) → K of B samples z, and log p(x|z) / q(z|x).
 
         Without the constant of the likelihood, which would cost float32 its last digits.
         """
 
-        def log_ratios(x, labels, mean, log_var, keys, samples):
-            count, dims = mean.shape
-            mean, log_var = (mx.broadcast_to(a[:, None], (count, samples, dims)) for a in (mean, log_var))
-            z = sample(mean, log_var, keys)  # (N, K, D)
-            repeated = None if labels is None else mx.repeat(labels, samples)
-            output = self.decoder(z.reshape(-1, dims), repeated)
-            error = self.likelihood.error(mx.repeat(x, samples, axis=0), output).reshape(count, samples)
-            return z, -log_density(z, mean, log_var) - error
+        def log_ratios(x, labels, mean, log_var, keys, count, block):
+            mean, log_var = (mx.broadcast_to(a[:, None], (len(a), block, a.shape[1])) for a in (mean, log_var))
+            z = sample(mean, log_var, keys)[:, :count]  # (N, K, D)
+            return z, -self.errors(x, labels, z) - log_density(z, mean[:, :count], log_var[:, :count])
 
         return self.compiled(log_ratios)
 
+    def errors(self, x: mx.array, labels: mx.array | None, z: mx.array) -> mx.array:
+        """The likelihood's error of K latent vectors for each image: (N, S, S, C) and (N, K, D) → (N, K)."""
+        count, samples, dims = z.shape
+        labels = None if labels is None else mx.repeat(labels, samples)
+        output = self.decoder(z.reshape(-1, dims), labels)
+        return self.likelihood.error(mx.repeat(x, samples, axis=0), output).reshape(count, samples)
 
-def training_step(model: VAE, optimizer: Any, free_bits: float = 0) -> Callable:
-    """A compiled function (bytes, labels, key, β) → sums over the batch of error and KL, which updates the model.
 
-    It minimises error + β KL. With `free_bits`, the KL of a dimension, averaged over the batch, counts only above that
-    many nats.
+# Objectives: what training minimises
+
+
+class Elbo:
+    """The negative evidence lower bound: error + β KL.
+
+    With free bits, the KL of a dimension, averaged over the batch, counts only above so many nats.
     """
 
-    def loss(images, labels, key, beta):
-        keys = None
-        if PIXELS[model.config.binarize].sampled:  # anew at every step
-            key, of_images = mx.random.split(key)
-            keys = mx.random.split(of_images, len(images))
-        error, kl_by_dimension = model.negative_bound(to_floats(images, model.config, keys), labels, key)
+    name = "elbo"
+    words = "evidence lower bound"
+    ignores = ("iw_samples",)  # options that mean nothing to it
+    samples = 1  # of each image
+    parts = (1,)  # how many of them are in memory at a time
+
+    def __init__(self, free_bits: float = 0, iw_samples: int = 1):
+        self.free_bits = free_bits
+
+    def cost(
+        self, model: VAE, x: mx.array, labels: mx.array | None, key: mx.array, beta: mx.array
+    ) -> tuple[mx.array, mx.array]:
+        """What the gradients are of, and the terms of each image: loss, error and KL, (3, N)."""
+        error, kl_by_dimension = model.negative_bound(x, labels, key)
         kl = kl_by_dimension.sum(axis=1)
-        cost = mx.maximum(kl_by_dimension.mean(axis=0), free_bits).sum() if free_bits else kl.mean()
-        return mx.mean(error) + beta * cost, mx.stack([error.sum(), kl.sum()])
+        counted = mx.maximum(kl_by_dimension.mean(axis=0), self.free_bits).sum() if self.free_bits else kl.mean()
+        return error.mean() + beta * counted, mx.stack([error + kl, error, kl])
+
+    def of_terms(self, terms: dict[str, float], beta: float) -> float:
+        """What is minimised, from the means of the terms over images."""
+        return terms["reconstruction"] + beta * terms["kl"]
+
+    def title(self, errors: str, kl: str) -> str:
+        """In words, made of those for its two terms."""
+        return f"{errors} + {kl}" + (f", {self.free_bits:g} free nats per dimension" if self.free_bits else "")
+
+
+class ImportanceWeighted:
+    """The negative importance-weighted bound: -log of the mean of p(x, z) / q(z|x) over K samples (Burda et al. 2015).
+
+    The gradients are the doubly reparametrised ones (Tucker et al. 2019): the densities of q hold its parameters fixed,
+    and on its way from a sample to the encoder a gradient is multiplied once more by that sample's share of the sum.
+    """
+
+    name = "iwae"
+    words = "importance-weighted bound, by several samples"
+    ignores = ("beta", "beta_warmup", "beta_start", "free_bits")
+    AT_ONCE = 8
+
+    def __init__(self, free_bits: float = 0, iw_samples: int = 1):
+        self.samples = iw_samples
+        self.parts = tuple(min(self.AT_ONCE, iw_samples - i) for i in range(0, iw_samples, self.AT_ONCE))
+
+    def log_weights(
+        self, model: VAE, x: mx.array, labels: mx.array | None, key: mx.array, samples: int, shares: list[mx.array]
+    ) -> tuple[mx.array, mx.array, mx.array]:
+        """log p(x, z) / q(z|x) and the error of each sample, (N, K) each, and KL (N,).
+
+        `shares` holds one array, the share that every sample has in its sum, by the time that gradients are asked for.
+        """
+        mean, log_var = model.posterior(x, labels)
+        kl = model.prior.kl(mean, log_var).sum(axis=1)
+        shape = len(mean), samples, mean.shape[1]
+        mean, log_var = (mx.broadcast_to(a[:, None], shape) for a in (mean, log_var))
+
+        @mx.custom_function
+        def to_decoder(z):
+            return z
+
+        @to_decoder.vjp
+        def to_encoder(_, gradient, __):
+            return gradient * shares[0][..., None]
+
+        z = to_decoder(sample(mean, log_var, key))
+        error = model.errors(x, labels, z)
+        log_q = log_density(z, mx.stop_gradient(mean), mx.stop_gradient(log_var))
+        return model.prior.log_density(z, labels) - log_q - error, error, kl
+
+    def log_sum(
+        self, model: VAE, x: mx.array, labels: mx.array | None, key: mx.array, samples: int
+    ) -> mx.array:  # (N,)
+        """log of the sum of a part of the samples."""
+        return mx.logsumexp(self.log_weights(model, x, labels, key, samples, [])[0], axis=1)
+
+    def cost(
+        self,
+        model: VAE,
+        x: mx.array,
+        labels: mx.array | None,
+        key: mx.array,
+        beta: mx.array,
+        samples: int | None = None,
+        log_sum: mx.array | None = None,
+    ) -> tuple[mx.array, mx.array]:
+        """As that of Elbo; for a part of the samples, if it is told their number and the `log_sum` of all of them."""
+        samples, shares = samples or self.samples, []
+        log_w, error, kl = self.log_weights(model, x, labels, key, samples, shares)
+        if log_sum is None:
+            log_sum = mx.logsumexp(log_w, axis=1)
+        shares.append(mx.stop_gradient(mx.exp(log_w - log_sum[:, None])))
+        terms = mx.stack([math.log(self.samples) - log_sum, error.mean(axis=1), kl])
+        return -(shares[0] * log_w).sum(axis=1).mean(), terms * (samples / self.samples)
+
+    def of_terms(self, terms: dict[str, float], beta: float) -> float:
+        return terms["loss"]
+
+    def title(self, errors: str, kl: str) -> str:
+        return f"importance-weighted bound of {self.samples} samples, with {errors}"
+
+
+OBJECTIVES = {objective.name: objective for objective in (Elbo, ImportanceWeighted)}
+
+
+def training_step(model: VAE, optimizer: Any, objective: Elbo | ImportanceWeighted | None = None) -> Callable:
+    """A compiled function (bytes, labels, key, β) → sums over the batch of loss, error and KL, which updates the model.
+
+    Where the samples of the objective come in several parts, each part is computed twice, first for its weights and
+    then for its gradients, and memory is that of one part.
+    """
+    objective = objective or Elbo()
+
+    def seen(images, key):
+        """The floats that the model sees, and a key for the noise of the bound."""
+        if not PIXELS[model.config.binarize].sampled:
+            return to_floats(images, model.config), key
+        key, of_images = mx.random.split(key)  # anew at every step
+        return to_floats(images, model.config, mx.random.split(of_images, len(images))), key
+
+    def loss(x, labels, key, beta, *part):
+        cost, terms = objective.cost(model, x, labels, key, beta, *part)
+        return cost, terms.sum(axis=1)
 
     loss_and_gradients = nn.value_and_grad(model, loss)
 
     def step(images, labels, key, beta):
-        (_, sums), gradients = loss_and_gradients(images, labels, key, beta)
+        x, key = seen(images, key)
+        (_, sums), gradients = loss_and_gradients(x, labels, key, beta)
         optimizer.update(model, gradients)
         return sums
 
     state = [model.state, optimizer.state]
-    return mx.compile(step, inputs=state, outputs=state)
+    if len(objective.parts) == 1:
+        return mx.compile(step, inputs=state, outputs=state)
+
+    prepare = mx.compile(seen)
+    log_sum = model.compiled(lambda *args: objective.log_sum(model, *args))
+    gradients_of = mx.compile(loss_and_gradients, inputs=model.state, outputs=model.state)
+    update = mx.compile(lambda gradients: optimizer.update(model, gradients), inputs=state, outputs=state)
+
+    def step_by_parts(images, labels, key, beta):
+        x, key = prepare(images, key)
+        keys = mx.random.split(key, len(objective.parts))
+        parts = list(zip(keys, objective.parts, strict=True))
+        log_sums = []
+        for key, samples in parts:
+            log_sums.append(log_sum(x, labels, key, samples))
+            mx.eval(log_sums)
+        whole, sums, gradients = mx.logsumexp(mx.stack(log_sums), axis=0), mx.zeros(3), None
+        for key, samples in parts:
+            (_, of_part), more = gradients_of(x, labels, key, beta, samples, whole)
+            sums, gradients = sums + of_part, tree_map(mx.add, gradients, more) if gradients else more
+            mx.eval(sums, gradients, model.state)
+        update(gradients)
+        return sums
+
+    return step_by_parts

@@ -14,8 +14,8 @@ import vae
 from toolkit import datasets
 from toolkit.datasets import Split
 from toolkit.formats import checkpoint
-from toolkit.metrics import bounds, latents, measure, similarity, words
-from toolkit.model import gaussians, priors
+from toolkit.metrics import latents, measure, similarity, words
+from toolkit.model import gaussians, inference, priors
 
 SIZE, DIMS = 5, 2
 
@@ -55,7 +55,7 @@ def grey():
 
 
 def bound(model, split, samples, seed=0, batch_size=12):
-    return bounds.importance_bound(model, model.prior, split, samples, seed, batch_size, lambda images: None)
+    return inference.importance_bound(model, model.prior, split, samples, seed, batch_size)
 
 
 def test_with_the_true_posterior_every_bound_is_the_likelihood(grey):
@@ -83,7 +83,7 @@ def test_with_another_posterior_the_bound_grows_with_the_samples_towards_the_lik
 
 def test_streamed_sum_agrees_with_float64():
     values = np.random.default_rng(0).normal(-3000, 15, (7, 5000)).astype(np.float32)
-    total = bounds.LogSum(7)
+    total = inference.LogSum(7)
     for start in range(0, 5000, 20):
         total.add(mx.array(values[:, start : start + 20]))
     exact = np.logaddexp.reduce(values.astype(np.float64), axis=1)
@@ -274,7 +274,7 @@ def test_the_bar_of_importance_samples_counts_whole_images(monkeypatch):
     monkeypatch.setattr(progress, "bar", lambda *_: made.append(Counter()) or made[-1])
     model, split = make_model(), datasets.load("synthetic", "test", None, 30)
     with progress.Bars() as watch:
-        bounds.importance_bound(
+        inference.importance_bound(
             model, model.prior, split, 33, 0, 7, lambda done: watch("Importance sampling", done, 30)
         )
     assert [counter.n for counter in made] == [30]

@@ -11,9 +11,9 @@ from conftest import make_model
 import vae
 from toolkit import datasets
 from toolkit.formats import checkpoint
-from toolkit.metrics import bounds, measure, words
+from toolkit.metrics import measure, words
+from toolkit.model import inference, likelihoods
 from toolkit.model import inputs as model_inputs
-from toolkit.model import likelihoods
 from toolkit.model.likelihoods import LIKELIHOODS
 
 SIZE = 8
@@ -243,7 +243,7 @@ def test_the_bound_with_one_sample_is_the_negative_loss_on_average():
     for name in LIKELIHOODS:
         model = make_model(likelihood=name)
         single = np.mean(
-            [bounds.importance_bound(model, model.prior, split, 1, s, 30, lambda _: None).mean() for s in range(40)]
+            [inference.importance_bound(model, model.prior, split, 1, s, 30, lambda _: None).mean() for s in range(40)]
         )
         elbos = [
             measure.measure(model, model.prior, split, None, 0, s, 30, lambda *_: None)["elbo"]["mean"]

@@ -12,8 +12,7 @@ from mlx.utils import tree_flatten
 from toolkit import datasets
 from toolkit.errors import UserError
 from toolkit.formats import checkpoint
-from toolkit.metrics import bounds
-from toolkit.model import mixture, priors
+from toolkit.model import inference, mixture, priors
 from toolkit.model.gaussians import log_density
 from toolkit.model.mixture import Mixture
 
@@ -129,7 +128,8 @@ def test_bounds_are_those_of_the_prior_that_is_asked_for():
     same = Mixture(np.ones((1, 1)), np.zeros((1, dims)), rows[None])
     narrow = Mixture(np.ones((1, 1)), np.zeros((1, dims)), 0.5 * rows[None])
     one, two, three = (
-        bounds.importance_bound(model, prior, split, 40, 0, 10, lambda _: None) for prior in (model.prior, same, narrow)
+        inference.importance_bound(model, prior, split, 40, 0, 10, lambda _: None)
+        for prior in (model.prior, same, narrow)
     )
     np.testing.assert_allclose(one, two, atol=1e-3)
     assert (np.abs(one - three) > 1e-3).all()

@@ -147,7 +147,7 @@ def weights_after(model, **options):
     optimizer.init(model.trainable_parameters())
     model.train()
     images = mx.array(np.random.default_rng(7).integers(0, 256, (19, 16, 16, 1), dtype=np.uint8))
-    vae.training_step(model, optimizer, **options)(images, None, mx.random.key(0), mx.array(beta))
+    vae.training_step(model, optimizer, vae.Elbo(**options))(images, None, mx.random.key(0), mx.array(beta))
     return {key: np.array(array) for key, array in tree_flatten(model.trainable_parameters())}
 
 

@@ -71,9 +71,8 @@ def measure(
     if (bits := likelihood.bits_per_dimension(elbo.mean())) is not None:
         metrics["bits_per_dimension"] = float(bits)
     if likelihood.is_distribution and importance_samples:
-        size = max(1, batch_size // bounds.BLOCK)
-        bound = bounds.importance_bound(
-            model, prior, split, importance_samples, seed, size, step("Importance sampling")
+        bound = inference.importance_bound(
+            model, prior, split, importance_samples, seed, batch_size, step("Importance sampling")
         )
         metrics["log_likelihood"] = with_error(bound) | {"importance_samples": importance_samples}
         if (bits := likelihood.bits_per_dimension(bound.mean())) is not None:

@@ -1,14 +1,16 @@
 """A trained model over many images, chunk by chunk, out as NumPy."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from toolkit.model.inputs import Images, batches
+from toolkit.model.inputs import Images, batches, image_keys, to_floats
 
 CHUNK = 250  # images at a time
+BLOCK = 20  # samples of an image that are drawn at once; part of what a seed means
 
 
 def encode(
@@ -44,3 +46,56 @@ def reconstruct(model: Any, split: Images) -> Iterator[tuple[np.ndarray, np.ndar
     for batch in batches(split, CHUNK):
         x, y = model.reconstruct(*batch)
         yield np.array(x), np.array(y)
+
+
+def sample_keys(seed: int, block: int, numbers: mx.array) -> mx.array:
+    """A random key for each image, for its block of samples; another one for every seed and block."""
+    first = np.random.SeedSequence([seed, block]).generate_state(1)[0]
+    return mx.stack([mx.full(numbers.shape, int(first), dtype=mx.uint32), numbers], axis=1)
+
+
+class LogSum:
+    """log Σ exp of values that come one block after another, (N, K) each."""
+
+    def __init__(self, count: int):
+        self.highest, self.sums = mx.full((count,), -math.inf), mx.zeros(count)
+
+    def add(self, values: mx.array) -> None:
+        highest = mx.maximum(self.highest, values.max(axis=1))
+        self.sums = self.sums * mx.exp(self.highest - highest) + mx.exp(values - highest[:, None]).sum(axis=1)
+        self.highest = highest
+        mx.eval(self.highest, self.sums)
+
+    def value(self) -> np.ndarray:
+        return np.array(self.highest, np.float64) + np.log(np.array(self.sums, np.float64))
+
+
+def importance_bound(
+    model: Any,
+    prior: Any,
+    split: Images,
+    samples: int,
+    seed: int,
+    size: int = CHUNK,
+    watch: Callable[[float], None] = lambda images: None,
+    chosen: np.ndarray | None = None,
+) -> np.ndarray:
+    """log p(x) of each image under a prior from below (Burda et al. 2015), by `samples` each, at most `size` at once.
+
+    Samples depend on the seed, the number of an image and the index of a sample alone, so how images are put into
+    batches changes results by rounding only.
+    """
+    bounds = []
+    for images, numbers, labels in batches(split, max(1, size // min(BLOCK, samples)), chosen):
+        mean, log_var = model.encode(images, numbers, labels)
+        x = to_floats(images, model.config, image_keys(numbers))
+        mx.eval(x, mean, log_var)
+        total = LogSum(len(images))
+        for block in range(-(-samples // BLOCK)):
+            keys, count = sample_keys(seed, block, numbers), min(BLOCK, samples - block * BLOCK)
+            z, ratios = model.log_ratios(x, labels, mean, log_var, keys, count, BLOCK)
+            densities = prior.log_density(np.array(z, np.float64), labels)
+            total.add(ratios + mx.array(densities.astype(np.float32)))
+            watch(len(images) * count / samples)
+        bounds.append(total.value() - math.log(samples) + model.likelihood.constant)
+    return np.concatenate(bounds)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit.errors import UserError
-from toolkit.options import count, from_values, integer, option, options_of, rate, seed, text, weight
+from toolkit.options import count, from_values, integer, number, option, options_of, rate, seed, text, weight
 
 START_AGAIN = "start again with --overwrite instead of --resume"
 COLLAPSED_KL = 0.001  # nats of KL per image, below which the latents carry no information
@@ -61,6 +61,20 @@ def dataset_help() -> str:
     return f"{', '.join(NAMES)}, where folder:PATH is for your own pictures"
 
 
+def objectives() -> dict[str, Any]:
+    from vae import OBJECTIVES
+
+    return OBJECTIVES
+
+
+def objectives_help() -> str:
+    return "; ".join(f"{known.name}: {known.words}" for known in objectives().values())
+
+
+def samples_help() -> str:
+    return f"iwae: samples of each image, of which {objectives()['iwae'].AT_ONCE} at a time are in memory"
+
+
 # Options that other commands have as well.
 
 
@@ -87,6 +101,8 @@ class TrainConfig:
         None, "1 for grey, 3 for colour", "data", kind=integer, choices=(1, 3), default_text="as the data"
     )
     conditional: bool = option(False, "tell encoder and decoder the class of each image", "model")
+    objective: str = option("elbo", objectives_help, "objective", kind=text, choices=lambda: objectives())
+    iw_samples: int = option(8, samples_help, "objective", kind=number(int, 1, 10**5), unit="K")
     beta: float = option(1.0, "weight of the KL term", "objective", kind=weight, unit="X")
     beta_warmup: float = option(
         0,
@@ -161,6 +177,11 @@ class Plan:
         object.__setattr__(self, "train", dataclasses.replace(self.train, **missing))
         if self.train.optimizer == "muon" and not arch.has_kernels:
             raise UserError(f"--arch {arch.name} has no kernels for Muon — leave --optimizer muon out")
+
+    @property
+    def objective(self) -> Any:
+        """What training minimises: an object of vae.OBJECTIVES."""
+        return objectives()[self.train.objective](self.train.free_bits, self.train.iw_samples)
 
     def options(self) -> dict[str, Any]:
         """Name and value of every option, as states and checkpoints hold them."""

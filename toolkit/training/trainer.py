@@ -22,7 +22,7 @@ import vae
 from toolkit.datasets import Split
 from toolkit.errors import UserError
 from toolkit.layers.machine import on_cpu
-from toolkit.model.inference import CHUNK
+from toolkit.model.inference import CHUNK, importance_bound
 from toolkit.model.inputs import batch, batches
 from toolkit.training import optimizers, schedules
 from toolkit.training.plan import COLLAPSED_KL, HELD_OUT, START_AGAIN, Plan
@@ -74,6 +74,7 @@ class Trainer:
 
         mx.random.seed(self.config.seed)
         self.model = vae.VAE(model_config)
+        self.objective = plan.objective
         self.optimizer = optimizers.make(self.config)
         self.optimizer.init(self.model.trainable_parameters())
         if weights:
@@ -98,7 +99,7 @@ class Trainer:
 
     @cached_property
     def update(self) -> Callable:
-        return vae.training_step(self.model, self.optimizer, self.config.free_bits)
+        return vae.training_step(self.model, self.optimizer, self.objective)
 
     # What a run remembers
 
@@ -176,12 +177,12 @@ class Trainer:
         entry["test"] = self.score(self.test, np.arange(len(self.test.images)))
         self.epoch += 1
         if self.config.lr_schedule == "plateau" and self.is_settled():
-            self.plateau.watch(self.objective(entry))
+            self.plateau.watch(self.minimised(entry))
         self.is_best = self.judge(entry)
         return entry
 
     def score(self, split: Split, numbers: np.ndarray) -> dict[str, float]:
-        """The bound on some images, with one sample per image from noise that depends on the seed alone."""
+        """The bound on some images, with the samples that training has, from noise that depends on the seed alone."""
         self.model.eval()
         posteriors = [evaluated(self.model.encode(*part)) for part in batches(split, CHUNK, numbers)]
         mean, log_var = (mx.concatenate(arrays) for arrays in zip(*posteriors, strict=True))
@@ -190,25 +191,30 @@ class Trainer:
             evaluated(self.model.error(*part, z[i * CHUNK :][: len(part[0])]))
             for i, part in enumerate(batches(split, CHUNK, numbers))
         ]
-        kl = self.model.prior.kl(mean, log_var).sum(axis=1)
-        terms = mx.concatenate(errors).mean().item(), kl.mean().item()
-        self.check_finite(sum(terms), f"on images not trained on, after epoch {self.epoch + 1}")
-        return losses(*terms)
+        error = mx.concatenate(errors).mean().item()
+        kl = self.model.prior.kl(mean, log_var).sum(axis=1).mean().item()
+        loss = error + kl
+        if (samples := self.objective.samples) > 1:
+            prior, seed = self.model.prior, self.config.seed
+            bound = importance_bound(self.model, prior, split, samples, seed, chosen=numbers)
+            loss = self.model.likelihood.constant - bound.mean()
+        self.check_finite(loss, f"on images not trained on, after epoch {self.epoch + 1}")
+        return losses(loss, error, kl)
 
     def judge(self, entry: dict[str, Any]) -> bool:
         """Whether the model of this epoch is kept: always, or with --keep_best if it is the best on held-out images."""
         if not self.is_settled():
             return True
-        before, self.best = self.best, min(self.best, self.objective(entry))
+        before, self.best = self.best, min(self.best, self.minimised(entry))
         return not self.config.keep_best or self.best < before
 
     def is_settled(self) -> bool:
         """Whether there are images held out, and β has its final value: before, epochs do not compare."""
         return self.held_out is not None and self.epoch >= self.config.beta_warmup
 
-    def objective(self, entry: dict[str, Any]) -> float:
+    def minimised(self, entry: dict[str, Any]) -> float:
         """What training minimises, on the images held out."""
-        return entry["held_out"]["reconstruction"] + self.config.beta * entry["held_out"]["kl"]
+        return self.objective.of_terms(entry["held_out"], self.config.beta)
 
     def check_finite(self, loss: float, where: str) -> None:
         """Stop at once where training cannot recover."""
@@ -241,7 +247,7 @@ class Progress:
 
     def __init__(self, count: int, size: int):
         self.count, self.size, self.steps = count, size, 0
-        self.totals, self.start = np.zeros(2), time.perf_counter()
+        self.totals, self.start = np.zeros(3), time.perf_counter()  # of loss, error and KL
         self.first_step = self.rate = self.beta = None
 
     def add(self, sums: list[float], rate: float, beta: float) -> None:
@@ -256,7 +262,7 @@ class Progress:
     def loss(self) -> float:
         """The mean loss so far; NaN before the first step has ended."""
         seen = min(self.steps * self.size, self.count)
-        return float(self.totals.sum() / seen) if seen else math.nan
+        return float(self.totals[0] / seen) if seen else math.nan
 
     def metrics(self) -> dict[str, Any]:
         """The means over the epoch; its throughput, with data but without the first step if there are more."""
@@ -265,16 +271,16 @@ class Progress:
         return losses(*self.totals / self.count) | {
             "beta": self.beta,
             "learning_rate": self.rate,
-            "collapsed": bool(self.totals[1] / self.count < COLLAPSED_KL),
+            "collapsed": bool(self.totals[2] / self.count < COLLAPSED_KL),
             "images_per_second": speed,
             "seconds": seconds,
             "first_step_seconds": self.first_step,
         }
 
 
-def losses(reconstruction: float, kl: float) -> dict[str, float]:
-    """The two terms per image, and their sum."""
-    return {"loss": float(reconstruction + kl), "reconstruction": float(reconstruction), "kl": float(kl)}
+def losses(loss: float, reconstruction: float, kl: float) -> dict[str, float]:
+    """The bound and its terms per image."""
+    return {"loss": float(loss), "reconstruction": float(reconstruction), "kl": float(kl)}
 
 
 def hold_out(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
