@@ -26,6 +26,7 @@ from toolkit.model.likelihoods import LIKELIHOODS
 from toolkit.model.mixture import Mixture
 from toolkit.model.mlp import FullyConnected
 from toolkit.model.priors import PRIORS
+from toolkit.model.resnet import Residual
 from toolkit.options import count, option, text
 
 # Configuration
@@ -51,8 +52,20 @@ class ModelConfig:
         unit="N",
         default_text=lambda: widths_in_words(),
     )
+    depth: int | None = option(
+        None,
+        "resnet: residual blocks at each of its two sizes, on either side",
+        "model",
+        kind=count,
+        unit="N",
+        default_text=lambda: str(ARCHITECTURES["resnet"].default_depth),
+    )
     image_size: int = option(
-        64, "side of the images in pixels; a multiple of 8 for convolutions", "model", kind=count, unit="N"
+        64,
+        "side of the images in pixels; a multiple of 8 for conv and transpose, of 4 for resnet",
+        "model",
+        kind=count,
+        unit="N",
     )
     channels: int = 1  # 1 for grey, 3 for colour
     classes: int = 0  # of a class-conditional model, whose encoder and decoder see the label
@@ -86,6 +99,10 @@ class ModelConfig:
                 raise UserError(f"{name} {value!r} is unknown — take one of {', '.join(known)}")
         if self.max_filters is None:
             object.__setattr__(self, "max_filters", self.architecture.default_width)
+        if self.depth is None:
+            object.__setattr__(self, "depth", self.architecture.default_depth)
+        elif self.architecture.default_depth is None:
+            raise UserError(f"--arch {self.arch} has no depth to choose — leave --depth out")
         for name, least in (("latent_dims", 1), ("channels", 1), ("classes", 0)):
             if (value := getattr(self, name)) < least:
                 raise UserError(f"{name} {value} is too small — take at least {least}")
@@ -190,7 +207,7 @@ class Decoder(nn.Module):
         h = h.reshape(len(z), self._grid, self._grid, -1)  # (N, S/8, S/8, F)
         h = first(h, self.bn1)  # (N, S/4, S/4, F/2)
         h = second(h, self.bn2)  # (N, S/2, S/2, F/4)
-        return third(h)  # (N, S, S, C · outputs)
+        return third(h).reshape(len(z), 8 * self._grid, 8 * self._grid, -1)  # (N, S, S, C · outputs)
 
 
 def filters(config: ModelConfig) -> tuple[int, int, int]:
@@ -220,10 +237,9 @@ class Convolutional(Architecture):
     def check(self, config: ModelConfig) -> None:
         super().check(config)
         if config.image_size % 8:
-            below = config.image_size // 8 * 8
-            raise UserError(
-                f"image_size {config.image_size} is not a multiple of 8 — take {below} or {below + 8}, or --arch mlp"
-            )
+            size = config.image_size
+            ways = f"take {size // 8 * 8} or {size // 8 * 8 + 8}, or another --arch"
+            raise UserError(f"image_size {size} is not a multiple of 8 — {ways}")
 
     def parameter_bound(self, config: ModelConfig) -> int:
         a, b, c = filters(config)
@@ -254,6 +270,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         Convolutional("conv", "convolutions, upsampling decoder", UpsampleConv),
         Convolutional("transpose", "convolutions, transposed decoder", TransposedConv),
         FullyConnected(),
+        Residual(),
     )
 }
 

@@ -35,6 +35,7 @@ def assert_same(ours, theirs):
         {"max_filters": 10, "image_size": 8},
         {"arch": "mlp", "channels": 4, "image_size": 6},
         {"arch": "transpose", "likelihood": "normal", "classes": 2},
+        {"arch": "resnet", "likelihood": "logistic", "depth": 3, "image_size": 12, "classes": 3},
     ],
 )
 @pytest.mark.parametrize("ending", ["npz", "safetensors"])

@@ -58,6 +58,24 @@ def our_up(x, conv, norm=None):
     return whole(cpu.up(x, conv, norm))
 
 
+def our_conv(x, conv, stride):
+    conv.stride = (stride, stride)
+    return whole(cpu.conv(x, conv))
+
+
+def native_conv(x, conv, stride):
+    return mx.conv2d(x, conv.weight, stride=stride, padding=1) + conv.bias
+
+
+def our_residual(x, conv, other):
+    return whole(cpu.residual(x, conv, other))
+
+
+def native_residual(x, conv, other):
+    h = mx.conv2d(nn.leaky_relu(x), conv.weight, padding=1) + conv.bias
+    return x + mx.conv2d(nn.leaky_relu(h), other.weight, padding=1) + other.bias
+
+
 UPWARDS = [(our_up, native_up), (our_transposed, native_transposed)]
 
 
@@ -76,6 +94,22 @@ class Layer(nn.Module):
         self.norm.weight, self.norm.bias = array(out, least=0.5), array(out)
         self.norm.running_mean, self.norm.running_var = array(out), array(out, least=0.5)
         self.train(training)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolution_without_a_norm(shape, stride):
+    compare(our_conv, native_conv, shape, False, lambda layer: (layer.conv, stride))
+
+
+@pytest.mark.parametrize("shape", [(n, height, width, c, c) for n, height, width, _, c in SHAPES])
+def test_residual_block(shape):
+    def convs(layer):
+        layer.other = nn.Conv2d(shape[4], shape[4], 3)
+        layer.other.weight, layer.other.bias = 0.5 * layer.conv.weight[:, ::-1], -layer.conv.bias
+        return layer.conv, layer.other
+
+    compare(our_residual, native_residual, shape, False, convs)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

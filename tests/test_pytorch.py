@@ -46,7 +46,9 @@ def test_the_older_format_gets_a_clear_error(fails):
     assert "format of before 2020" in fails("generate", "--model", TORCH / "vae_old_format.pth")
 
 
-@pytest.mark.parametrize("config", [{}, {"arch": "transpose", "channels": 3}, {"arch": "mlp", "classes": 4}])
+@pytest.mark.parametrize(
+    "config", [{}, {"arch": "transpose", "channels": 3}, {"arch": "mlp", "classes": 4}, {"arch": "resnet", "depth": 1}]
+)
 def test_safetensors_both_ways(run, tmp_path, config):
     model = make_model(**config, likelihood="bce", binarize="dynamic")
     facts = {"dataset": "cifar-10", "epoch": 3, "classes": ["ä", "b"]}

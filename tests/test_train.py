@@ -204,6 +204,8 @@ VARIANTS = {
     "transpose": ["--arch", "transpose", "--beta_warmup", 3, "--free_bits", 0.05],
     "mlp": ["--arch", "mlp", "--max_filters", 16, "--likelihood", "bce", "--binarize", "dynamic"],
     "normal": ["--likelihood", "normal", "--weight_decay", 0],
+    "resnet": ["--arch", "resnet", "--depth", 1, "--likelihood", "logistic"],
+    "iwae": ["--arch", "resnet", "--conditional", "--objective", "iwae", "--iw_samples", 3],
 }
 
 

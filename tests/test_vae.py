@@ -189,6 +189,27 @@ def test_both_forms_of_the_layers_compute_the_same(arch, likelihood):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_residual_blocks_begin_as_identities_and_keep_the_size_of_features():
+    model = vae.VAE(vae.ModelConfig(arch="resnet", image_size=20, depth=4, max_filters=16, channels=3))
+    h = mx.random.normal((8, 5, 5, 16))
+    np.testing.assert_array_equal(np.array(cpu.join(cpu.split(model.decoder.blocks1[3](h)))), np.array(h))
+    assert 0.5 < model.encoder.down2(model.encoder.down1(mx.random.normal((8, 20, 20, 3)))).std().item() < 3
+    assert len(model.encoder.blocks1) == len(model.decoder.blocks2) == 4
+
+
+@pytest.mark.parametrize(
+    "config, error",
+    [
+        ({"arch": "resnet", "image_size": 30}, "not a multiple of 4 — take 28 or 32"),
+        ({"arch": "resnet", "max_filters": 1}, "at least 2"),
+        ({"arch": "conv", "depth": 2}, "has no depth to choose"),
+    ],
+)
+def test_residual_configurations_that_cannot_be(config, error):
+    with pytest.raises(UserError, match=error):
+        vae.ModelConfig(**config)
+
+
 def test_sample_has_the_asked_mean_and_variance():
     mean, log_var = mx.full((20_000, 2), 3.0), mx.full((20_000, 2), 2 * np.log(0.5))
     z = np.array(vae.sample(mean, log_var, mx.random.key(0)))

@@ -9,7 +9,7 @@ from vae import VAE, ModelConfig
 
 def architecture(config: ModelConfig) -> str:
     """What the encoder and the decoder are made of."""
-    words = config.architecture.words
+    words = config.architecture.words + (f", {config.depth} at each of two sizes" if config.depth else "")
     return words + (f", conditional on {config.classes} classes" if config.classes else "")
 
 

@@ -11,7 +11,19 @@ from typing import Any
 from toolkit.layers import blas, cpu, plain
 from toolkit.layers.machine import keep_memory, on_cpu
 
-NAMES = ("down", "up", "transposed", "dense", "sigmoid", "squared_error", "cross_entropy", "level_error")
+NAMES = (
+    "down",
+    "up",
+    "transposed",
+    "conv",
+    "residual",
+    "rectified",
+    "dense",
+    "sigmoid",
+    "squared_error",
+    "cross_entropy",
+    "level_error",
+)
 in_use: ModuleType
 
 

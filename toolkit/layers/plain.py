@@ -26,6 +26,21 @@ def transposed(x: mx.array, conv: nn.ConvTranspose2d, norm: nn.BatchNorm | None 
     return x if norm is None else nn.leaky_relu(norm(x))
 
 
+def conv(x: mx.array, conv: nn.Conv2d) -> mx.array:
+    """A 3×3 convolution of padding 1, with a stride of 1 or 2."""
+    return conv(x)
+
+
+def residual(x: mx.array, first: nn.Conv2d, second: nn.Conv2d) -> mx.array:
+    """A residual block: x and what two 3×3 convolutions add to it, each after a leaky ReLU; same shape."""
+    return x + second(rectified(first(rectified(x))))
+
+
+def rectified(x: mx.array) -> mx.array:
+    """Leaky ReLU of each number."""
+    return nn.leaky_relu(x)
+
+
 def dense(x: mx.array, linear: nn.Linear, activation: Callable[[mx.array], mx.array] | None = None) -> mx.array:
     """A linear layer and an activation: (N, C) → (N, O)."""
     return activation(linear(x)) if activation else linear(x)

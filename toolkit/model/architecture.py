@@ -21,6 +21,7 @@ class Architecture:
     default_width: int  # of --max_filters
     least_width: int
     least_size: int  # of images, in pixels
+    default_depth: int | None = None  # of --depth; None where there is no choice
     has_kernels = True  # of convolutions
     recipe: dict[str, Any] = {}  # what the default recipe of training has of its own for it
 

@@ -1,0 +1,127 @@
+"""The residual architecture: blocks that add to what they are given, without norms, at half and quarter size.
+
+Where nothing is normalised, how weights begin decides whether a deep network can be trained: every block begins as the
+identity, as the second of its convolutions begins at zero (Zhang et al. 2019, De & Smith 2020).
+"""
+
+import math
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from toolkit.errors import UserError
+from toolkit.layers import forms
+from toolkit.model.architecture import Architecture
+from toolkit.model.inputs import Config, with_labels
+
+
+class Residual(Architecture):
+    name = "resnet"
+    words = "residual blocks without norms"
+    default_width = 64
+    least_width = 2
+    least_size = 4
+    default_depth = 2
+    recipe = {}
+
+    def encoder(self, config: Config) -> nn.Module:
+        return Encoder(config)
+
+    def decoder(self, config: Config) -> nn.Module:
+        return Decoder(config)
+
+    def check(self, config: Config) -> None:
+        super().check(config)
+        if config.image_size % 4:
+            below = config.image_size // 4 * 4
+            raise UserError(f"image_size {config.image_size} is not a multiple of 4 — take {below} or {below + 4}")
+
+    def parameter_bound(self, config: Config) -> int:
+        narrow, wide = widths(config)
+        blocks = 2 * 18 * config.depth * (narrow**2 + wide**2)
+        heads = 3 * config.latent_dims + config.classes
+        return blocks + 18 * narrow * wide + (config.image_size // 4) ** 2 * wide * heads
+
+    def activations(self, config: Config) -> int:
+        narrow, wide = widths(config)
+        return 40 * config.depth * (4 * narrow + wide) * (config.image_size // 4) ** 2
+
+    def recognise(self, arrays: dict[str, np.ndarray]) -> None:
+        return None  # such files come from here alone, and hold their configuration
+
+
+def widths(config: Config) -> tuple[int, int]:
+    """Channels at a half and at a quarter of the size."""
+    return config.max_filters // 2, config.max_filters
+
+
+def kernel(channels: int, filters: int, stride: int = 1, gain: float = math.sqrt(2)) -> nn.Conv2d:
+    """A 3×3 convolution whose weights keep the variance of what goes through it, by He et al. (2015)."""
+    conv = nn.Conv2d(channels, filters, 3, stride=stride, padding=1)
+    conv.weight = gain / math.sqrt(9 * channels) * mx.random.normal(conv.weight.shape)
+    conv.bias = mx.zeros_like(conv.bias)
+    return conv
+
+
+class Block(nn.Module):
+    """x and what two convolutions add to it; nothing at first."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.conv1 = kernel(width, width)
+        self.conv2 = kernel(width, width, gain=0)
+
+    def __call__(self, x):
+        return forms.residual(x, self.conv1, self.conv2)
+
+
+class Encoder(nn.Module):
+    """Image → mean and log-variance of a Gaussian over latent vectors."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        narrow, wide = widths(config)
+        self.down1 = kernel(config.channels, narrow, stride=2)
+        self.blocks1 = [Block(narrow) for _ in range(config.depth)]
+        self.down2 = kernel(narrow, wide, stride=2, gain=1)
+        self.blocks2 = [Block(wide) for _ in range(config.depth)]
+        features = (config.image_size // 4) ** 2 * wide + config.classes
+        self.proj_mu = nn.Linear(features, config.latent_dims)
+        self.proj_log_var = nn.Linear(features, config.latent_dims)
+        self._classes = config.classes
+
+    def __call__(self, x: mx.array, labels: mx.array | None = None) -> tuple[mx.array, mx.array]:  # (N, S, S, C)
+        h = forms.conv(x, self.down1)  # (N, S/2, S/2, F/2)
+        for block in self.blocks1:
+            h = block(h)
+        h = forms.conv(h, self.down2)  # (N, S/4, S/4, F)
+        for block in self.blocks2:
+            h = block(h)
+        h = with_labels(forms.rectified(h).flatten(1), labels, self._classes)
+        return self.proj_mu(h), self.proj_log_var(h)  # (N, D) each
+
+
+class Decoder(nn.Module):
+    """Latent vector → what the likelihood wants of the pixels."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        narrow, wide = widths(config)
+        self._grid, self._classes = config.image_size // 4, config.classes
+        self.lin1 = nn.Linear(config.latent_dims + config.classes, self._grid**2 * wide)
+        self.blocks1 = [Block(wide) for _ in range(config.depth)]
+        self.up1 = kernel(wide, narrow, gain=1)
+        self.blocks2 = [Block(narrow) for _ in range(config.depth)]
+        self.up2 = kernel(narrow, config.channels * config.outputs, gain=1)
+
+    def __call__(self, z: mx.array, labels: mx.array | None = None) -> mx.array:  # (N, D)
+        h = self.lin1(with_labels(z, labels, self._classes))
+        h = h.reshape(len(z), self._grid, self._grid, -1)  # (N, S/4, S/4, F)
+        for block in self.blocks1:
+            h = block(h)
+        h = forms.up(h, self.up1)  # (N, S/2, S/2, F/2)
+        for block in self.blocks2:
+            h = block(h)
+        h = forms.up(forms.rectified(h), self.up2)
+        return h.reshape(len(z), 4 * self._grid, 4 * self._grid, -1)  # (N, S, S, C · outputs)
