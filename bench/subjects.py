@@ -1,7 +1,10 @@
-"""What throughput.py times, each in a process of its own: this toolkit, its ancestor's formulation, PyTorch.
+"""What throughput.py and residual.py time, each in a process of its own: this toolkit, its ancestor's formulation,
+PyTorch.
 
-A process reads lines of JSON, `[task, batch, filters, side, repeats]`, and answers each with the seconds of every
-repeat. All subjects compute the same architecture in float32: three stride-2 convolutions and three upsampling ones.
+A process reads lines of JSON, `[task, *shape, repeats]`, and answers each with the seconds of every repeat. The
+subjects of throughput.py, of shape `batch, filters, side`, compute three stride-2 convolutions and three upsampling
+ones; those of residual.py, of shape `batch, width, depth, samples`, the residual architecture on images of 28×28. All
+compute in float32.
 """
 
 import json
@@ -176,18 +179,111 @@ def torch_subject(channels_last, compiled):
     return make
 
 
+def residual_toolkit(batch, width, depth, samples):
+    """This toolkit with --arch resnet, and with --objective iwae for more than one sample."""
+    import mlx.core as mx
+    import mlx.optimizers as optim
+    import numpy as np
+
+    import vae
+
+    config = vae.ModelConfig(
+        arch="resnet", max_filters=width, depth=depth, latent_dims=32, image_size=28, likelihood="bce"
+    )
+    model = vae.VAE(config)
+    optimizer = optim.AdamW(learning_rate=0.001)
+    optimizer.init(model.trainable_parameters())
+    model.train()
+    objective = vae.ImportanceWeighted(iw_samples=samples) if samples > 1 else vae.Elbo()
+    step = vae.training_step(model, optimizer, objective)
+    images = np.random.default_rng(0).integers(0, 256, (batch, 28, 28, 1), dtype=np.uint8)
+    count = iter(range(10**9))
+
+    def train():
+        mx.eval(step(mx.array(images), None, mx.random.key(next(count)), 1), model.state, optimizer.state)
+
+    return {"train": train}
+
+
+def residual_torch(channels_last, compiled):
+    def make(batch, width, depth, samples):
+        import math
+
+        import torch
+        from torch import nn
+        from torch.nn import functional as F
+
+        narrow, dims = width // 2, 32
+
+        class Block(nn.Module):
+            def __init__(self, width):
+                super().__init__()
+                self.conv1, self.conv2 = nn.Conv2d(width, width, 3, 1, 1), nn.Conv2d(width, width, 3, 1, 1)
+
+            def forward(self, x):
+                return x + self.conv2(F.leaky_relu(self.conv1(F.leaky_relu(x))))
+
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.down1, self.down2 = nn.Conv2d(1, narrow, 3, 2, 1), nn.Conv2d(narrow, width, 3, 2, 1)
+                self.up1, self.up2 = nn.Conv2d(width, narrow, 3, 1, 1), nn.Conv2d(narrow, 1, 3, 1, 1)
+                stages = [nn.Sequential(*(Block(w) for _ in range(depth))) for w in (narrow, width, width, narrow)]
+                self.stages = nn.ModuleList(stages)
+                self.mu, self.log_var = nn.Linear(49 * width, dims), nn.Linear(49 * width, dims)
+                self.linear = nn.Linear(dims, 49 * width)
+
+            def decode(self, z):
+                h = self.stages[2](self.linear(z).view(-1, width, 7, 7))
+                h = self.stages[3](self.up1(F.interpolate(h, scale_factor=2.0, mode="nearest")))
+                return self.up2(F.interpolate(F.leaky_relu(h), scale_factor=2.0, mode="nearest"))
+
+            def loss(self, x):
+                h = F.leaky_relu(self.stages[1](self.down2(self.stages[0](self.down1(x))))).flatten(1)
+                mean, log_var = self.mu(h)[:, None], self.log_var(h)[:, None]
+                eps = torch.randn(batch, samples, dims)
+                z = mean + torch.exp(0.5 * log_var) * eps
+                logits = self.decode(z.reshape(-1, dims)).view(batch, samples, -1)
+                wanted = x.reshape(batch, 1, -1).expand(-1, samples, -1)
+                error = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(2)
+                if samples == 1:
+                    return error.mean() + 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum() / batch
+                log_w = -error - 0.5 * (z.square() - log_var - eps.square()).sum(2)
+                return math.log(samples) - torch.logsumexp(log_w, 1).mean()
+
+        torch.manual_seed(0)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        model = Model().to(memory_format=layout).train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.001)
+        x = torch.rand(batch, 1, 28, 28).to(memory_format=layout)
+        loss = torch.compile(model.loss) if compiled else model.loss
+
+        def train():
+            optimizer.zero_grad()
+            loss(x).backward()
+            optimizer.step()
+
+        return {"train": train}
+
+    return make
+
+
 SUBJECTS = {
     "toolkit": toolkit,
     "ancestor": ancestor,
     "torch": torch_subject(channels_last=False, compiled=False),
     "torch channels_last": torch_subject(channels_last=True, compiled=False),
     "torch compiled": torch_subject(channels_last=True, compiled=True),
+    "toolkit resnet": residual_toolkit,
+    "torch resnet": residual_torch(channels_last=False, compiled=False),
+    "torch resnet channels_last": residual_torch(channels_last=True, compiled=False),
+    "torch resnet compiled": residual_torch(channels_last=True, compiled=True),
 }
 
 
 def main(name, device_name):
     described = ""
-    if name == "toolkit":
+    if name.startswith("toolkit"):
         sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
         from toolkit.layers import device
 
