@@ -19,7 +19,7 @@ demo: $(VENV)/installed
 	@echo "Look at $(DEMO)/samples.png and $(DEMO)/reconstructions/synthetic_test/0008_latent_dims/overview.png"
 
 test: $(VENV)/installed-dev
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q -n auto
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .

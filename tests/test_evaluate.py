@@ -54,7 +54,7 @@ def grey():
     return Split(images, None, 40)
 
 
-def bound(model, split, samples, seed=0, batch_size=12):
+def bound(model, split, samples, seed=0, batch_size=240):
     return inference.importance_bound(model, model.prior, split, samples, seed, batch_size)
 
 
@@ -73,9 +73,9 @@ def test_with_the_true_posterior_every_bound_is_the_likelihood(grey):
 def test_with_another_posterior_the_bound_grows_with_the_samples_towards_the_likelihood(grey):
     model = LinearGaussian(width=2)
     exact = model.log_likelihood(grey.images).mean()
-    means = [np.mean([bound(model, grey, samples, seed).mean() for seed in range(5)]) for samples in (1, 5, 50, 2000)]
+    means = [np.mean([bound(model, grey, samples, seed).mean() for seed in range(3)]) for samples in (1, 5, 50, 1000)]
     assert means == sorted(means) and means[0] < exact - 0.5
-    error = bound(model, grey, 2000).std() / math.sqrt(40)
+    error = bound(model, grey, 1000).std() / math.sqrt(40)
     assert abs(means[-1] - exact) < min(3 * error, 0.02)
     kl = np.mean([np.log(4) * -0.5 * DIMS + 0.5 * DIMS * (4 - 1)])  # of the wider Gaussian from the true posterior
     assert means[0] == pytest.approx(exact - kl, abs=0.4)
