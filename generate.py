@@ -1,6 +1,7 @@
 """python generate.py --outfile samples.png
 
-Sample new images from a model. Everything it needs is in the model's file.
+Sample new images from a model. Everything it needs is in the model's file. With
+--codes it decodes latent vectors of encode.py, or what you made of them.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from toolkit.shell.opening import (
     sampler_of,
 )
 from toolkit.shell.parser import parse
-from toolkit.wording import counted
+from toolkit.wording import counted, file_names
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,19 @@ class GenerateOptions:
     nsamples: int = option(128, "number of samples", "sampling", kind=count, unit="N", aliases=("num_samples",))
     label: str | None = option(
         None,
-        "class-conditional models: sample this class, or all, a row each",
+        "class-conditional models: sample this class, or all, a row each; with --codes decode as this class",
         "sampling",
         kind=word,
         unit="CLASS",
         default_text="each class in turn",
     )
     vis_lat_space: bool = option(False, "models with 2 dims: a 16×16 grid over [-2, 2]² instead", "sampling")
+    codes: str | None = option(
+        None, "decode these latent vectors instead: .npz or .csv", "sampling", kind=path, unit="FILE"
+    )
+    names: tuple[str, ...] = option(
+        (), "with --codes: only the rows of these names", "sampling", kind=word, unit="NAME", several=True
+    )
     grid_size: int | None = option(
         None, "samples in a row of the sheet", "output", kind=count, unit="N", default_text="what fills it best"
     )
@@ -66,7 +73,13 @@ def main(argv: list[str] | None = None) -> None:
         others = [name for part in (GenerateOptions, PriorOptions) for name, _, _ in options_of(part)]
         check_effects(typed, [name for name in others if name != "info"], "--info")
     if args.vis_lat_space:
-        check_effects(typed, ["nsamples", "prior", "temperature", "pixels", "grid_size", "seed"], "--vis_lat_space")
+        others = ["nsamples", "prior", "temperature", "pixels", "grid_size", "seed", "codes"]
+        check_effects(typed, others, "--vis_lat_space")
+    if args.codes:
+        check_effects(typed, ["nsamples", "prior", "temperature"], "--codes")
+    else:
+        check_effects(typed, ["names"], "samples without --codes")
+    from toolkit.formats import codes
     from toolkit.pictures import images, sampling
 
     images.check_name(outfile)
@@ -77,29 +90,37 @@ def main(argv: list[str] | None = None) -> None:
         if args.info:
             print_info(opened)
             return
-        if args.vis_lat_space:
+        if args.codes:
+            given = codes.load(args.codes, model.config.latent_dims)
+            given = given.chosen(args.names) if args.names else given
+            made = sampling.decoded(model, facts, sampler_of(typed, opened), given, args.label, args.grid_size)
+        elif args.vis_lat_space:
             made = sampling.latent_grid(model, facts, args.label)
         else:
             sampler = sampler_of(typed, opened)
             made = sampling.samples(model, facts, sampler, args.nsamples, args.label, args.grid_size)
         sheets = [Path(outfile)] if args.outfile or not args.outdir else []
         if args.outdir:
-            sheets.append(write_each(made.pictures, Path(args.outdir)))
-        what = "Latent grid" if args.vis_lat_space else f"Sheet of {counted(len(made.pictures), 'sample')}"
+            sheets.append(write_each(made, Path(args.outdir)))
+        what = f"Sheet of {counted(len(made.pictures), 'picture' if args.codes else 'sample')}"
+        what = "Latent grid" if args.vis_lat_space else what
         for path in sheets:
             images.save(path, made.sheet())
             print(f"{what}: {path}")
 
 
-def write_each(pictures, folder):
-    """Write every sample as a file of its own; returns the name of the sheet beside them."""
+def write_each(made, folder):
+    """Write every picture as a file of its own, by name or number; returns the name of the sheet beside them."""
     from toolkit.pictures.images import Writer
 
+    count, sheet = len(made.pictures), "all.png"
+    names = [f"img_{i:06d}.png" for i in range(count)] if made.names is None else file_names(made.names, [sheet])
     with Writer() as writer:
-        for i, picture in enumerate(pictures):
-            writer.save(folder / f"img_{i:06d}.png", picture)
-    print(f"{counted(len(pictures), 'sample')}: {folder / 'img_000000.png'}" + (", …" if len(pictures) > 1 else ""))
-    return folder / "all.png"
+        for name, picture in zip(names, made.pictures, strict=True):
+            writer.save(folder / name, picture)
+    what = "sample" if made.names is None else "picture"
+    print(f"{counted(count, what)}: {folder / names[0]}" + (", …" if count > 1 else ""))
+    return folder / sheet
 
 
 def print_info(opened):

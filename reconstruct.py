@@ -1,26 +1,33 @@
 """python reconstruct.py --rec_testdata
 
-Reconstruct a split of the data set from the means of its latent vectors. Writes
-each image beside its reconstruction to OUTDIR/DATASET_SPLIT/DDDD_latent_dims/,
-numbered by position in the split, and the first ones as overview.png.
+Reconstruct a split of the data set, or your own pictures (--images), from the
+means of the latent vectors. Writes each image beside its reconstruction to
+OUTDIR/DATASET_SPLIT/DDDD_latent_dims/, numbered by position in the split, or to
+OUTDIR/pictures/DDDD_latent_dims/ under its own name; the first ones also as
+overview.png. sources.csv says what each file shows.
 """
 
+import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.options import option, path
+from toolkit.files.writing import write
+from toolkit.options import option, path, word
 from toolkit.shell.command import command
 from toolkit.shell.opening import (
     DataOptions,
     DeviceOptions,
     ModelOptions,
     PlaceOptions,
+    check_effects,
     dataset_of,
     load_for,
+    load_pictures,
     open_model,
 )
 from toolkit.shell.parser import parse
-from toolkit.wording import counted
+from toolkit.wording import counted, file_names
 
 SHOWN = 64  # pairs in the overview
 
@@ -28,6 +35,22 @@ SHOWN = 64  # pairs in the overview
 @dataclass(frozen=True)
 class ReconstructOptions:
     rec_testdata: bool = option(False, "reconstruct the test split instead of the training split", "data")
+    images: tuple[str, ...] = option(
+        (),
+        "reconstruct these picture files instead, and folders of them",
+        "data",
+        kind=path,
+        unit="FILE",
+        several=True,
+    )
+    label: str | None = option(
+        None,
+        "class-conditional models, with --images: the class of the pictures",
+        "data",
+        kind=word,
+        unit="CLASS",
+        default_text="their sub-folder",
+    )
     outdir: str = option("reconstructions", "output folder", "output", kind=path, unit="DIR")
 
 
@@ -40,6 +63,10 @@ def options() -> tuple[type, ...]:
 def main(argv: list[str] | None = None) -> None:
     typed = parse(__doc__, argv, *options())
     args = typed.of(ReconstructOptions)
+    if args.images:
+        check_effects(typed, ["rec_testdata", "dataset", "limit", "data_dir", "cache_dir"], "--images")
+    else:
+        check_effects(typed, ["label"], "a split of a data set")
     opened = open_model(typed)
     from toolkit import datasets
     from toolkit.files.progress import bar
@@ -47,9 +74,13 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.model import inference
     from toolkit.pictures import images
 
-    split = "test" if args.rec_testdata else "train"
-    originals = load_for(typed, opened, split)
-    place = f"{datasets.file_name(dataset_of(typed, opened))}_{split}"
+    if args.images:
+        originals, place = load_pictures(opened, args.images, args.label), "pictures"
+        names, what = file_names(originals.names, ["overview.png"]), counted(len(originals.images), "picture")
+    else:
+        split = "test" if args.rec_testdata else "train"
+        originals, place = load_for(typed, opened, split), f"{datasets.file_name(dataset_of(typed, opened))}_{split}"
+        names, what = [f"img_{i:08d}.png" for i in range(len(originals.images))], f"{split} split"
     folder = Path(args.outdir) / place / f"{opened.model.config.latent_dims:04d}_latent_dims"
     print(f"Device: {opened.device}")
 
@@ -60,15 +91,25 @@ def main(argv: list[str] | None = None) -> None:
             pairs = images.pairs(x, y)
             overview.extend(pairs[: SHOWN - len(overview)])
             for pair in pairs:
-                writer.save(folder / f"img_{number:08d}.png", pair)
+                writer.save(folder / names[number], pair)
                 number += 1
             shown.update(len(pairs))
     images.save(folder / "overview.png", images.sheet(overview, columns=8))
+    write(folder / "sources.csv", table(zip(names, originals.names, strict=True)).encode())
 
     error = squared_error / number
-    print(f"{counted(number, 'pair')}: {folder / 'img_00000000.png'}" + (", …" if number > 1 else ""))
+    print(f"{counted(number, 'pair')}: {folder / names[0]}" + (", …" if number > 1 else ""))
     print(f"Overview of the first {len(overview)}: {folder / 'overview.png'}")
-    print(f"Mean squared error {error:.6f} per pixel of [0, 1] | PSNR {psnr(error):.2f} dB ({split} split)")
+    print(f"Mean squared error {error:.6f} per pixel of [0, 1] | PSNR {psnr(error):.2f} dB ({what})")
+
+
+def table(sources):
+    """Which file shows which image, as the text of a .csv file."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "source"])
+    writer.writerows(sources)
+    return text.getvalue()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.errors import UserError
-from toolkit.options import count, number, option, options_of, path, text, whole, word
+from toolkit.options import Kind, count, number, option, options_of, path, text, word
 from toolkit.shell.command import beside, command
 from toolkit.shell.opening import (
     DataOptions,
@@ -21,6 +21,7 @@ from toolkit.shell.opening import (
     dataset_of,
     find_model,
     load_for,
+    load_pictures,
     open_model,
     sampler_of,
 )
@@ -37,6 +38,9 @@ OTHERS = {
     ),
 }
 OF_RUNS = ("curves", "training")  # the kinds that show runs, not a model
+
+
+IMAGE = Kind(lambda text: int(text) if text.isdecimal() else path.read(text), (int, str))  # a number, or a file
 
 
 def kinds() -> dict[str, tuple[str, tuple[str, ...]]]:
@@ -57,8 +61,20 @@ class VisualizeOptions:
         unit="FILE",
         default_text="KIND.png, training.gif, report.html",
     )
-    image: int | None = option(
-        None, "traversal: around this test image, not the centre of the prior", "pictures", kind=whole, unit="N"
+    image: int | str | None = option(
+        None,
+        "traversal: around this test image, by number, or this picture file; not the centre of the prior",
+        "pictures",
+        kind=IMAGE,
+        unit="N|FILE",
+    )
+    images: tuple[int | str, ...] = option(
+        (),
+        "interpolate: from each of these to the next, test images by number or picture files",
+        "pictures",
+        kind=IMAGE,
+        unit="N|FILE",
+        several=True,
     )
     rows: int | None = option(
         None,
@@ -111,6 +127,7 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.pictures import images
     from toolkit.pictures.curves import curves
     from toolkit.pictures.epochs import film
+    from toolkit.pictures.sampling import ALL
     from toolkit.pictures.scenes import SCENES, Subject
 
     with beside(args.outfile):
@@ -125,7 +142,9 @@ def main(argv: list[str] | None = None) -> None:
         else:
             opened = open_model(typed)
             load = lambda split: load_for(typed, opened, split)  # noqa: E731
-            subject = Subject(opened.model, opened.facts, load, args.label, sampler_of(typed, opened))
+            label = None if args.label == ALL else args.label
+            open_files = lambda files: load_pictures(opened, files, label)  # noqa: E731
+            subject = Subject(opened.model, opened.facts, load, args.label, sampler_of(typed, opened), open_files)
             if args.kind == "report":
                 write(outfile, report(typed, args, opened, subject).encode(errors="replace"))
             elif images.ending_of(outfile) == ".gif" and SCENES[args.kind].frames:
@@ -144,6 +163,11 @@ def check_options(typed, args):
     without_data = args.kind in OF_RUNS or (args.kind in SCENES and not SCENES[args.kind].needs_data)
     data = [name for declared in (DataOptions, PlaceOptions) for name, _, _ in options_of(declared)]
     check_effects(typed, [name for name in [*own, *(data if without_data else ())] if name not in effective], args.kind)
+    if args.images:
+        check_effects(typed, ["rows"], "--images")
+    chosen = {"traversal": [args.image], "interpolate": args.images}.get(args.kind)
+    if chosen and all(isinstance(which, str) for which in chosen):
+        check_effects(typed, data, "pictures named by their files")
 
 
 def check_outfile(kind, outfile):

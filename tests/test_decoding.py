@@ -45,12 +45,10 @@ def test_grey_is_what_pillow_makes_of_colours():
 def test_crop_leaves_out_the_border_and_shrinking_averages():
     pixels = np.zeros((30, 20, 3), np.uint8)
     pixels[7:23:2, 2:18] = 255  # stripes in the middle 16×16, nothing around
-    made = decode(stored(Image.fromarray(pixels)), 4, 3, crop=16)
+    made = decode(stored(Image.fromarray(pixels)), 4, 3, crop=0.8)
     expected = Image.fromarray(pixels[7:23, 2:18]).resize((4, 4), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(made, np.array(expected))
     assert near(made[1:3], 127, 20)
-    with pytest.raises(ValueError, match="too few"):
-        decode(stored(flag()), 4, 3, crop=16)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])

@@ -13,7 +13,7 @@ from toolkit.shell import tables
 from toolkit.shell.opening import ROOT
 from toolkit.shell.parser import Parser
 
-COMMANDS = ("train", "generate", "reconstruct", "evaluate", "visualize", "convert")
+COMMANDS = ("train", "generate", "reconstruct", "encode", "evaluate", "visualize", "convert")
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]}
 LINES = sorted(
     {line for text in PAGES.values() for line in re.findall(rf"python ({'|'.join(COMMANDS)})\.py ?([^`\n]*)", text)}

@@ -49,6 +49,8 @@ def test_splits_and_classes(pets, tmp_path):
     labels = np.concatenate([train.labels, test.labels])
     assert sorted(shades) == sorted([*range(40, 52), *range(210, 218)])  # each once
     np.testing.assert_array_equal(labels, shades > 128)
+    names = [*train.names, *test.names]  # those of the files, in the order of the images
+    assert [int(name.split("/")[-1].split()[0]) + (210 if "dogs" in name else 40) for name in names] == shades.tolist()
     assert load(pets, "train", tmp_path, channels=1).images.shape == (19, 16, 16, 1)
     assert len(load(pets, "train", tmp_path, limit=5).images) == 5
 
@@ -333,9 +335,10 @@ def celeb(tmp_path, zipped=True, partition=None, extra=()):
 def test_celeb_a_from_the_archive_and_from_a_folder(tmp_path, zipped, capsys):
     celeb(tmp_path, zipped)
     for split, shades in (("train", range(0, 140, 20)), ("test", (160, 180))):
-        images, labels, total, skipped, _ = datasets.load("celeb-a", split, tmp_path / "data", image_size=16)
+        images, labels, total, skipped, *_ = datasets.load("celeb-a", split, tmp_path / "data", image_size=16)
         assert images[:][:, 8, 8, 0].tolist() == list(shades) and labels is None
         assert total == len(shades) and skipped == []
+    assert datasets.load("celeb-a", "test", tmp_path / "data", image_size=16).names == ["000009.jpg", "000010.jpg"]
     assert ("img_align_celeba.zip is not the published file" in capsys.readouterr().out) == zipped
 
 

@@ -8,7 +8,7 @@ from toolkit.shell.opening import ROOT
 
 # From the door to the cellar; a file may import what stands below its own line, and within its own room.
 ROOMS = [
-    "train generate reconstruct evaluate visualize convert".split(),
+    "train generate reconstruct encode evaluate visualize convert".split(),
     ["toolkit.shell"],
     ["toolkit.pictures"],
     ["toolkit.metrics"],
@@ -81,6 +81,7 @@ def test_the_root_holds_what_a_user_needs():
         "train.py",
         "generate.py",
         "reconstruct.py",
+        "encode.py",
         "evaluate.py",
         "visualize.py",
         "convert.py",

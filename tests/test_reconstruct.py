@@ -24,7 +24,7 @@ def test_every_pair_has_its_number(run, model, model_file, tmp_path, split, flag
     assert (status, err) == (0, "")
     folder = outdir / f"synthetic_{split}" / "0003_latent_dims"
     names = [f"img_{i:08d}.png" for i in range(300)]
-    assert sorted(path.name for path in folder.iterdir()) == [*names, "overview.png"]
+    assert sorted(path.name for path in folder.iterdir()) == [*names, "overview.png", "sources.csv"]
 
     stack = datasets.load("synthetic", split, None, 300).images
     x, y = (np.array(a) for a in model.reconstruct(mx.array(stack), mx.arange(len(stack))))
@@ -37,6 +37,41 @@ def test_every_pair_has_its_number(run, model, model_file, tmp_path, split, flag
     assert float(re.search(r"Mean squared error ([\d.]+)", out)[1]) == pytest.approx(error, abs=2e-6)
     assert f"PSNR {10 * np.log10(1 / error):.2f} dB ({split} split)" in out
     np.testing.assert_array_equal(pixels(folder / "overview.png")[:16, :32], pixels(folder / names[0]))
+
+
+def test_pictures_of_ones_own_keep_their_names(run, fails, model_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("my cat.jpg", "my cat.png", "overview.png", "more/a b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((30, 20, 3), 90, np.uint8)).save(name)
+    images = ["my cat.jpg", "my cat.png", "overview.png", "more"]
+    status, out, err = run("reconstruct", "--model", model_file, "--images", *images, "--outdir", "out")
+    assert (status, err) == (0, "") and "4 pairs: out/pictures/0003_latent_dims/my cat.png" in out
+    assert "PSNR" in out and "dB (4 pictures)" in out
+    folder = tmp_path / "out" / "pictures" / "0003_latent_dims"
+    pairs = ["my cat.png", "my cat-2.png", "overview-2.png", "a b.png"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*pairs, "overview.png", "sources.csv"])
+    lines = (folder / "sources.csv").read_text().splitlines()
+    assert lines == ["file,source", *(f"{a},{b}" for a, b in zip(pairs, [*images[:3], "a b.png"], strict=True))]
+    assert np.abs(pixels(folder / "my cat.png")[:, :16].astype(int) - 90).max() <= 1
+    assert "no effect on --images" in fails("reconstruct", "--model", model_file, "--images", *images, "--limit", 3)
+    assert "no effect on a split" in fails("reconstruct", "--model", model_file, "--label", 3)
+
+
+def test_the_sources_of_a_split_are_in_a_list(run, model_file, tmp_path):
+    for i in range(12):
+        (tmp_path / "pets" / "cats").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((20, 20, 3), 10 * i, np.uint8)).save(tmp_path / "pets" / "cats" / f"{i}.png")
+    (tmp_path / "pets" / "cats" / "5.png").write_text("broken")
+    data = ["--dataset", f"folder:{tmp_path / 'pets'}", "--data_dir", tmp_path / "data"]
+    for _ in range(2):  # decoded, and read from the cache
+        assert run("reconstruct", "--model", model_file, *data, "--outdir", tmp_path / "out")[0] == 0
+        folder = tmp_path / "out" / "folder-pets_train" / "0003_latent_dims"
+        lines = [line.split(",") for line in (folder / "sources.csv").read_text().splitlines()[1:]]
+        assert len(lines) == len(list(folder.glob("img_*.png"))) and "cats/5.png" not in [line[1] for line in lines]
+        for file, source in lines:
+            shade = 10 * int(source.removeprefix("cats/").removesuffix(".png"))
+            assert np.abs(pixels(folder / file)[:, :16].astype(int) - shade).max() <= 1
 
 
 def test_another_data_set_than_the_model_was_trained_on(run, model_file, mnist_folder, tmp_path):

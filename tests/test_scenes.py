@@ -51,13 +51,50 @@ def test_traversal_changes_one_dimension_and_a_dead_one_changes_nothing():
 def test_traversal_around_an_image():
     model = make_model()
     shown = subject(model)
-    tiles, left, _ = scenes.traversal(shown, number=7, columns=3)
+    tiles, left, _ = scenes.traversal(shown, 7, columns=3)
     for row, word in zip(tiles, left, strict=True):
         code = shown.latents[0][7].copy()
         code[int(word[1])] = 0
         np.testing.assert_array_equal(row[1], decoded(model, code[None])[0])
     with pytest.raises(UserError, match="no test image 30 — take 0 to 29"):
-        scenes.traversal(shown, number=30)
+        scenes.traversal(shown, 30)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two pictures with names of their own."""
+    for name, shade in (("my cat.png", 60), ("dog.jpg", 200)):
+        Image.fromarray(np.full((20, 30, 3), shade, np.uint8)).save(tmp_path / name)
+    return tmp_path / "my cat.png", tmp_path / "dog.jpg"
+
+
+@pytest.mark.parametrize("kind, flag", [("traversal", "--image"), ("interpolate", "--images")])
+def test_pictures_named_by_their_files(run, fails, tmp_path, photos, kind, flag):
+    """No data set is opened for them, and their names stand on the page."""
+    path, out = tmp_path / "a.npz", ["--outfile", tmp_path / "a.png"]
+    checkpoint.save_model(path, make_model(), {"dataset": f"folder:{tmp_path / 'gone'}"})
+    files = photos[:1] if kind == "traversal" else photos
+    assert run("visualize", kind, "--model", path, flag, *files, *out)[0] == 0
+    shown = pixels(tmp_path / "a.png")
+    renamed = [file.rename(tmp_path / f"x{file.name}") for file in files]
+    assert run("visualize", kind, "--model", path, flag, *renamed, *out)[0] == 0
+    assert not np.array_equal(shown, pixels(tmp_path / "a.png"))  # but for the names it is the same picture
+    assert "no effect" in fails("visualize", kind, "--model", path, flag, *renamed, "--limit", 3, *out)
+    assert "no picture" in fails("visualize", kind, "--model", path, flag, *["x.png" for _ in files], *out)
+
+
+def test_interpolations_between_images_of_ones_own_choice(fails, model_file, photos):
+    model = make_model()
+    opened = lambda files: datasets.load_files(files, 16, 1)  # noqa: E731
+    shown = subject(model, open_files=opened)
+    rows, left = scenes.interpolations(shown, None, 3, (4, str(photos[0]), str(photos[1])))
+    assert [word.split("  ")[0] for word in left[::2]] == ["#4 to my cat.png", "my cat.png to dog.jpg"]
+    np.testing.assert_array_equal(rows[0, 0], shown.image(4).pixels)
+    np.testing.assert_array_equal(rows[0, -1], rows[2, 0])
+    assert np.abs(rows[2, 0].astype(int) - 60).max() <= 1 and np.abs(rows[2, -1].astype(int) - 200).max() <= 2
+    ends = decoded(model, [shown.image(4).mean, shown.image(str(photos[0])).mean])
+    assert np.abs(rows[0, [1, 3]].astype(int) - ends).max() <= 1
+    assert "two or more" in fails("visualize", "interpolate", "--model", model_file, "--images", 3, "--limit", 9)
 
 
 def test_between():

@@ -22,7 +22,7 @@ from toolkit.shell.parser import Parser, parse
 from toolkit.training.plan import TrainConfig
 from vae import ModelConfig
 
-COMMANDS = ("train", "generate", "reconstruct", "evaluate", "visualize", "convert")
+COMMANDS = ("train", "generate", "reconstruct", "encode", "evaluate", "visualize", "convert")
 
 
 def start(*argv, **options):
@@ -53,7 +53,7 @@ def test_groups_come_in_a_newcomers_order(run):
     assert titles == expected
 
 
-@pytest.mark.parametrize("command", ["generate", "reconstruct", "evaluate", "convert"])
+@pytest.mark.parametrize("command", ["generate", "reconstruct", "encode", "evaluate", "convert"])
 def test_flags_need_no_heavy_imports(command):
     """Only train.py and visualize.py read choices off tables that need MLX."""
     code = f"import sys, {command}\ntry: {command}.main(['--x'])\nexcept SystemExit: print('mlx' in sys.modules)"

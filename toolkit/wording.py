@@ -1,5 +1,7 @@
-"""Words that messages and pages are made of."""
+"""Words that messages, pages and file names are made of."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -12,3 +14,22 @@ def ending_in_words(path: Path | str) -> str:
     """What a file name ends in: `ends in .txt`, `has no extension`."""
     ending = Path(path).suffix.lower()
     return f"ends in {ending}" if ending else "has no extension"
+
+
+def distinct(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
+    """Names of which no two are the same, in any case, nor one of those taken: a second `a.png` is `a-2.png`."""
+    used, made = set(taken), []
+    for name in names:
+        path, other, count = Path(name), name, 1
+        while other.casefold() in used:  # some file systems do not tell `A` from `a`
+            count += 1
+            other = str(path.with_name(f"{path.stem}-{count}{path.suffix}"))
+        used.add(other.casefold())
+        made.append(other)
+    return made
+
+
+def file_names(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
+    """Names of PNG files in one folder, made of names of any kind: `cats/1 x.jpg` → `cats_1 x.png`."""
+    plain = (re.sub(r"[^\w.,+() -]+", "_", re.sub(r"\.\w{1,5}$", "", name)).lstrip(". ") for name in names)
+    return distinct([f"{name.encode()[:100].decode(errors='ignore') or 'image'}.png" for name in plain], taken)

@@ -7,14 +7,14 @@ decoded once, at the model's size, into a cache on disk (`cache.py`). A new data
 import difflib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 import mnist
-from toolkit.datasets import cache, celeb_a, cifar, folder, synthetic
+from toolkit.datasets import cache, celeb_a, cifar, folder, given, synthetic
 from toolkit.errors import UserError
 
 
@@ -30,6 +30,7 @@ class DataSet(NamedTuple):
     load: Callable
     classes: tuple | None = None  # their names; those of Pictures come with them
     counts: dict | None = None  # images in each split as published
+    crop: float = 1.0  # of image files: side of the central square, as a share of the shorter side
 
 
 TABLE = (
@@ -42,7 +43,7 @@ TABLE = (
     ),
     DataSet("cifar-10", lambda split, place, _: cifar.load_cifar_10(split, place), cifar.CIFAR_10, cifar.COUNTS),
     DataSet("cifar-100", lambda split, place, _: cifar.load_cifar_100(split, place), cifar.CIFAR_100, cifar.COUNTS),
-    DataSet("celeb-a", lambda split, place, _: celeb_a.pictures(split, place)),
+    DataSet("celeb-a", lambda split, place, _: celeb_a.pictures(split, place), crop=celeb_a.CROP),
     DataSet("folder:PATH", lambda split, place, _: folder.pictures(split, place)),
     DataSet("synthetic", lambda split, _, limit: synthetic.load(split, limit), synthetic.CLASSES, synthetic.COUNTS),
 )
@@ -55,6 +56,12 @@ class Split(NamedTuple):
     total: int  # images of the whole split, of which a limit, or missing or broken files, may leave fewer
     skipped: list = ()  # (name, reason) of each file that could not be read
     classes: tuple | None = None  # their names
+    file_names: Callable[[], list[str]] | None = None  # of images that come as files
+
+    @property
+    def names(self) -> list[str]:
+        """What each image is called: the name of its file, or else its number in the split."""
+        return self.file_names() if self.file_names else [str(i) for i in range(len(self.images))]
 
 
 def load(
@@ -76,14 +83,22 @@ def load(
     loaded = row.load(split, path or data_dir, limit)
     if isinstance(loaded, cache.Pictures):
         cache_dir = cache_dir or Path(data_dir) / "cache"
-        images, labels, facts = cache.load(loaded, split, cache_dir, limit, image_size, channels or 3)
-        return Split(images, labels, facts["total"], facts["skipped"], loaded.classes)
+        images, labels, facts = cache.load(loaded, split, cache_dir, limit, image_size, channels or 3, row.crop)
+        names = lambda: cache.names(loaded, limit, facts)  # noqa: E731
+        return Split(images, labels, facts["total"], facts["skipped"], loaded.classes, names)
     images, labels = loaded
     if len(images) == 0:
         raise UserError(f"{name} has no {split} images — replace its files")
     labels = None if labels is None else labels[:limit]
     total = row.counts[split] if row.counts else len(images)
     return Split(images[:limit], labels, total, classes=row.classes)
+
+
+def load_files(paths: Sequence[str], image_size: int, channels: int, like: str | None = None) -> Split:
+    """Image files, and folders of them, that a person names; cropped as those of the data set `like` are."""
+    row, _ = look_up(like or "")
+    images, labels, classes, names, skipped = given.load(paths, image_size, channels, row.crop if row else 1.0)
+    return Split(images, labels, len(images) + len(skipped), skipped, classes, lambda: names)
 
 
 # Names

@@ -37,7 +37,6 @@ class Pictures(NamedTuple):
     stamp: str  # a hash that differs once the files have changed
     open: Callable  # () → file names, a class number for each (or None), and a function from a name to its bytes
     classes: tuple | None = None  # names of the classes
-    crop: int | None = None  # side of the square to cut out, in pixels; None for the largest
     total: int | None = None  # images that there should be; None for as many as there are
     problems: list = []  # (name, reason) of files and folders that could not be inspected
 
@@ -73,7 +72,13 @@ class Stored:
 
 
 def load(
-    pictures: Pictures, split: str, cache_dir: Path | str, limit: int | None, size: int, channels: int
+    pictures: Pictures,
+    split: str,
+    cache_dir: Path | str,
+    limit: int | None,
+    size: int,
+    channels: int,
+    crop: float = 1.0,
 ) -> tuple[Stored, np.ndarray | None, dict]:
     """Images (N, size, size, channels), labels or None, and facts: how many files there are and which were skipped."""
     some = f"_first_{limit}" if limit else ""
@@ -84,7 +89,7 @@ def load(
         with locked(path.parent, "another process is decoding the same images: waiting for it"):
             stored = read(path, pictures.stamp, size, channels)  # the other process may have made it
             if stored is None:
-                stored = fill(path, pictures, limit, size, channels)
+                stored = fill(path, pictures, limit, size, channels, crop)
     images, facts = stored
     labels = None if facts["labels"] is None else np.array(facts["labels"], np.int32)
     return images, labels, facts
@@ -106,7 +111,7 @@ def read(path, stamp, size, channels):
     return None
 
 
-def fill(path, pictures, limit, size, channels):
+def fill(path, pictures, limit, size, channels, crop):
     """Decode all files into one array on disk; unreadable ones are skipped and listed in the facts."""
     names, labels, open_picture = pictures.open()
     total, names = pictures.total or len(names), names[:limit]
@@ -114,15 +119,7 @@ def fill(path, pictures, limit, size, channels):
     print(f"Decoding {counted(len(names), 'image')} once, into {path}")
 
     def picture(name):
-        data = None
-        try:
-            data = open_picture(name)
-            return decode(data, size, channels, pictures.crop)
-        except MemoryError:
-            raise
-        except Exception as error:  # broken files make Pillow raise nearly anything
-            why = " ".join(reason(error).split())[:200]
-            return Unread(why) if data is None and isinstance(error, OSError) else why
+        return decoded(lambda: open_picture(name), size, channels, crop)
 
     for left in path.parent.glob(".*.part"):  # left by a process that was killed
         left.unlink()
@@ -164,6 +161,25 @@ def fill(path, pictures, limit, size, channels):
     if not unread:  # otherwise the next run tries those files again
         write(path.with_suffix(".json"), json.dumps(facts).encode())
     return Stored(path), facts
+
+
+def names(pictures: Pictures, limit: int | None, facts: dict) -> list[str]:
+    """The names of the files whose images were kept, in order."""
+    skipped = {name for name, _ in facts["skipped"]}
+    return [name for name in pictures.open()[0][:limit] if name not in skipped]
+
+
+def decoded(read_bytes: Callable[[], bytes], size: int, channels: int, crop: float) -> np.ndarray | str:
+    """One file as an image, or why it cannot be."""
+    data = None
+    try:
+        data = read_bytes()
+        return decode(data, size, channels, crop)
+    except MemoryError:
+        raise
+    except Exception as error:  # broken files make Pillow raise nearly anything
+        why = " ".join(reason(error).split())[:200]
+        return Unread(why) if data is None and isinstance(error, OSError) else why
 
 
 class Unread(str):

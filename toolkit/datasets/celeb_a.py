@@ -18,7 +18,7 @@ from toolkit.files.writing import reason
 ARCHIVE, FOLDER, PARTITION = "img_align_celeba.zip", "img_align_celeba", "list_eval_partition.txt"
 MD5 = "00d2c5bc6d35e252742224ab0c1e8fcb"  # of the archive
 SPLITS = {"train": "0", "test": "2"}  # 1 is the validation split
-CROP = 148
+CROP = 148 / 178  # of the width of its images
 
 
 def pictures(split: str, data_dir: Path | str) -> Pictures:
@@ -48,7 +48,7 @@ def pictures(split: str, data_dir: Path | str) -> Pictures:
         return names, None, read
 
     key = f"celeb-a-{path_hash(place)}"
-    return Pictures(str(source), key, stamp([*files, (text, 0, 0)]), open_pictures, crop=CROP, total=len(wanted))
+    return Pictures(str(source), key, stamp([*files, (text, 0, 0)]), open_pictures, total=len(wanted))
 
 
 def names_of(path, partition, split):

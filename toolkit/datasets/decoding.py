@@ -18,8 +18,8 @@ Image.MAX_IMAGE_PIXELS = None  # LARGEST replaces it: Pillow's only prints a war
 MODES = {1: "L", 3: "RGB"}
 
 
-def decode(data: bytes, size: int, channels: int, crop: int | None = None) -> np.ndarray:
-    """The bytes of a file → (size, size, channels): its central square, of side `crop` or as large as fits."""
+def decode(data: bytes, size: int, channels: int, crop: float = 1.0) -> np.ndarray:
+    """The bytes of a file → (size, size, channels): its central square; `crop` is its share of the shorter side."""
     try:
         opened = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
@@ -28,14 +28,11 @@ def decode(data: bytes, size: int, channels: int, crop: int | None = None) -> np
         width, height = picture.size
         if width * height > LARGEST:
             raise ValueError(f"{width}×{height} pixels exceed the limit of {LARGEST // 10**6} million")
-        side = crop or min(width, height)
-        if side > min(width, height):
-            raise ValueError(f"{width}×{height} pixels are too few for a square of {crop}")
-        if not crop:
+        if crop == 1:
             picture.draft(None, (2 * size, 2 * size))  # a JPEG need not be decoded at full size
-            ImageOps.exif_transpose(picture, in_place=True)
-            width, height = picture.size
-            side = min(width, height)
+        ImageOps.exif_transpose(picture, in_place=True)
+        width, height = picture.size
+        side = max(1, round(crop * min(width, height)))
         left, top = (width - side) // 2, (height - side) // 2
         square = opaque(picture.crop((left, top, left + side, top + side))).convert(MODES[channels])
         square = square.resize((size, size), Image.Resampling.BILINEAR)

@@ -80,9 +80,9 @@ def table(metrics: dict[str, Any]) -> str:
     return f"<p>On {counted(metrics['images'], 'test image')}.</p>\n<table>\n" + "\n".join(lines) + "\n</table>"
 
 
-def pictures(subject: Subject, image: int | None, runs: list[Path]) -> Iterator[tuple[str, str, np.ndarray]]:
+def pictures(subject: Subject, image: int | str | None, runs: list[Path]) -> Iterator[tuple[str, str, np.ndarray]]:
     """Title, caption and bytes of every picture that a model, its data and its run have."""
-    rest = "all other dimensions are 0" if image is None else f"the others are those of test image {image}"
+    rest = "all other dimensions are 0" if image is None else f"the others are those of {subject.image(image).words}"
     for title, caption, make in (
         ("Samples", f"Samples from {subject.sampler.prior.words}.", lambda: scenes.samples(subject, 96)),
         (

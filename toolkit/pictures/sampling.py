@@ -1,4 +1,5 @@
-"""Sheets of samples: latent vectors from the prior, or on the grid of a 2-D latent space, and what they decode to."""
+"""Sheets of samples: latent vectors from the prior, on the grid of a 2-D latent space, or from a file, and what they
+decode to."""
 
 from typing import Any, NamedTuple
 
@@ -6,6 +7,7 @@ import mlx.core as mx
 import numpy as np
 
 from toolkit.errors import UserError
+from toolkit.formats.codes import Codes
 from toolkit.model import inference
 from toolkit.pictures import images
 from vae import VAE
@@ -18,6 +20,7 @@ ALL = "all"  # classes, a row each
 class Samples(NamedTuple):
     pictures: np.ndarray  # (N, S, S, C) of bytes
     columns: int  # of their sheet
+    names: list[str] | None = None  # where they have some
 
     def sheet(self) -> np.ndarray:
         return images.sheet(self.pictures, self.columns)
@@ -78,6 +81,25 @@ def latent_grid(model: VAE, facts: dict[str, Any], label: str | None = None) -> 
     number = class_number(model, facts, label)
     labels = np.full(len(z), number or 0) if model.config.classes else None
     return Samples(images.to_bytes(inference.decode(model, z, labels)), SQUARE)
+
+
+def decoded(
+    model: VAE,
+    facts: dict[str, Any],
+    sampler: Sampler,
+    codes: Codes,
+    label: str | None = None,
+    columns: int | None = None,
+) -> Samples:
+    """What the latent vectors of a file decode to; in a class-conditional model as class `label`, or else as theirs."""
+    labels, columns = None, images.check_sheet(len(codes.mean), model.config.image_size, columns)
+    asked = class_number(model, facts, label)
+    if model.config.classes:
+        if asked is None and codes.classes is None:
+            raise UserError("the model wants classes, and these latent vectors have none — give --label")
+        found = codes.classes if asked is None else [label] * len(codes.mean)
+        labels = np.array([class_number(model, facts, name) for name in found])
+    return Samples(sampler.pictures(model, mx.array(codes.mean), labels), columns, codes.names)
 
 
 def class_number(model: VAE, facts: dict[str, Any], label: str | None) -> int | None:

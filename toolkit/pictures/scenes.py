@@ -24,8 +24,21 @@ FRAME = 2**20  # pixels of a frame
 STEP, HOLD = 80, 600  # milliseconds that a frame is shown, and one at an end
 
 
+class Shown(NamedTuple):
+    """An image that a picture starts from."""
+
+    pixels: np.ndarray  # (H, W, C) of bytes
+    mean: np.ndarray  # (D,)
+    label: int | None
+    words: str  # what it is
+    kl: np.ndarray | None = None  # (D,) its own, of a picture file
+
+
 class Subject:
-    """A model with the test split that `load` brings, and what is computed of them."""
+    """A model with the test split that `load` brings, and what is computed of them.
+
+    `open_files` brings the pictures of some files.
+    """
 
     def __init__(
         self,
@@ -34,8 +47,10 @@ class Subject:
         load: Callable[[str], Any],
         label: str | None = None,
         sampler: sampling.Sampler | None = None,
+        open_files: Callable[[list[str]], Any] | None = None,
     ):
         self.model, self.facts, self.load, self.label = model, facts, load, label
+        self.open_files = open_files
         self.sampler = sampler or sampling.Sampler(model.prior)  # how samples are drawn
         if label != sampling.ALL or not model.config.classes:
             sampling.class_number(model, facts, label)  # stops where there is no such class
@@ -57,16 +72,28 @@ class Subject:
     @cached_property
     def order(self) -> np.ndarray:
         """The dimensions, most used first."""
-        return np.argsort(-self.kl, kind="stable")
+        return by_use(self.kl)
 
-    def image(self, number: int) -> tuple[np.ndarray, np.ndarray, int | None]:
-        """A test image by its number: bytes (H, W, C), mean, label."""
+    def image(self, which: int | str) -> Shown:
+        """A test image by its number, or a picture by its file."""
+        if isinstance(which, str):
+            return self.picture(which)
+        number = which
         if not 0 <= number < len(self.test.images):
             raise UserError(f"there is no test image {number} — take 0 to {len(self.test.images) - 1}")
         pixels, numbers, labels = batch(self.test, np.array([number]))
         x = to_floats(pixels, self.model.config, image_keys(numbers))
         label = None if labels is None else int(labels[0].item())
-        return images.to_bytes(x)[0], self.latents[0][number], label
+        return Shown(images.to_bytes(x)[0], self.latents[0][number], label, f"test image {number}")
+
+    def picture(self, file: str) -> Shown:
+        found = self.open_files([file])
+        if len(found.images) > 1:
+            raise UserError(f"{file} holds {len(found.images)} pictures — name one of them")
+        x, _ = next(inference.reconstruct(self.model, found))
+        mean, log_var = inference.encode(self.model, found)
+        label = None if found.labels is None else int(found.labels[0])
+        return Shown(images.to_bytes(x)[0], mean[0], label, found.names[0], self.model.prior.kl(mean, log_var)[0])
 
     def decode(self, z: np.ndarray, label: int | None = None) -> np.ndarray:
         """Latent vectors (N, D) → bytes; in a class-conditional model of --label, or else of class `label`."""
@@ -83,9 +110,7 @@ class Subject:
             return [self]
         made = []
         for number in range(self.model.config.classes):
-            one = Subject(self.model, self.facts, self.load, self.class_name(number), self.sampler)
-            one.test, one.latents = self.test, self.latents
-            made.append(one)
+            made.append(Subject(self.model, self.facts, self.load, self.class_name(number), self.sampler))
         return made
 
     def class_name(self, number: int) -> str:
@@ -93,11 +118,16 @@ class Subject:
         return names[number] if number < len(names) else str(number)
 
 
+def by_use(kl: np.ndarray) -> np.ndarray:
+    """The dimensions, those of most KL first."""
+    return np.argsort(-kl, kind="stable")
+
+
 # Pages of images with words beside them
 
 
-def page(rows, left=(), top=(), tile=TILE, block=None, sharp=True):
-    """Rows of images, (R, C, H, W, C) of bytes, with words to the left of rows and above columns.
+def page(rows, left=(), top=(), tile=TILE, block=None, sharp=True, corner=""):
+    """Rows of images, (R, C, H, W, C) of bytes, with words to the left of rows, above columns, and in the corner.
 
     Images are at least `tile` pixels high; with `block`, so many rows stand together.
     """
@@ -105,13 +135,16 @@ def page(rows, left=(), top=(), tile=TILE, block=None, sharp=True):
     height, width = rows.shape[2:4]
     scale = max(1, math.ceil(tile / height))
     step_x, step_y = width * scale + images.GAP, height * scale + images.GAP
-    margin = 14 + max((width_of(word) for word in left), default=0)
+    corner = shortened(corner)
+    margin = 14 + max(map(width_of, [*left, corner]))
     head = 14 + (20 if top else 0)
     apart = 12 * ((len(rows) - 1) // block) if block else 0
     size = (math.ceil(margin + rows.shape[1] * step_x + 12), math.ceil(head + len(rows) * step_y + apart + 12))
     if size[0] * size[1] > (images.LARGEST // 4 if sharp else FRAME):
         raise UserError(f"a picture of {len(rows)}×{rows.shape[1]} images is too large — ask for fewer with --rows")
     canvas = Canvas(*size)
+    if corner:
+        canvas.text(margin - 8, head - 6, corner, 12, "rd")
     for i, word in enumerate(top):
         canvas.text(margin + i * step_x + width * scale / 2, head - 6, word, 12, "md")
     for r, row in enumerate(rows):
@@ -123,6 +156,11 @@ def page(rows, left=(), top=(), tile=TILE, block=None, sharp=True):
     return canvas.finished(sharp)
 
 
+def shortened(words, most=24):
+    """Words of which the middle is left out if they are long, as a file name may be."""
+    return words if len(words) <= most else f"{words[: most // 2 - 1]}…{words[-most // 2 :]}"
+
+
 def there_and_back(frames):
     """An animation that runs to its end, rests there, and runs back to its beginning."""
     frames = [*frames, *frames[-2:0:-1]]
@@ -130,12 +168,16 @@ def there_and_back(frames):
     return images.Animation(frames, [HOLD if i in turning else STEP for i in range(len(frames))])
 
 
-def traversal(subject, number=None, rows=None, columns=11):
-    """Rows: dimensions, most used first; columns: an image's mean, or the prior's centre, with that one changed."""
-    dims = subject.order[: rows or 16]
-    base, label = subject.model.prior.centre(), None
-    if number is not None:
-        _, base, label = subject.image(number)
+def traversal(subject, which=None, rows=None, columns=11):
+    """Rows: dimensions, most used first; columns: an image's mean, or the prior's centre, with that one changed.
+
+    Around a picture file, the KL of the dimensions is its own, so that no data set is needed.
+    """
+    base, label, kl = subject.model.prior.centre(), None, None
+    if which is not None:
+        _, base, label, _, kl = subject.image(which)
+    kl = subject.kl if kl is None else kl
+    dims = by_use(kl)[: rows or 16]
     steps = np.linspace(-REACH, REACH, columns)
     z = np.repeat(base[None], len(dims) * columns, axis=0).reshape(len(dims), columns, -1)
     for row, dim in enumerate(dims):
@@ -145,16 +187,16 @@ def traversal(subject, number=None, rows=None, columns=11):
         decoded = one.decode(z.reshape(-1, z.shape[2]), label)
         shown.append(decoded.reshape(len(dims), columns, *decoded.shape[1:]))
         of = f"{one.label}: " if one is not subject else ""
-        left += [f"{of}z{dim}  {subject.kl[dim]:.2f} nats" for dim in dims]
+        left += [f"{of}z{dim}  {kl[dim]:.2f} nats" for dim in dims]
     return np.concatenate(shown), left, [f"{step:+.1f}" if step else "0" for step in steps]
 
 
-def traversal_page(subject, number=None, rows=None):
-    return page(*traversal(subject, number, rows))
+def traversal_page(subject, which=None, rows=None):
+    return page(*traversal(subject, which, rows), corner="" if which is None else subject.image(which).words)
 
 
-def traversal_frames(subject, number=None, rows=None):
-    decoded, left, _ = traversal(subject, number, rows, columns=25)
+def traversal_frames(subject, which=None, rows=None):
+    decoded, left, _ = traversal(subject, which, rows, columns=25)
     across = images.best_columns(len(decoded))
     return there_and_back([tiles(decoded[:, i], [word.split("  ")[0] for word in left], across) for i in range(25)])
 
@@ -199,26 +241,35 @@ def pairs_of(subject, count):
     return pairs
 
 
-def interpolations(subject, rows, columns):
-    """For every pair the images on the straight line and on the arc, between the two originals."""
+def interpolations(subject, rows, columns, chosen=()):
+    """For every pair the images on the straight line and on the arc, between the two originals.
+
+    Of images that were chosen, by number or file, each is followed by the next.
+    """
+    if len(chosen) == 1:
+        raise UserError("--images names one image — name two or more to go between")
+    pairs = list(zip(chosen, chosen[1:], strict=False)) or pairs_of(subject, rows or 4)
+    known = {which: subject.image(which) for pair in pairs for which in pair}
     shown, left = [], []
-    for a, b in pairs_of(subject, rows or 4):
-        (image_a, mean_a, label), (image_b, mean_b, _) = subject.image(a), subject.image(b)
+    for a, b in pairs:
         for spherical, word in ((False, "linear"), (True, "spherical")):
-            z = [between(mean_a, mean_b, share, spherical) for share in np.linspace(0, 1, columns)]
-            shown.append(np.concatenate([image_a[None], subject.decode(z, label), image_b[None]]))
-            left.append(f"#{a} to #{b}  {word}")
+            steps = np.linspace(0, 1, columns)
+            z = [between(known[a].mean, known[b].mean, share, spherical) for share in steps]
+            shown.append(np.stack([known[a].pixels, *subject.decode(z, known[a].label), known[b].pixels]))
+            names = [f"#{which}" if isinstance(which, int) else shortened(known[which].words) for which in (a, b)]
+            left.append(f"{' to '.join(names)}  {word}")
     return np.stack(shown), left
 
 
-def interpolate_page(subject, rows=None):
-    shown, left = interpolations(subject, rows, 9)
-    return page(shown, left, ["test image", *[""] * 9, "test image"])
+def interpolate_page(subject, rows=None, chosen=()):
+    shown, left = interpolations(subject, rows, 9, chosen)
+    word = "picture" if any(isinstance(which, str) for which in chosen) else "test image"
+    return page(shown, left, [word, *[""] * 9, word])
 
 
-def interpolate_frames(subject, rows=None):
+def interpolate_frames(subject, rows=None, chosen=()):
     """Above the straight lines, below the arcs; a column for each pair."""
-    shown, _ = interpolations(subject, rows, 25)
+    shown, _ = interpolations(subject, rows, 25, chosen)
     lines, arcs = shown[::2, 1:-1], shown[1::2, 1:-1]  # (pairs, 25, H, W, C)
     words = ["linear", "spherical"]
     frames = [page([lines[:, i], arcs[:, i]], words, tile=2 * TILE, sharp=False) for i in range(25)]
@@ -333,10 +384,10 @@ SCENES = {
         lambda subject, args: traversal_frames(subject, args.image, args.rows),
     ),
     "interpolate": Scene(
-        "from one test image to another; .gif animates it",
-        lambda subject, args: interpolate_page(subject, args.rows),
-        ("rows", "label"),
-        lambda subject, args: interpolate_frames(subject, args.rows),
+        "from one image to another; .gif animates it",
+        lambda subject, args: interpolate_page(subject, args.rows, args.images),
+        ("images", "rows", "label"),
+        lambda subject, args: interpolate_frames(subject, args.rows, args.images),
     ),
     "manifold": Scene(
         "the plane of the two most used latent dimensions",

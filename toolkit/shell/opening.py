@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -191,10 +191,14 @@ def load_split(typed: Typed, dataset: str, split: str, limit: int | None, image_
     place = typed.of(PlaceOptions)
     data_dir = place.data_dir or os.environ.get("VAE_DATA_DIR") or "data"
     loaded = datasets.load(dataset, split, data_dir, limit, image_size, channels, place.cache_dir)
+    say_skipped(loaded, f"{split} pictures")
+    return loaded
+
+
+def say_skipped(loaded: Any, what: str) -> None:
     if count := len(loaded.skipped):
         file, why = loaded.skipped[0]
-        print(f"Skipped {count} of {loaded.total} {split} pictures that cannot be read, such as {file!r}: {why}")
-    return loaded
+        print(f"Skipped {count} of {loaded.total} {what} that cannot be read, such as {file!r}: {why}")
 
 
 def load_for(typed: Typed, opened: Opened, split: str) -> Any:
@@ -211,6 +215,31 @@ def load_for(typed: Typed, opened: Opened, split: str) -> Any:
             "was trained on"
         )
     return loaded
+
+
+def load_pictures(opened: Opened, paths: Sequence[str], label: str | None = None) -> Any:
+    """Picture files as a model wants them: cropped as what it was trained on, with the classes that it knows.
+
+    The class of a picture is `label`, or else the sub-folder in which it was found.
+    """
+    import numpy as np
+
+    from toolkit import datasets
+    from toolkit.pictures.sampling import class_number
+
+    model, facts = opened.model, opened.facts
+    asked = class_number(model, facts, label)
+    loaded = datasets.load_files(paths, model.config.image_size, model.config.channels, facts.get("dataset"))
+    say_skipped(loaded, "pictures")
+    if not (count := model.config.classes):
+        return loaded
+    known = list(map(str, facts.get("classes", range(count))))
+    found = [""] * len(loaded.images) if loaded.labels is None else [loaded.classes[i] for i in loaded.labels]
+    for name, folder in zip(loaded.names, found, strict=True):
+        if asked is None and folder not in known:
+            raise UserError(f"{name}: the model wants its class — give --label, or name a folder of such sub-folders")
+    labels = [known.index(folder) if asked is None else asked for folder in found]
+    return loaded._replace(labels=np.array(labels, np.int32), classes=tuple(known))
 
 
 def check_effects(typed: Typed, names: Collection[str], on: str) -> None:

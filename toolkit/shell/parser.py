@@ -45,7 +45,7 @@ class Parser(argparse.ArgumentParser):
         first, _, about = document.partition("\n")
         program = " ".join(first.split()[:2])
         options = [(name, default, known) for part in declared for name, default, known in options_of(part)]
-        words = [word_of(name, known) for name, _, known in options if known.positional]
+        words = [word_of(name, default, known) for name, default, known in options if known.positional]
         super().__init__(
             prog=program,
             usage=" ".join([program, *words, "[options]"]),
@@ -104,7 +104,9 @@ def add(group: Any, name: str, default: Any, known: Option) -> None:
         if known.several:
             about["nargs"] = "+"
     if known.positional:
-        action = group.add_argument(name, **about, **({"nargs": "?"} if default is None else {}))
+        if default is not ...:
+            about["nargs"] = "*" if known.several else "?"
+        action = group.add_argument(name, **about)
     else:
         action = group.add_argument(f"--{name}", dest=name, **about)
     action.described = None if known.hidden else (default, known)
@@ -141,8 +143,9 @@ def help_text(default: Any, known: Option) -> str:
     return (f"{help_of(known)} (default: {said})" if said else help_of(known)).replace("%", "%%")
 
 
-def word_of(name: str, known: Option) -> str:
-    return f"[{known.unit}]" if known.unit.startswith("RUN") else known.unit or name.upper()
+def word_of(name: str, default: Any, known: Option) -> str:
+    shown = known.unit or name.upper()
+    return shown if default is ... else f"[{shown}]"
 
 
 def underscored(word: str) -> str:

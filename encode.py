@@ -1,0 +1,82 @@
+"""python encode.py cat.jpg dog.jpg --outfile codes.npz
+
+Encode pictures, or a split of a data set, into latent vectors: the mean and the
+log-variance of each image, with its name, and its class where it has one.
+generate.py --codes decodes such a file.
+"""
+
+from dataclasses import dataclass
+
+from toolkit.options import option, path, text, word
+from toolkit.shell.command import beside, command
+from toolkit.shell.opening import (
+    DataOptions,
+    DeviceOptions,
+    ModelOptions,
+    PlaceOptions,
+    check_effects,
+    check_file,
+    load_for,
+    load_pictures,
+    open_model,
+)
+from toolkit.shell.parser import parse
+from toolkit.wording import counted
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    images: tuple[str, ...] = option(
+        (),
+        "picture files, and folders of them; without any, a split is encoded",
+        "data",
+        kind=path,
+        unit="IMAGE …",
+        positional=True,
+        several=True,
+    )
+    split: str = option("test", "split of the data set", "data", kind=text, choices=("test", "train"))
+    label: str | None = option(
+        None,
+        "class-conditional models: the class of the pictures",
+        "data",
+        kind=word,
+        unit="CLASS",
+        default_text="their sub-folder",
+    )
+    outfile: str = option(
+        "codes.npz", "the latent vectors: .npz or .csv; - is standard output", "output", kind=path, unit="FILE"
+    )
+
+
+def options() -> tuple[type, ...]:
+    """The dataclasses whose fields are this command's flags."""
+    return EncodeOptions, ModelOptions, DataOptions, PlaceOptions, DeviceOptions
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    typed = parse(__doc__, argv, *options())
+    args = typed.of(EncodeOptions)
+    if args.images:
+        check_effects(typed, ["dataset", "split", "limit", "data_dir", "cache_dir"], "named pictures")
+    else:
+        check_effects(typed, ["label"], "a split of a data set")
+    from toolkit.files.progress import bar
+    from toolkit.formats import codes
+    from toolkit.model import inference
+
+    codes.check_name(args.outfile)
+    check_file(args.outfile)
+    with beside(args.outfile):
+        opened = open_model(typed)
+        images = load_pictures(opened, args.images, args.label) if args.images else load_for(typed, opened, args.split)
+        with bar(len(images.images), "Encoding") as shown:
+            mean, log_var = inference.encode(opened.model, images, watch=shown.update)
+        classes = None if images.labels is None else [images.classes[label] for label in images.labels]
+        codes.save(args.outfile, codes.Codes(images.names, mean, log_var, classes))
+        print(f"{counted(len(mean), 'latent vector')} of {mean.shape[1]} dims: {args.outfile}")
+
+
+if __name__ == "__main__":
+    main()

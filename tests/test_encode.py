@@ -1,0 +1,203 @@
+"""Latent vectors in files: which image each belongs to, the way of a picture to the model, and the way back."""
+
+import csv
+import io
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from conftest import make_model
+from PIL import Image
+
+from toolkit import datasets
+from toolkit.errors import UserError
+from toolkit.formats import checkpoint, codes
+from toolkit.model import inference
+from toolkit.pictures import images
+from toolkit.wording import distinct, file_names
+
+
+def picture(seed, size=(40, 24)):
+    pixels = np.random.default_rng(seed).integers(0, 256, (6, 10, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder with two classes, and a picture beside it."""
+    for seed, name in enumerate(("pets/cat/a.png", "pets/dog/a.png", "pets/dog/b x.png", "one.png")):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(seed).save(path)
+    (tmp_path / "photos" / "pets" / "cat" / "notes.txt").write_text("no picture")
+    return tmp_path / "photos"
+
+
+def encoded(model, paths, **options):
+    split = datasets.load_files([str(path) for path in paths], 16, model.config.channels, **options)
+    return inference.encode(model, split)
+
+
+def test_files_and_folders(run, model, model_file, photos, tmp_path):
+    out = tmp_path / "codes.npz"
+    status, text, err = run("encode", photos / "one.png", photos / "pets", "--model", model_file, "--outfile", out)
+    assert (status, err, text) == (0, "", f"4 latent vectors of 3 dims: {out}\n")
+    with np.load(out) as found:
+        assert found["name"].tolist() == ["one.png", "cat/a.png", "dog/a.png", "dog/b x.png"]
+        assert found["class"].tolist() == ["", "cat", "dog", "dog"]
+        mean, log_var = encoded(model, [photos / "one.png", photos / "pets"])
+        np.testing.assert_allclose(found["mean"], mean, atol=1e-6)
+        np.testing.assert_allclose(found["log_var"], log_var, atol=1e-6)
+        assert found["mean"].dtype == np.float32 and str(tmp_path) not in str(dict(found))
+
+
+def test_csv_holds_the_same_numbers_and_is_what_goes_to_a_pipe(run, model_file, photos, tmp_path):
+    for ending in ("npz", "csv"):
+        run("encode", photos / "pets", "--model", model_file, "--outfile", tmp_path / f"codes.{ending}")
+    one, other = (codes.load(tmp_path / f"codes.{ending}", 3) for ending in ("npz", "csv"))
+    assert one.names == other.names and one.classes == other.classes
+    np.testing.assert_array_equal(one.mean, other.mean)
+    np.testing.assert_array_equal(one.log_var, other.log_var)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "codes.csv").read_text())))
+    columns = ["name", "class", *(f"{part}_{i}" for part in ("mean", "log_var") for i in range(3))]
+    assert list(rows[0]) == columns and float(rows[1]["mean_2"]) == pytest.approx(one.mean[1, 2])
+    assert codes.table(one) == (tmp_path / "codes.csv").read_text()
+
+
+def test_a_split_of_a_data_set(run, model, model_file, tmp_path):
+    flags = ["--model", model_file, "--limit", 30, "--outfile", tmp_path / "codes.npz"]
+    for more, split in (([], "test"), (["--split", "train"], "train")):
+        assert run("encode", *flags, *more)[0] == 0
+        found, data = codes.load(tmp_path / "codes.npz", 3), datasets.load("synthetic", split, None, 30)
+        assert found.names == [str(i) for i in range(30)]
+        assert found.classes == [str(label) for label in data.labels]
+        np.testing.assert_allclose(found.mean, inference.encode(model, data)[0], atol=1e-6)
+
+
+def test_pictures_are_turned_and_cut_as_those_of_training(model, tmp_path):
+    picture(0).save(tmp_path / "upright.png")
+    turned = picture(0).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 270° to see it
+    turned.save(tmp_path / "turned.png", exif=exif)
+    upright, other = (encoded(model, [tmp_path / name])[0] for name in ("upright.png", "turned.png"))
+    np.testing.assert_allclose(upright, other, atol=1e-6)
+    picture(1, (178, 218)).save(tmp_path / "face.png")
+    picture(1, (178, 218)).crop((15, 35, 163, 183)).save(tmp_path / "middle.png")
+    face = encoded(model, [tmp_path / "face.png"], like="celeb-a")[0]
+    np.testing.assert_allclose(face, encoded(model, [tmp_path / "middle.png"])[0], atol=1e-6)
+    assert np.abs(face - encoded(model, [tmp_path / "face.png"])[0]).max() > 1e-3
+
+
+@pytest.fixture
+def conditional(tmp_path):
+    model = make_model(classes=2, channels=3)
+    checkpoint.save_model(tmp_path / "c.npz", model, {"dataset": "folder:pets", "classes": ["cat", "dog"]})
+    return model, tmp_path / "c.npz"
+
+
+def test_a_conditional_model_takes_sub_folders_or_a_label(run, fails, conditional, photos, tmp_path):
+    model, path = conditional
+    flags = ["--model", path, "--outfile", tmp_path / "codes.npz"]
+    assert run("encode", photos / "pets", *flags)[0] == 0
+    found = codes.load(tmp_path / "codes.npz", 3)
+    split = datasets.load_files([str(photos / "pets")], 16, 3)
+    mean, _ = model.encode(mx.array(split.images), mx.arange(3), mx.array([0, 1, 1]))
+    np.testing.assert_allclose(found.mean, np.array(mean), atol=1e-6)
+    assert found.classes == ["cat", "dog", "dog"]
+    assert run("encode", photos / "one.png", "--label", "dog", *flags)[0] == 0
+    assert codes.load(tmp_path / "codes.npz", 3).classes == ["dog"]
+    assert "one.png: the model wants its class — give --label" in fails("encode", photos / "one.png", *flags)
+    assert "no effect" in fails("encode", "--label", "dog", *flags)
+
+
+def test_codes_are_decoded_by_name_and_after_arithmetic(run, fails, model, model_file, photos, tmp_path):
+    path, out = tmp_path / "codes.npz", tmp_path / "a.png"
+    run("encode", photos / "pets", "--model", model_file, "--outfile", path)
+    found = codes.load(path, 3)
+    flags = ["--model", model_file, "--outfile", out, "--codes"]
+    status, text, _ = run("generate", *flags, path, "--names", "dog/b x.png", "cat/a.png", "--outdir", tmp_path / "out")
+    assert status == 0 and f"Sheet of 2 pictures: {out}" in text
+    expected = images.to_bytes(inference.decode(model, found.mean[[2, 0]]))
+    with Image.open(out) as sheet:
+        np.testing.assert_array_equal(np.array(sheet), images.sheet(expected)[:, :, 0])
+    written = sorted(file.name for file in (tmp_path / "out").iterdir())
+    assert written == ["all.png", "cat_a.png", "dog_b x.png"]
+    np.savez(tmp_path / "sum.npz", mean=found.mean[0] - found.mean[1] + found.mean[2])
+    assert run("generate", *flags, tmp_path / "sum.npz")[0] == 0
+    with Image.open(out) as sheet:
+        z = (found.mean[0] - found.mean[1] + found.mean[2])[None]
+        np.testing.assert_array_equal(np.array(sheet), images.to_bytes(inference.decode(model, z))[0, :, :, 0])
+    assert "no row named x — the names are cat/a.png" in fails("generate", *flags, path, "--names", "x")
+    assert "--nsamples has no effect on --codes" in fails("generate", *flags, path, "--nsamples", 3)
+    assert "no effect" in fails("generate", "--model", model_file, "--names", "x")
+
+
+def test_codes_of_classes(run, fails, conditional, photos, tmp_path):
+    model, path = conditional
+    flags = ["--model", path, "--outfile"]
+    run("encode", photos / "pets", *flags, tmp_path / "codes.csv")
+    mean = codes.load(tmp_path / "codes.csv", 3).mean
+    for more, labels in (([], [0, 1, 1]), (["--label", "cat"], [0, 0, 0])):
+        assert run("generate", *flags, tmp_path / "a.png", "--codes", tmp_path / "codes.csv", *more)[0] == 0
+        with Image.open(tmp_path / "a.png") as sheet:
+            expected = images.to_bytes(inference.decode(model, mean, np.array(labels)))
+            np.testing.assert_array_equal(np.array(sheet), images.sheet(expected))
+    np.savez(tmp_path / "bare.npz", mean=mean)
+    line = fails("generate", *flags, tmp_path / "a.png", "--codes", tmp_path / "bare.npz")
+    assert "have none — give --label" in line
+
+
+def test_pictures_that_are_none(run, fails, model_file, photos, tmp_path):
+    flags = ["--model", model_file, "--outfile", tmp_path / "codes.npz"]
+    (photos / "pets" / "text.png").write_text("These are words.")
+    line = fails("encode", photos / "pets" / "text.png", *flags)
+    assert "text.png cannot be read: it is not an image" in line
+    status, out, _ = run("encode", photos / "pets", *flags)  # among others it is skipped
+    assert status == 0 and "Skipped 1 of 4 pictures that cannot be read, such as 'text.png'" in out
+    (tmp_path / "empty").mkdir()
+    assert "contains no image" in fails("encode", tmp_path / "empty", *flags)
+    assert "no picture" in fails("encode", tmp_path / "gone.png", *flags)
+    assert "write .npz or .csv" in fails("encode", "--model", model_file, "--outfile", "codes.txt")
+    assert "no effect on named pictures" in fails("encode", photos / "one.png", "--split", "train", *flags)
+    assert "not class-conditional" in fails("encode", photos / "one.png", "--label", "cat", *flags)
+
+
+BROKEN = {
+    "a column is missing": (b"name,mean_0,mean_2\na,1,2\n", "the column mean_1 is missing"),
+    "no columns of means": (b"name,z\na,1\n", "no columns mean_0"),
+    "another size": (b"mean_0,mean_1\n1,2\n", "vectors of 2 dims, the model has 3"),
+    "no rows": (b"name,mean_0,mean_1,mean_2\n", "holds no rows"),
+    "a short row": (b"mean_0,mean_1,mean_2\n1,2\n", "row 1 has 2 columns instead of 3"),
+    "a word": (b"mean_0,mean_1,mean_2\n1,2,3\n1,x,3\n", "mean_1 of row 2 is 'x'"),
+    "not a number": (b"mean_0,mean_1,mean_2\n1,nan,3\n", "infinite or no numbers"),
+    "half a log_var": (b"mean_0,mean_1,mean_2,log_var_0\n1,2,3,4\n", "1 of log_var"),
+    "nothing": (b"", "no columns"),
+    "a broken archive": (b"PK\x03\x04 broken", "holds no latent vectors"),
+    "a picture": (b"\x89PNG\r\n\xff\xfe", "holds no latent vectors"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_codes_that_are_none(fails, model_file, tmp_path, what):
+    data, said = BROKEN[what]
+    (tmp_path / "codes.csv").write_bytes(data)
+    out = ["--outfile", tmp_path / "a.png"]
+    assert said in fails("generate", "--model", model_file, "--codes", tmp_path / "codes.csv", *out)
+
+
+@pytest.mark.parametrize(
+    "arrays", [{"z": np.zeros((1, 3))}, {"mean": np.zeros((2, 3)), "name": ["a"]}, {"mean": np.array([{}], object)}]
+)
+def test_arrays_that_are_no_codes(tmp_path, arrays):
+    np.savez(tmp_path / "codes.npz", **arrays)
+    with pytest.raises(UserError, match="holds no latent vectors"):
+        codes.load(tmp_path / "codes.npz", 3)
+
+
+def test_names_become_files():
+    names = ["cats/1 x.jpg", "cats_1 x.png", "../../etc/passwd", "12", "", "ÄÖ.webp", "A.jpg", "a.jpg", "all.png"]
+    made = file_names(names, ["all.png"])
+    assert made[:3] == ["cats_1 x.png", "cats_1 x-2.png", "_.._etc_passwd.png"]
+    assert made[3:] == ["12.png", "image.png", "ÄÖ.png", "A.png", "a-2.png", "all-2.png"]
+    assert distinct(["a.png", "a-2.png", "a.png"]) == ["a.png", "a-2.png", "a-3.png"]

@@ -1,0 +1,72 @@
+"""Image files that a person names, and folders of them: no split is cut of them, and nothing is cached.
+
+They go through the same decoding as the files of data sets. The first sub-folder of a folder is a class, as it is in
+`folder.py`.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from toolkit.datasets.cache import decoded
+from toolkit.datasets.folder import listing, read
+from toolkit.errors import UserError
+from toolkit.files.progress import bar
+from toolkit.layers import machine
+from toolkit.wording import distinct
+
+
+class Given(NamedTuple):
+    name: str  # without the path of this machine
+    path: Path
+    label: str  # the first sub-folder; empty where there is none
+    one: bool  # named itself, not found in a folder
+
+
+def load(
+    paths: Sequence[str], size: int, channels: int, crop: float = 1.0
+) -> tuple[np.ndarray, np.ndarray | None, tuple | None, list[str], list]:
+    """Images (N, size, size, channels), labels and class names or None, names, and (name, reason) of unreadable files.
+
+    A file that was named itself must be readable.
+    """
+    files = [file for path in paths for file in found(Path(path))]
+    with ThreadPoolExecutor(machine.cores()) as pool, bar(len(files), "Decoding") as shown:
+        images = []
+        for image in pool.map(lambda file: decoded(lambda: read(file.path), size, channels, crop), files):
+            images.append(image)
+            shown.update()
+    skipped = [(file, why) for file, why in zip(files, images, strict=True) if isinstance(why, str)]
+    kept = [file for file, image in zip(files, images, strict=True) if not isinstance(image, str)]
+    for file, why in skipped:
+        if file.one or not kept:
+            raise UserError(f"{file.path} cannot be read: {why} — name a picture that Pillow reads")
+    classes = tuple(sorted({file.label for file in kept}))
+    labels = None if classes == ("",) else np.array([classes.index(file.label) for file in kept], np.int32)
+    names = distinct([file.name for file in kept])
+    pixels = np.stack([image for image in images if not isinstance(image, str)])
+    return pixels, labels, None if labels is None else classes, names, [(file.name, why) for file, why in skipped]
+
+
+def found(path: Path) -> Iterator[Given]:
+    """The image files that a path names: itself, or all below it."""
+    if not os.path.exists(path):
+        raise UserError(f"there is no picture {path} — check the name")
+    if not os.path.isdir(path):
+        yield Given(plain(path.name), path, "", True)
+        return
+    names = [name for name, *_ in listing(path)[0]]
+    if not names:
+        raise UserError(f"{path} contains no image — name another folder, or files")
+    for name in names:
+        first, slash, _ = plain(name).partition("/")
+        yield Given(plain(name), path / name, first if slash else "", False)
+
+
+def plain(name: str) -> str:
+    """A name as text that any file can hold."""
+    return name.encode("utf-8", "replace").decode()
