@@ -9,6 +9,7 @@ from toolkit.shell.opening import ROOT
 # From the door to the cellar; a file may import what stands below its own line, and within its own room.
 ROOMS = [
     "train generate reconstruct encode evaluate visualize convert".split(),
+    ["toolkit.notebook"],
     ["toolkit.shell"],
     ["toolkit.pictures"],
     ["toolkit.metrics"],

@@ -1,0 +1,94 @@
+"""The five functions for a notebook, their documentation, and the notebook itself, which runs."""
+
+import doctest
+import json
+import warnings
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from conftest import make_model
+
+from toolkit import datasets, notebook
+from toolkit.errors import UserError
+from toolkit.model import inference
+from toolkit.notebook import decode, encode, load, reconstruct, sample
+from toolkit.shell.opening import ROOT
+
+
+@pytest.fixture
+def digits():
+    return datasets.load("synthetic", "test", None, 5)
+
+
+def test_the_documentation_runs():
+    failed, tried = doctest.testmod(notebook)
+    assert tried >= 8 and failed == 0
+
+
+def test_the_same_as_the_commands(model, model_file, digits):
+    loaded = load(model_file)
+    mean, log_var = encode(loaded, digits.images)
+    np.testing.assert_array_equal(mean, inference.encode(model, digits)[0])
+    np.testing.assert_array_equal(log_var, inference.encode(model, digits)[1])
+    np.testing.assert_array_equal(decode(loaded, mean), inference.decode(model, mean))
+    (_, y), *_ = inference.reconstruct(model, digits)
+    np.testing.assert_array_equal(reconstruct(loaded, digits.images), y)
+    z = model.prior.sample(6, mx.random.key(3), 0.5)
+    np.testing.assert_array_equal(sample(loaded, 6, temperature=0.5, seed=3), inference.decode(model, z))
+
+
+def test_images_of_every_kind(model, digits):
+    expected, _ = encode(model, digits.images)
+    grey = digits.images[..., 0]
+    for images in (grey, grey / 255, grey.astype(np.float32) / 255, np.repeat(digits.images, 3, axis=3), grey.tolist()):
+        if isinstance(images, list):
+            images = np.array(images, np.uint8)
+        np.testing.assert_allclose(encode(model, images)[0], expected, atol=1e-5)
+    wide = np.pad(digits.images, ((0, 0), (0, 0), (7, 7), (0, 0)), constant_values=99)
+    np.testing.assert_allclose(encode(model, wide)[0], expected, atol=1e-6)
+    for one in (grey[0], digits.images[0], np.repeat(digits.images[0], 3, axis=2)):
+        np.testing.assert_allclose(encode(model, one)[0], expected[:1], atol=1e-5)
+    assert decode(model, expected[0]).shape == (1, 16, 16, 1)
+
+
+def test_classes(digits):
+    model = make_model(classes=10)
+    np.testing.assert_array_equal(encode(model, digits.images, digits.labels)[0], inference.encode(model, digits)[0])
+    z = np.zeros((3, 3))
+    np.testing.assert_array_equal(decode(model, z, 4), inference.decode(model, z, np.array([4, 4, 4])))
+    sampled = sample(model, 12)
+    np.testing.assert_array_equal(sampled, sample(model, 12, labels=np.arange(12) % 10))
+    assert reconstruct(model, digits.images, digits.labels).shape == (5, 16, 16, 1)
+
+
+def test_what_does_not_fit(model, digits):
+    conditional = make_model(classes=10)
+    for call, said in (
+        (lambda: encode(model, digits.images.astype(int)), "floats from 0 to 1"),
+        (lambda: encode(model, np.zeros((1, 8, 8, 4))), "1 or 3 channels"),
+        (lambda: encode(model, np.zeros((0, 8, 8, 1))), "1 or 3 channels"),
+        (lambda: decode(model, np.zeros((2, 5))), r"give \(N, 3\)"),
+        (lambda: encode(model, digits.images, 3), "leave labels out"),
+        (lambda: encode(conditional, digits.images), "from 0 to 9"),
+        (lambda: encode(conditional, digits.images, [1, 2]), "give one, or 5"),
+        (lambda: encode(conditional, digits.images, 10), "from 0 to 9"),
+        (lambda: load("gone.npz"), "no such file"),
+    ):
+        with pytest.raises(UserError, match=said):
+            call()
+
+
+def test_the_notebook_runs():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # those of the packages that run it
+        import nbformat
+        from nbclient import NotebookClient
+
+        book = nbformat.read(ROOT / "docs" / "notebook.ipynb", as_version=4)
+        kept = [[sorted(output.get("data", {})) for output in cell.get("outputs", [])] for cell in book.cells]
+        place, quiet = {"metadata": {"path": str(ROOT / "docs")}}, ["--log-level=40"]
+        NotebookClient(book, timeout=120, resources=place, extra_arguments=quiet).execute()
+    made = [[sorted(output.get("data", {})) for output in cell.get("outputs", [])] for cell in book.cells]
+    assert made == kept and sum("image/png" in str(outputs) for outputs in made) >= 4
+    assert str(ROOT.parent) not in json.dumps(nbformat.read(ROOT / "docs" / "notebook.ipynb", as_version=4))

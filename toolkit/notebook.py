@@ -1,0 +1,109 @@
+"""Five functions for a notebook, NumPy in and out. docs/notebook.ipynb shows them with pictures.
+
+    >>> from toolkit.notebook import decode, encode, load, reconstruct, sample
+    >>> model = load("pretrained/vae_mnist_filters_0064_dims_0008.npz")
+    >>> digits = sample(model, 16)  # pixels from 0 to 1
+    >>> digits.shape
+    (16, 64, 64, 1)
+    >>> mean, log_var = encode(model, digits)
+    >>> mean.shape
+    (16, 8)
+    >>> halfway = decode(model, (mean[0] + mean[1]) / 2)
+    >>> halfway.shape
+    (1, 64, 64, 1)
+    >>> bool(abs(reconstruct(model, digits) - digits).mean() < 0.05)
+    True
+
+Images are bytes, or floats from 0 to 1, of any size, grey or coloured: one (H, W) or (H, W, C), or many (N, H, W) or
+(N, H, W, C). Of oblong ones the central square is taken. A class-conditional model wants a label, the number of a
+class, for each image, or one for all:
+
+    >>> model = load("pretrained/conditional/vae_mnist_filters_0064_dims_0008.npz")
+    >>> sample(model, 4, labels=7).shape  # four sevens
+    (4, 64, 64, 1)
+"""
+
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from toolkit.datasets import Split
+from toolkit.errors import UserError
+from toolkit.formats import checkpoint
+from toolkit.layers import device
+from toolkit.model import inference
+from toolkit.shell.opening import find_model
+from vae import VAE
+
+
+def load(path: Path | str) -> VAE:
+    """A model from its file; the included ones are found from any folder."""
+    device.start()
+    return checkpoint.load_model(find_model(str(path)))[0]
+
+
+def encode(model: VAE, images: Any, labels: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and log-variance of the latent vectors of images, (N, D) each."""
+    return inference.encode(model, split_of(model, images, labels))
+
+
+def decode(model: VAE, z: Any, labels: Any = None) -> np.ndarray:
+    """Latent vectors (N, D), or one, → pixels from 0 to 1, (N, S, S, C)."""
+    z = np.atleast_2d(np.asarray(z, np.float32))
+    if z.ndim != 2 or z.shape[1] != model.config.latent_dims:
+        raise UserError(f"latent vectors of shape {z.shape} do not fit — give (N, {model.config.latent_dims})")
+    return inference.decode(model, z, labels_of(model, labels, len(z)))
+
+
+def sample(model: VAE, count: int = 16, labels: Any = None, temperature: float = 1.0, seed: int = 0) -> np.ndarray:
+    """New images as `generate.py` samples them, pixels from 0 to 1, (N, S, S, C); without labels each class in turn."""
+    if model.config.classes and labels is None:
+        labels = np.arange(count) % model.config.classes
+    labels = labels_of(model, labels, count)
+    z = (model.mixture or model.prior).sample(count, mx.random.key(seed), temperature, labels)
+    return inference.decode(model, z, labels)
+
+
+def reconstruct(model: VAE, images: Any, labels: Any = None) -> np.ndarray:
+    """What images become when they are encoded and decoded from their means: pixels from 0 to 1, (N, S, S, C)."""
+    return np.concatenate([y for _, y in inference.reconstruct(model, split_of(model, images, labels))])
+
+
+def split_of(model, images, labels):
+    """Images of any kind as bytes (N, H, H, C), with their labels."""
+    images = np.asarray(images)
+    if images.ndim == 2 or (images.ndim == 3 and images.shape[2] in (1, 3)):
+        images = images[None]
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
+        raise UserError(f"images of shape {images.shape} do not fit — give (N, H, W, C) with 1 or 3 channels")
+    if images.dtype != np.uint8:
+        if not (images.min() >= 0 and images.max() <= 1):
+            raise UserError("images are bytes, or floats from 0 to 1 — divide by the largest value there can be")
+        images = np.rint(images * 255.0).astype(np.uint8)
+    height, width = images.shape[1:3]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    images = images[:, top : top + side, left : left + side]
+    return Split(images, labels_of(model, labels, len(images)), len(images))
+
+
+def labels_of(model, labels, count):
+    """Labels as a model wants them: (N,) numbers of classes; None if it has none."""
+    classes = model.config.classes
+    if labels is None and not classes:
+        return None
+    if not classes:
+        raise UserError("this model is not class-conditional — leave labels out")
+    if labels is None:
+        raise UserError(f"this model is class-conditional — give labels, numbers from 0 to {classes - 1}")
+    try:
+        labels = np.broadcast_to(np.asarray(labels), (count,))
+    except ValueError:
+        raise UserError(f"labels of shape {np.shape(labels)} do not fit — give one, or {count}") from None
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
+        raise UserError(f"labels are numbers of classes — give whole numbers from 0 to {classes - 1}")
+    return labels.astype(np.int32)
