@@ -1,25 +1,39 @@
 """python convert.py model.pth model.npz
 
 Convert a checkpoint: reads .npz, .safetensors and PyTorch's .pth, writes .npz
-or .safetensors, by the ending of OUT. With --fit_prior the model also gets a
-mixture of Gaussians to draw samples from.
+or .safetensors, by the ending of OUT, or with a / at its end a folder for the
+Hugging Face Hub. With --fit_prior the model also gets a mixture of Gaussians
+to draw samples from.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.errors import UserError
-from toolkit.options import option, path, text
+from toolkit.options import option, path, text, word
 from toolkit.shell.command import beside, command
-from toolkit.shell.opening import Opened, PlaceOptions, check_effects, check_file, load_for
+from toolkit.shell.opening import Opened, PlaceOptions, check_effects, check_file, find_model, load_for, public_name
 from toolkit.shell.parser import parse
 from toolkit.wording import counted, ending_in_words
 
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    input: str = option(..., "checkpoint to read", "model", kind=path, unit="IN", positional=True)
-    output: str = option(..., "checkpoint to write", "output", kind=path, unit="OUT", positional=True)
+    input: str = option(
+        ..., "checkpoint to read, or folder, or hf:org/name", "model", kind=path, unit="IN", positional=True
+    )
+    output: str = option(
+        ..., "checkpoint to write, or with a / at its end a folder", "output", kind=path, unit="OUT", positional=True
+    )
+    license: str = option(
+        "unknown",
+        "licence of the model, for the card in a folder",
+        "output",
+        kind=word,
+        unit="NAME",
+        aliases=("licence",),
+    )
     dataset: str | None = option(
         None,
         "what the model was trained on, for files that do not say",
@@ -47,28 +61,55 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.layers import device
     from toolkit.model.mixture import fit_prior
 
-    if Path(args.output).suffix.lower() not in checkpoint.ENDINGS and not is_stream(args.output):
-        raise UserError(f"{args.output} {ending_in_words(args.output)} — write .npz or .safetensors")
-    check_file(args.output)
+    to_folder = args.output.endswith("/")
+    if not to_folder:
+        check_file(args.output)
+        check_effects(typed, ["license"], "a checkpoint that is a file")
+        if Path(args.output).suffix.lower() not in checkpoint.ENDINGS and not is_stream(args.output):
+            ways = "write .npz or .safetensors, or a folder with / at its end"
+            raise UserError(f"{args.output} {ending_in_words(args.output)} — {ways}")
+    elif not re.fullmatch(r"[\w.+-]+", args.license):
+        raise UserError(
+            f"--license {args.license} is no name of a licence on the Hub — give one such as mit or cc-by-4.0"
+        )
     if not args.fit_prior:
         check_effects(typed, ["data_dir", "cache_dir"], "a conversion without --fit_prior")
     device_name = device.start(cpu=not args.fit_prior)
-    model, facts = checkpoint.load_model(args.input)
+    model, facts = checkpoint.load_model(find_model(args.input))
     if args.dataset:
         facts["dataset"] = datasets.public_name(datasets.full_name(args.dataset))
     if args.fit_prior and "dataset" not in facts:
         raise UserError(f"{args.input} does not say what it was trained on — give --dataset")
     with beside(args.output):
         if args.fit_prior:
-            opened = Opened(model, facts, Path(args.input), device_name)
+            opened = Opened(model, facts, Path(args.input), device_name, public_name(args.input))
             train = load_for(typed, opened, "train")
             with Bars() as watch:
                 model.mixture = fit_prior(model, train, watch=watch)
             print(
                 f"Prior: {model.mixture.words}, fitted to {counted(len(train.images), 'image')} of {facts['dataset']}"
             )
-        checkpoint.save_model(args.output, model, facts)
+        if to_folder:
+            write_folder(args, model, facts)
+        else:
+            checkpoint.save_model(args.output, model, facts)
         print(f"{args.input} → {args.output}: {counted(model.parameter_count(), 'parameter')}")
+
+
+def write_folder(args, model, facts):
+    """Write a folder for the Hugging Face Hub, and say what is left to do."""
+    from toolkit.formats import checkpoint, hub
+    from toolkit.pictures import card
+    from toolkit.pictures.images import png
+
+    name = Path(public_name(args.input)).stem
+    text, picture = card.make(name, model, facts, args.license), png(card.samples(model, facts))
+    written = checkpoint.save_folder(args.output, model, facts, text, picture)
+    print(f"Folder for the Hugging Face Hub: {', '.join(written)}")
+    if hub.CARD not in written:
+        print(f"{hub.CARD} was there and stays as it is: delete it first to have a new one")
+    elif args.license == "unknown":
+        print(f"Its licence is unknown: give --license, or write it into {hub.CARD}")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
             metrics = measure(opened.model, prior, test, train, args.importance_samples, seed, args.batchsize, watch)
         print_metrics(metrics, f"{dataset}, {len(test.images):,} test images, random seed {seed}, prior: {prior.words}")
         if args.json:
-            facts = {"model": opened.path.name, "dataset": datasets.public_name(dataset), "seed": seed}
+            facts = {"model": opened.name, "dataset": datasets.public_name(dataset), "seed": seed}
             write(args.json, (json.dumps(finite(facts | metrics), indent=2) + "\n").encode())
             print(f"Metrics: {args.json}")
 

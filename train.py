@@ -9,10 +9,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from toolkit.errors import UserError
-from toolkit.options import option, path, run_name
+from toolkit.options import option, options_of, path, run_name
 from toolkit.shell.command import command
 from toolkit.shell.earlier import EarlierTraining, translated
-from toolkit.shell.opening import COLLAPSED, DeviceOptions, PlaceOptions, check_effects, load_split, start_device
+from toolkit.shell.opening import (
+    COLLAPSED,
+    DeviceOptions,
+    PlaceOptions,
+    check_effects,
+    find_model,
+    load_split,
+    start_device,
+)
 from toolkit.shell.parser import Typed, parse
 from toolkit.wording import counted
 
@@ -184,7 +192,7 @@ def make_trainer(typed, plan, run, state):
     from toolkit.formats import checkpoint
     from toolkit.training.trainer import Trainer
 
-    weights = checkpoint.load_model(run.init)[0] if run.init else None
+    weights = checkpoint.load_model(find_model(run.init))[0] if run.init else None
     config = plan.train
     splits = (
         load_split(typed, config.dataset, split, config.limit, plan.model.image_size, config.channels)
@@ -229,7 +237,7 @@ def print_options(trainer, folder, device_name):
         ("Batch size", trainer.batch_size),
         ("Epochs", config.epochs),
         ("Random seed", config.seed),
-        ("Not default", ", ".join(changed_options(trainer.plan)) or "none"),
+        ("Not default", changed_options(trainer.plan) or "none"),
         ("Output", folder.model_file),
     ]
     print("Options:")
@@ -245,15 +253,10 @@ def optimizer_in_words(config):
 
 
 def changed_options(plan):
-    """The options of training that differ from their defaults, as flags."""
-    from toolkit.options import options_of
-
-    config, by_default = plan.train, type(plan.train)()
-    by_recipe = replace(plan, train=replace(by_default, recipe=config.recipe)).train
-    for name, _, about in options_of(config):
-        defaults = by_default if name == "recipe" else by_recipe
-        if (value := getattr(config, name)) != getattr(defaults, name):
-            yield f"--{name}" if about.kind is None else f"--{name} {value}"
+    """The options of training that differ from their defaults, as flags; those of the model are said in other lines."""
+    known, own = plan.known(), {name for name, _, _ in options_of(plan.train)}
+    changed = {name: value for name, value in plan.changed().items() if name in own}
+    return ", ".join(f"--{name}" if known[name].kind is None else f"--{name} {v}" for name, v in changed.items())
 
 
 def print_epoch(entry, epochs):

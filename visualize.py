@@ -187,7 +187,7 @@ def check_outfile(kind, outfile):
 def own_run(model_file):
     """The folder of the run that made a model, if it lies beside it."""
     folder = model_file.with_suffix("")
-    return [folder] if folder.is_dir() else []
+    return [folder] if folder.is_dir() and folder != model_file else []
 
 
 def report(typed, args, opened, subject):
@@ -207,7 +207,7 @@ def report(typed, args, opened, subject):
         metrics = measure(model, model.prior, test, train, args.importance_samples, seed, CHUNK, watch)
     pictures = report.pictures(subject, args.image, own_run(opened.path))
     about = report.description(subject, dataset, opened.device)
-    return report.make(opened.path.name, about, metrics, pictures)
+    return report.make(opened.name, about, metrics, pictures)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from mlx.utils import tree_flatten
 
 from toolkit.errors import UserError
 from toolkit.files.writing import reason, write
-from toolkit.formats import pytorch
+from toolkit.formats import hub, pytorch
 from toolkit.model.mixture import Mixture
 from toolkit.options import from_values
 from vae import ARCHITECTURES, VAE, ModelConfig
@@ -71,6 +71,19 @@ def save_model(path: Path | str, model: VAE, facts: dict[str, Any]) -> None:
     packed = pack_safetensors if Path(path).suffix.lower() == ".safetensors" else pack
     prior = pack(model.mixture.arrays(), {}) if model.mixture else b""
     write(path, packed(arrays, facts, prior), durable=True)
+
+
+def save_folder(folder: Path | str, model: VAE, facts: dict[str, Any], card: str, picture: bytes) -> list[str]:
+    """Write a model folder for the Hub; returns the names of its files. A card that is there belongs to a person."""
+    folder, written = Path(folder), {}
+    written[hub.CONFIG] = hub.config_text(model.config, facts)
+    written[hub.PICTURE] = picture
+    if not (folder / hub.CARD).exists():
+        written[hub.CARD] = card.encode()
+    save_model(folder / hub.MODEL, model, facts)
+    for name, data in written.items():
+        write(folder / name, data)
+    return [hub.MODEL, *written]
 
 
 def load_model(path: Path | str) -> tuple[VAE, dict[str, Any]]:
@@ -145,7 +158,7 @@ def read(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, Any], bytes
     if not path.exists():
         raise UserError(f"no such file: {path} — check the name, or train a model with train.py")
     if path.is_dir():
-        raise UserError(f"{path} is a folder — name a checkpoint (.npz) in it")
+        return read_folder(path)
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:
@@ -166,6 +179,19 @@ def read(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, Any], bytes
         raise UserError(
             f"{path} is not a checkpoint, or is damaged ({in_short(error)}) — train or copy it again"
         ) from None
+
+
+def read_folder(path):
+    """What a model folder holds: its weights say all, or else its configuration is asked."""
+    if not hub.is_folder(path):
+        raise UserError(f"{path} is a folder without {hub.MODEL} — name a checkpoint (.npz) in it")
+    arrays, facts, prior = read(path / hub.MODEL)
+    if "config" not in facts and (path / hub.CONFIG).exists():
+        try:
+            facts = checked(facts | hub.facts_of((path / hub.CONFIG).read_bytes()))
+        except Exception as error:  # as above
+            raise UserError(f"{path / hub.CONFIG} is damaged ({in_short(error)}) — copy it again") from None
+    return arrays, facts, prior
 
 
 def read_zip(path, size):

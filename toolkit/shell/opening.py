@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import UserError
+from toolkit.formats import hub
 from toolkit.options import count, integer, number, option, path, text
 from toolkit.shell.parser import Typed
 from toolkit.training.plan import COLLAPSED_KL, dataset_option, limit_option, seed_option
@@ -23,7 +24,7 @@ class ModelOptions:
 
     model: str = option(
         DEFAULT_MODEL,
-        "checkpoint: .npz, .safetensors or .pth",
+        "checkpoint: .npz, .safetensors or .pth; a folder for the Hugging Face Hub; or hf:org/name on it",
         "model",
         kind=path,
         unit="FILE",
@@ -110,6 +111,7 @@ class Opened:
     facts: dict[str, Any]
     path: Path
     device: str  # in words
+    name: str  # for people, without a path
 
 
 def start_device(typed: Typed) -> str:
@@ -139,7 +141,7 @@ def open_model(typed: Typed) -> Opened:
             raise UserError(f"--{flag} {asked} contradicts {options.model}, which has {has} — leave the flag out")
     if facts.get("collapsed"):
         print(f"Warning: in this model {COLLAPSED}", file=sys.stderr)
-    return Opened(model, facts, path, device_name)
+    return Opened(model, facts, path, device_name, public_name(options.model))
 
 
 def prior_of(opened: Opened, asked: str | None) -> Any:
@@ -160,9 +162,16 @@ def sampler_of(typed: Typed, opened: Opened) -> Any:
 
 
 def find_model(name: str) -> Path:
-    """Where a model is; the shipped ones are found wherever a command is called from."""
+    """Where a model is; the shipped ones are found wherever a command is called from, those of the Hub are fetched."""
+    if hub.is_name(name):
+        return hub.fetch(name)
     here, shipped = Path(name), ROOT / name
     return shipped if not here.exists() and shipped.exists() else here
+
+
+def public_name(model: str) -> str:
+    """The name of a model as it may travel in files for others."""
+    return model if hub.is_name(model) else Path(os.path.abspath(model)).name
 
 
 def dataset_of(typed: Typed, opened: Opened) -> str:

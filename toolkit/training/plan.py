@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit.errors import UserError
-from toolkit.options import count, from_values, integer, number, option, options_of, rate, seed, text, weight
+from toolkit.options import Option, count, from_values, integer, number, option, options_of, rate, seed, text, weight
 
+OLDEST = {"recipe": "classic"}  # of runs that are older than recipes
 START_AGAIN = "start again with --overwrite instead of --resume"
 COLLAPSED_KL = 0.001  # nats of KL per image, below which the latents carry no information
 HELD_OUT = 12  # one training image in so many is held out
@@ -187,6 +188,17 @@ class Plan:
         """Name and value of every option, as states and checkpoints hold them."""
         return {name: getattr(part, name) for part in (self.train, self.model) for name, _, _ in options_of(part)}
 
+    def known(self) -> dict[str, Option]:
+        """Every option by its name."""
+        return {name: about for part in (self.train, self.model) for name, _, about in options_of(part)}
+
+    def changed(self) -> dict[str, Any]:
+        """The options that differ from their defaults, which recipe and architecture decide for some."""
+        first = Plan(TrainConfig(), type(self.model)())
+        usual = Plan(TrainConfig(recipe=self.train.recipe), type(self.model)(arch=self.model.arch)).options()
+        usual |= {"recipe": first.train.recipe, "arch": first.model.arch}
+        return {name: value for name, value in self.options().items() if value != usual[name]}
+
     def model_config(self, channels: int = 1, classes: int = 0) -> Any:
         """The configuration of the model, given what the data are."""
         return dataclasses.replace(
@@ -196,19 +208,17 @@ class Plan:
     def resumed(self, typed: Collection[str], remembered: dict[str, Any]) -> "Plan":
         """The plan of a run that goes on: what it remembers, with those options typed now that may change.
 
-        Options that are younger than the run have their defaults. Runs older than recipes had the classic one.
+        Options that are younger than the run have their defaults.
         """
         asked = self.options()
-        remembered = {"recipe": "classic"} | remembered
-        known = {
-            name: (default, about) for part in (self.train, self.model) for name, default, about in options_of(part)
-        }
+        remembered = OLDEST | remembered
+        known = self.known()
         if unknown := remembered.keys() - known.keys():
             raise UserError(
                 f"the run to resume has an option {min(unknown)}, which this version does not know — use the version "
                 f"that began it, or {START_AGAIN}"
             )
-        changeable = {name for name, (_, about) in known.items() if about.changeable}
+        changeable = {name for name, about in known.items() if about.changeable}
         values = remembered | {name: asked[name] for name in set(typed) & changeable}
         try:
             plan = Plan(*(made(part, values) for part in (self.train, self.model)))
@@ -221,6 +231,25 @@ class Plan:
                     "choose another --outdir"
                 )
         return plan
+
+
+def remembered(options: dict[str, Any]) -> Plan:
+    """The plan by which a model was trained, from the options in its file; ValueError where they make none."""
+    from vae import ModelConfig
+
+    plan = Plan(TrainConfig(), ModelConfig())
+    values = OLDEST | options
+    if unknown := values.keys() - plan.known().keys():
+        raise ValueError(f"it has an unknown option {min(unknown)!r}")
+    return Plan(*(made(part, values) for part in (plan.train, plan.model)))
+
+
+def flags(plan: Plan) -> list[str]:
+    """The flags of train.py that ask for a plan, word by word."""
+    known, words = plan.known(), []
+    for name, value in plan.changed().items():
+        words += [f"--{name}"] if known[name].kind is None else [f"--{name}", str(value)]
+    return words
 
 
 def made(part, values):

@@ -1,0 +1,140 @@
+"""Model folders for the Hugging Face Hub: written, read, fetched, and what their card says."""
+
+import json
+import sys
+import types
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from conftest import make_model
+from PIL import Image
+
+from toolkit.formats import checkpoint, hub
+from toolkit.model.mixture import Mixture
+
+FACTS = {
+    "dataset": "mnist",
+    "epoch": 4,
+    "classes": ["cat", "<b>|dog"],
+    "options": {"dataset": "mnist", "epochs": 4, "conditional": True, "recipe": "fast", "lr": 0.01, "latent_dims": 3},
+    "test": {"loss": 63.901, "reconstruction": 45.5, "kl": 18.4},
+}
+
+
+@pytest.fixture
+def model():
+    made = make_model(classes=2)
+    random = np.random.default_rng(0)
+    made.mixture = Mixture(np.full((2, 1), 1.0), random.normal(size=(1, 3)), np.array([[1, 0, 1, 0, 0, 1.0]]))
+    return made
+
+
+@pytest.fixture
+def folder(run, model, tmp_path):
+    """A model folder as convert.py writes it."""
+    checkpoint.save_model(tmp_path / "pets.npz", model, FACTS)
+    status, out, err = run("convert", tmp_path / "pets.npz", f"{tmp_path}/pets/")
+    assert (status, err) == (0, "") and "Its licence is unknown" in out
+    return tmp_path / "pets"
+
+
+def test_a_folder_is_a_model(run, model, folder, tmp_path):
+    assert sorted(path.name for path in folder.iterdir()) == sorted([hub.CARD, hub.CONFIG, hub.MODEL, hub.PICTURE])
+    read, facts = checkpoint.load_model(folder)
+    assert {name: facts[name] for name in FACTS} == FACTS and read.config == model.config
+    z = read.mixture.sample(4, mx.random.key(0), labels=np.zeros(4, int))
+    np.testing.assert_array_equal(
+        np.array(read.decode(z, mx.zeros(4, mx.int32))), np.array(model.decode(z, mx.zeros(4, mx.int32)))
+    )
+    for name, path in (("a", "pets.npz"), ("b", "pets"), ("c", "pets/")):
+        assert run("generate", "--model", f"{tmp_path}/{path}", "--outfile", tmp_path / f"{name}.png")[0] == 0
+        assert (tmp_path / f"{name}.png").read_bytes() == (tmp_path / "a.png").read_bytes()
+    assert run("convert", folder, tmp_path / "back.npz")[0] == 0
+    assert (tmp_path / "back.npz").read_bytes() == (tmp_path / "pets.npz").read_bytes()
+
+
+def test_config_json_says_what_the_weights_do_not(fails, model, folder):
+    config = json.loads((folder / hub.CONFIG).read_text())
+    assert config["model_type"] == "vae" and config["latent_dims"] == 3 and config["id2label"]["0"] == "cat"
+    arrays = mx.load(str(folder / hub.MODEL))
+    mx.save_safetensors(str(folder / hub.MODEL), arrays)  # as tools do that know of no metadata
+    read, facts = checkpoint.load_model(folder)
+    assert read.config == model.config and facts["classes"] == FACTS["classes"]
+    for text in (
+        "",
+        "[]",
+        "{}",
+        json.dumps(config | {"model_type": "bert"}),
+        json.dumps(config | {"latent_dims": "x"}),
+    ):
+        (folder / hub.CONFIG).write_text(text)
+        fails("generate", "--model", folder, "--info")
+
+
+def test_the_card(run, fails, folder, tmp_path):
+    text = (folder / hub.CARD).read_text()
+    head, body = text.removeprefix("---\n").split("---\n", 1)
+    assert head.startswith("license: unknown\nlibrary_name: mlx\n") and head.endswith("datasets:\n- mnist\n")
+    for words in ("# pets", "(samples.png)", "| 63.90 |", "for 4 epochs", "2 classes", "one Gaussian for each class"):
+        assert words in body, words
+    assert "python train.py --conditional --epochs 4 --latent_dims 3\n" in body
+    assert str(tmp_path) not in text
+    with Image.open(folder / hub.PICTURE) as picture:
+        assert np.array(picture).std() > 0
+    (folder / hub.CARD).write_text("mine")  # what a person wrote stays
+    out = run("convert", tmp_path / "pets.npz", f"{folder}/")[1]
+    assert (folder / hub.CARD).read_text() == "mine" and "stays as it is" in out
+    other = f"{tmp_path}/other/"
+    assert "licence" not in run("convert", folder, other, "--license", "cc-by-4.0")[1]
+    assert (tmp_path / "other" / hub.CARD).read_text().startswith("---\nlicense: cc-by-4.0\n")
+    assert "no name of a licence" in fails("convert", folder, other, "--license", "mit\ntags: x")
+    assert "no effect" in fails("convert", folder, tmp_path / "a.npz", "--license", "mit")
+
+
+def test_a_card_leaves_out_what_nobody_knows(run, model_file, tmp_path):
+    checkpoint.save_model(tmp_path / "bare.npz", make_model(), {"dataset": "folder:a|b\n---", "options": {"new": 1}})
+    assert run("convert", tmp_path / "bare.npz", f"{tmp_path}/bare/")[0] == 0
+    text = (tmp_path / "bare" / hub.CARD).read_text()
+    assert "## Metrics" not in text and "train.py" not in text and "datasets:" not in text
+    assert "folder:a\\|b ---" in text and text.count("\n---\n") == 1
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """A stand-in for the package huggingface_hub; returns what it was asked for, and what it does."""
+    package, asked = types.ModuleType("huggingface_hub"), []
+
+    def put(answer):
+        def snapshot_download(repository, **options):
+            asked.append((repository, options))
+            return answer()
+
+        package.snapshot_download = snapshot_download
+        monkeypatch.setitem(sys.modules, "huggingface_hub", package)
+        return asked
+
+    return put
+
+
+def test_a_model_of_the_hub_is_fetched(run, folder, stand_in, tmp_path):
+    asked = stand_in(lambda: str(folder))
+    assert run("generate", "--model", "hf:org/pets-1.0", "--outfile", tmp_path / "a.png")[0] == 0
+    assert asked == [("org/pets-1.0", {"revision": None, "allow_patterns": [hub.MODEL, hub.CONFIG]})]
+    assert run("convert", "hf:org/pets@v2", tmp_path / "a.npz")[0] == 0 and asked[1][1]["revision"] == "v2"
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "pets.npz").read_bytes()
+
+
+def test_what_the_hub_does_not_give(fails, stand_in, monkeypatch, tmp_path):
+    def unreachable():
+        raise OSError("no route\nto huggingface.co")
+
+    stand_in(unreachable)
+    line = fails("generate", "--model", "hf:org/pets")
+    assert "cannot fetch hf:org/pets: no route to huggingface.co — check the name and the network" in line
+    stand_in(lambda: str(tmp_path))
+    assert hub.MODEL in fails("generate", "--model", "hf:org/pets")
+    for name in ("hf:", "hf:pets", "hf:a/b/c", "hf:../.."):
+        assert "write hf:org/name" in fails("generate", "--model", name)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert "pip install huggingface_hub" in fails("generate", "--model", "hf:org/pets")

@@ -1,0 +1,60 @@
+"""Model folders as the Hugging Face Hub expects them: `model.safetensors` and `config.json`, and a card for people.
+
+Such a folder is read wherever a model is asked for, and `hf:org/name` fetches one if huggingface_hub is installed. Our
+own `model.safetensors` says all that `config.json` does; this is for others, and for weights whose metadata some tool
+has dropped.
+"""
+
+import json
+import re
+import textwrap
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import UserError
+
+PREFIX = "hf:"
+MODEL, CONFIG, CARD, PICTURE = "model.safetensors", "config.json", "README.md", "samples.png"
+TYPE = {"model_type": "vae", "library_name": "mlx"}
+
+
+def is_name(model: str) -> bool:
+    """Whether a model is one on the Hub."""
+    return model.startswith(PREFIX)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a model folder."""
+    return (path / MODEL).is_file()
+
+
+def config_text(config: Any, facts: dict[str, Any]) -> bytes:
+    """What `config.json` holds: the configuration, which is a vae.ModelConfig, and the classes by name."""
+    labels = {str(i): name for i, name in enumerate(facts.get("classes", ()))}
+    return (json.dumps(TYPE | asdict(config) | ({"id2label": labels} if labels else {}), indent=2) + "\n").encode()
+
+
+def facts_of(text: bytes) -> dict[str, Any]:
+    """The configuration and the classes that a `config.json` tells of; ValueError where it is none of ours."""
+    values = json.loads(text)
+    if not isinstance(values, dict) or {name: values.pop(name, None) for name in TYPE} != TYPE:
+        raise ValueError(f"its {CONFIG} is of another kind of model")
+    labels = values.pop("id2label", {})
+    return {"config": values} | ({"classes": [labels[str(i)] for i in range(len(labels))]} if labels else {})
+
+
+def fetch(name: str) -> Path:
+    """The folder of a model on the Hub, `hf:org/name` or `hf:org/name@revision`; it is kept in the package's cache."""
+    repository, _, revision = name.removeprefix(PREFIX).partition("@")
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository):
+        raise UserError(f"{name} is no model on the Hub — write hf:org/name")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise UserError(f"{name} needs a package that is not installed — pip install huggingface_hub") from None
+    try:
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=[MODEL, CONFIG]))
+    except Exception as error:  # of the network, the name or the rights, in many classes
+        why = textwrap.shorten(str(error), 120, placeholder=" …") or type(error).__name__
+        raise UserError(f"cannot fetch {name}: {why} — check the name and the network") from None

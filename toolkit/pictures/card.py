@@ -1,0 +1,102 @@
+"""The card of a model for the Hugging Face Hub: its README.md, and the sheet of samples that it shows."""
+
+import shlex
+from typing import Any
+
+import numpy as np
+
+from toolkit import datasets
+from toolkit.errors import UserError
+from toolkit.formats import hub
+from toolkit.formats.description import model_rows
+from toolkit.pictures import scenes
+from toolkit.pictures.sampling import Sampler
+from toolkit.training.plan import flags, remembered
+from toolkit.wording import counted
+from vae import VAE
+
+SAMPLES = 64
+METRICS = {"loss": "Loss: reconstruction + KL", "reconstruction": "Reconstruction", "kl": "KL"}
+
+CARD = """---
+license: {license}
+library_name: mlx
+pipeline_tag: unconditional-image-generation
+tags:
+- mlx
+- vae
+- variational-autoencoder
+{datasets}---
+
+# {name}
+
+A variational autoencoder for MLX, trained on {trained}.
+
+![Samples]({picture})
+
+*Samples from {prior}.*
+
+## Use
+
+With the toolkit that made it, where `--model` takes this folder, or `hf:` and its name on the Hub:
+
+```bash
+python generate.py --model hf:ORG/NAME --outfile samples.png
+python reconstruct.py --model hf:ORG/NAME --images a.jpg
+```
+
+`{config}` holds the configuration; `{model}` holds the weights, the fitted prior, and all that is said below.
+
+## Model
+
+{model_table}
+"""
+
+
+def make(name: str, model: VAE, facts: dict[str, Any], license: str) -> str:
+    """The text of the card; what the model's file does not say is left out."""
+    dataset = facts.get("dataset", "")
+    trained = dataset or "data that its file does not name"
+    if "epoch" in facts:
+        trained += f" for {counted(facts['epoch'], 'epoch')}"
+    downloadable = {row.name for row in datasets.TABLE if row.counts} - {"synthetic"}
+    page = CARD.format(
+        license=license,
+        datasets=f"datasets:\n- {dataset}\n" if dataset in downloadable else "",
+        name=plain(name),
+        trained=plain(trained),
+        picture=hub.PICTURE,
+        prior=(model.mixture or model.prior).words,
+        config=hub.CONFIG,
+        model=hub.MODEL,
+        model_table=table(model_rows(model)),
+    )
+    test = [(METRICS[key], f"{facts['test'][key]:.2f}") for key in METRICS if key in facts.get("test", {})]
+    if test:
+        page += f"\n## Metrics\n\nIn nats per image, means over the test split.\n\n{table(test)}\n"
+    if command := command_of(facts):
+        page += f"\n## Training\n\n```bash\n{command}\n```\n"
+    return page
+
+
+def command_of(facts: dict[str, Any]) -> str:
+    """The line that trains such a model; empty where its file does not say."""
+    try:
+        return shlex.join(["python", "train.py", *flags(remembered(facts["options"]))])
+    except (KeyError, ValueError, UserError):
+        return ""
+
+
+def samples(model: VAE, facts: dict[str, Any]) -> np.ndarray:
+    """The sheet of samples, of a class-conditional model with a row for each class."""
+    subject = scenes.Subject(model, facts, None, sampler=Sampler(model.mixture or model.prior))
+    return scenes.samples(subject, max(SAMPLES, 4 * model.config.classes))
+
+
+def table(rows: list[tuple[str, str]]) -> str:
+    return "\n".join(["| | |", "|---|---|", *(f"| {title} | {plain(words)} |" for title, words in rows)])
+
+
+def plain(words: str) -> str:
+    """Words that Markdown shows as they are, in one line."""
+    return " ".join(words.split()).replace("|", "\\|").replace("<", "&lt;")
