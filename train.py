@@ -22,6 +22,7 @@ from toolkit.shell.opening import (
     start_device,
 )
 from toolkit.shell.parser import Typed, parse
+from toolkit.shell.presets import PresetOptions, alike, preset
 from toolkit.wording import counted
 
 
@@ -66,12 +67,12 @@ def options() -> tuple[type, ...]:
     from toolkit.training.plan import TrainConfig
     from vae import ModelConfig
 
-    return ModelConfig, TrainConfig, PlaceOptions, RunOptions, EarlierTraining, DeviceOptions
+    return ModelConfig, TrainConfig, PlaceOptions, RunOptions, PresetOptions, EarlierTraining, DeviceOptions
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    typed = translated(parse(__doc__, argv, *options()))
+    typed = alike(translated(preset(parse(__doc__, argv, *options()), options())))
     from toolkit.training.folder import RunFolder
 
     device_name = start_device(typed)

@@ -175,20 +175,26 @@ def public_name(model: str) -> str:
 
 
 def dataset_of(typed: Typed, opened: Opened) -> str:
-    """The full name of the data set to use with a model: the one asked for, or what the model was trained on.
+    """The full name of the data set to use with a model: the one asked for, or what the model was trained on."""
+    from toolkit import datasets
+
+    asked = typed.of(DataOptions).dataset
+    return datasets.full_name(asked) if asked else trained_on(opened.path, opened.facts)
+
+
+def trained_on(model_file: Path, facts: dict[str, Any]) -> str:
+    """The full name of the data set that a model was trained on.
 
     A model's file holds no path. So pictures that are not where its name says are looked for where its run had them.
     """
     from toolkit import datasets
     from toolkit.formats import checkpoint
 
-    if asked := typed.of(DataOptions).dataset:
-        return datasets.full_name(asked)
-    name = datasets.full_name(opened.facts.get("dataset", "mnist"))
-    state = opened.path.with_suffix("") / "state.npz"
+    name = datasets.full_name(facts.get("dataset", "mnist"))
+    state = model_file.with_suffix("") / "state.npz"
     if name.startswith("folder:") and not Path(name.removeprefix("folder:")).is_dir() and state.is_file():
-        _, facts, _ = checkpoint.read(state)
-        remembered = facts.get("options", {}).get("dataset", name)
+        _, of_run, _ = checkpoint.read(state)
+        remembered = of_run.get("options", {}).get("dataset", name)
         return remembered if datasets.public_name(remembered) == datasets.public_name(name) else name
     return name
 

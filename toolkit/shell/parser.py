@@ -8,7 +8,7 @@ import argparse
 import difflib
 import sys
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import toolkit
@@ -20,14 +20,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Typed:
-    """The values of the flags that a person typed, by the names of their options."""
+    """The values of the flags that a person typed, by the names of their options; behind them others, as defaults."""
 
     values: dict[str, Any]
+    base: dict[str, Any] = field(default_factory=dict)
 
     def of(self, declared: type[T]) -> T:
-        """A dataclass of options with what was typed, and its own defaults for the rest."""
+        """A dataclass of options with what was typed, and defaults for the rest."""
         names = {name for name, _, _ in options_of(declared)}
-        return declared(**{name: value for name, value in self.values.items() if name in names})
+        return declared(**{name: value for name, value in (self.base | self.values).items() if name in names})
 
     def __contains__(self, name: str) -> bool:
         return name in self.values
@@ -98,8 +99,8 @@ def add(group: Any, name: str, default: Any, known: Option) -> None:
     if known.kind is None:
         about["action"] = "store_true"
     else:
-        choices = [known.kind.read(str(choice)) for choice in choices_of(known)]
-        about["type"] = reader(known, choices)
+        choices = choices_as_read(known)
+        about["type"] = reader(known)
         about["metavar"] = known.unit or (f"{{{','.join(map(str, choices))}}}" if choices else name.upper())
         if known.several:
             about["nargs"] = "+"
@@ -114,8 +115,13 @@ def add(group: Any, name: str, default: Any, known: Option) -> None:
         group.add_argument(f"--{spelling}", dest=name, **about | {"help": argparse.SUPPRESS})
 
 
-def reader(known: Option, choices: list[Any]) -> Any:
+def choices_as_read(known: Option) -> list[Any]:
+    return [known.kind.read(str(choice)) for choice in choices_of(known)]
+
+
+def reader(known: Option) -> Any:
     """What argparse calls with the text of a value: it says what is wrong in our words."""
+    choices = choices_as_read(known)
 
     def read(text: str) -> Any:
         try:
