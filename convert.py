@@ -102,7 +102,7 @@ def write_folder(args, model, facts):
     from toolkit.pictures import card
     from toolkit.pictures.images import png
 
-    name = Path(public_name(args.input)).stem
+    name = re.sub(r"\.(npz|safetensors|pth)$", "", public_name(args.input).rpartition("/")[2])
     text, picture = card.make(name, model, facts, args.license), png(card.samples(model, facts))
     written = checkpoint.save_folder(args.output, model, facts, text, picture)
     print(f"Folder for the Hugging Face Hub: {', '.join(written)}")

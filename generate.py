@@ -76,7 +76,8 @@ def main(argv: list[str] | None = None) -> None:
         others = ["nsamples", "prior", "temperature", "pixels", "grid_size", "seed", "codes"]
         check_effects(typed, others, "--vis_lat_space")
     if args.codes:
-        check_effects(typed, ["nsamples", "prior", "temperature"], "--codes")
+        noisy = typed.of(PriorOptions).pixels == "sample"
+        check_effects(typed, ["nsamples", "prior", "temperature", *([] if noisy else ["seed"])], "--codes")
     else:
         check_effects(typed, ["names"], "samples without --codes")
     from toolkit.formats import codes
@@ -102,8 +103,7 @@ def main(argv: list[str] | None = None) -> None:
         sheets = [Path(outfile)] if args.outfile or not args.outdir else []
         if args.outdir:
             sheets.append(write_each(made, Path(args.outdir)))
-        what = f"Sheet of {counted(len(made.pictures), 'picture' if args.codes else 'sample')}"
-        what = "Latent grid" if args.vis_lat_space else what
+        what = "Latent grid" if args.vis_lat_space else f"Sheet of {number_of(made)}"
         for path in sheets:
             images.save(path, made.sheet())
             print(f"{what}: {path}")
@@ -118,9 +118,13 @@ def write_each(made, folder):
     with Writer() as writer:
         for name, picture in zip(names, made.pictures, strict=True):
             writer.save(folder / name, picture)
-    what = "sample" if made.names is None else "picture"
-    print(f"{counted(count, what)}: {folder / names[0]}" + (", …" if count > 1 else ""))
+    print(f"{number_of(made)}: {folder / names[0]}" + (", …" if count > 1 else ""))
     return folder / sheet
+
+
+def number_of(made):
+    """How many there are, in words."""
+    return counted(len(made.pictures), "sample" if made.names is None else "picture")
 
 
 def print_info(opened):

@@ -89,6 +89,19 @@ def test_pictures_are_turned_and_cut_as_those_of_training(model, tmp_path):
     assert np.abs(face - encoded(model, [tmp_path / "face.png"])[0]).max() > 1e-3
 
 
+def test_a_file_named_and_found_in_a_data_set_has_the_same_code(run, model_file, photos, tmp_path):
+    flags = ["--model", model_file, "--outfile", tmp_path / "codes.npz"]
+    run("encode", photos / "pets", *flags)
+    named = codes.load(tmp_path / "codes.npz", 3)
+    for split, count in (("train", 2), ("test", 1)):
+        data = ["--dataset", f"folder:{photos / 'pets'}", "--data_dir", tmp_path, "--split", split]
+        assert run("encode", *data, *flags)[0] == 0
+        found = codes.load(tmp_path / "codes.npz", 3)
+        assert len(found.names) == count and set(found.names) < set(named.names)
+        np.testing.assert_allclose(found.mean, named.chosen(found.names).mean, atol=1e-6)
+        assert found.classes == named.chosen(found.names).classes
+
+
 @pytest.fixture
 def conditional(tmp_path):
     model = make_model(classes=2, channels=3)
@@ -129,7 +142,8 @@ def test_codes_are_decoded_by_name_and_after_arithmetic(run, fails, model, model
         z = (found.mean[0] - found.mean[1] + found.mean[2])[None]
         np.testing.assert_array_equal(np.array(sheet), images.to_bytes(inference.decode(model, z))[0, :, :, 0])
     assert "no row named x — the names are cat/a.png" in fails("generate", *flags, path, "--names", "x")
-    assert "--nsamples has no effect on --codes" in fails("generate", *flags, path, "--nsamples", 3)
+    for flag in ("--nsamples", "--seed", "--temperature"):
+        assert f"{flag} has no effect on --codes" in fails("generate", *flags, path, flag, 3)
     assert "no effect" in fails("generate", "--model", model_file, "--names", "x")
 
 

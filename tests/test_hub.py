@@ -75,7 +75,7 @@ def test_config_json_says_what_the_weights_do_not(fails, model, folder):
 def test_the_card(run, fails, folder, tmp_path):
     text = (folder / hub.CARD).read_text()
     head, body = text.removeprefix("---\n").split("---\n", 1)
-    assert head.startswith("license: unknown\nlibrary_name: mlx\n") and head.endswith("datasets:\n- mnist\n")
+    assert head.startswith("license: unknown\nlibrary_name: mlx\n") and head.endswith("datasets:\n- ylecun/mnist\n")
     for words in ("# pets", "(samples.png)", "| 63.90 |", "for 4 epochs", "2 classes", "one Gaussian for each class"):
         assert words in body, words
     assert "python train.py --conditional --epochs 4 --latent_dims 3\n" in body

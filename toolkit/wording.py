@@ -16,6 +16,11 @@ def ending_in_words(path: Path | str) -> str:
     return f"ends in {ending}" if ending else "has no extension"
 
 
+def as_text(name: str) -> str:
+    """The name of a file as text that any file can hold: some names are bytes that are none."""
+    return name.encode("utf-8", "replace").decode()
+
+
 def distinct(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
     """Names of which no two are the same, in any case, nor one of those taken: a second `a.png` is `a-2.png`."""
     used, made = set(taken), []

@@ -16,6 +16,7 @@ import numpy as np
 import mnist
 from toolkit.datasets import cache, celeb_a, cifar, folder, given, synthetic
 from toolkit.errors import UserError
+from toolkit.wording import as_text
 
 
 class DataSet(NamedTuple):
@@ -138,8 +139,7 @@ def public_name(name: str) -> str:
     kind, colon, path = name.partition(":")
     if not colon:
         return name
-    last = Path(path).name.encode("utf-8", "replace").decode()  # text that any file can hold
-    return f"{kind}:{last or 'root'}"
+    return f"{kind}:{as_text(Path(path).name) or 'root'}"
 
 
 def file_name(name: str) -> str:

@@ -23,7 +23,7 @@ from toolkit.errors import UserError
 from toolkit.files.progress import bar
 from toolkit.files.writing import locked, make_folder, reason, replacing, write
 from toolkit.layers import machine
-from toolkit.wording import counted
+from toolkit.wording import as_text, counted
 
 VERSION = 1  # of the pixels that decoding.py returns; a change rebuilds every cache
 BLOCK = 1024  # pictures handed to the threads at once
@@ -166,7 +166,7 @@ def fill(path, pictures, limit, size, channels, crop):
 def names(pictures: Pictures, limit: int | None, facts: dict) -> list[str]:
     """The names of the files whose images were kept, in order."""
     skipped = {name for name, _ in facts["skipped"]}
-    return [name for name in pictures.open()[0][:limit] if name not in skipped]
+    return [as_text(name) for name in pictures.open()[0][:limit] if name not in skipped]
 
 
 def decoded(read_bytes: Callable[[], bytes], size: int, channels: int, crop: float) -> np.ndarray | str:

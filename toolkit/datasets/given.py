@@ -17,7 +17,7 @@ from toolkit.datasets.folder import listing, read
 from toolkit.errors import UserError
 from toolkit.files.progress import bar
 from toolkit.layers import machine
-from toolkit.wording import distinct
+from toolkit.wording import as_text, distinct
 
 
 class Given(NamedTuple):
@@ -57,16 +57,11 @@ def found(path: Path) -> Iterator[Given]:
     if not os.path.exists(path):
         raise UserError(f"there is no picture {path} — check the name")
     if not os.path.isdir(path):
-        yield Given(plain(path.name), path, "", True)
+        yield Given(as_text(path.name), path, "", True)
         return
     names = [name for name, *_ in listing(path)[0]]
     if not names:
         raise UserError(f"{path} contains no image — name another folder, or files")
     for name in names:
-        first, slash, _ = plain(name).partition("/")
-        yield Given(plain(name), path / name, first if slash else "", False)
-
-
-def plain(name: str) -> str:
-    """A name as text that any file can hold."""
-    return name.encode("utf-8", "replace").decode()
+        first, slash, _ = as_text(name).partition("/")
+        yield Given(as_text(name), path / name, first if slash else "", False)

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from toolkit import datasets
 from toolkit.errors import UserError
 from toolkit.formats import hub
 from toolkit.formats.description import model_rows
@@ -16,6 +15,12 @@ from toolkit.wording import counted
 from vae import VAE
 
 SAMPLES = 64
+DATASETS = {  # their names on the Hub
+    "mnist": "ylecun/mnist",
+    "fashion-mnist": "zalando-datasets/fashion_mnist",
+    "cifar-10": "uoft-cs/cifar10",
+    "cifar-100": "uoft-cs/cifar100",
+}
 METRICS = {"loss": "Loss: reconstruction + KL", "reconstruction": "Reconstruction", "kl": "KL"}
 
 CARD = """---
@@ -59,10 +64,9 @@ def make(name: str, model: VAE, facts: dict[str, Any], license: str) -> str:
     trained = dataset or "data that its file does not name"
     if "epoch" in facts:
         trained += f" for {counted(facts['epoch'], 'epoch')}"
-    downloadable = {row.name for row in datasets.TABLE if row.counts} - {"synthetic"}
     page = CARD.format(
         license=license,
-        datasets=f"datasets:\n- {dataset}\n" if dataset in downloadable else "",
+        datasets=f"datasets:\n- {DATASETS[dataset]}\n" if dataset in DATASETS else "",
         name=plain(name),
         trained=plain(trained),
         picture=hub.PICTURE,
