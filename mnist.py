@@ -45,6 +45,7 @@ MD5 = {  # of the gzipped files
     ("fashion-mnist", "t10k-labels-idx1-ubyte"): "bb300cfdad3c16e7a12a480ee83cd310",
 }
 COUNTS = {"train": 60_000, "test": 10_000}
+DRAWN = (28, 20)  # pixels: the sides of an image, and of the box that a digit fills
 LARGEST = 2**30  # bytes of one unpacked file
 LARGEST_DOWNLOAD = 2**25  # bytes
 

@@ -19,7 +19,7 @@ from mlx.utils import tree_flatten, tree_map
 
 from toolkit.errors import UserError
 from toolkit.layers import forms
-from toolkit.model.architecture import Architecture
+from toolkit.model.architecture import Architecture, Layer
 from toolkit.model.gaussians import damped, log_density, noise, reparametrise
 from toolkit.model.inputs import PIXELS, image_keys, to_floats, with_labels
 from toolkit.model.likelihoods import LIKELIHOODS
@@ -154,6 +154,10 @@ class Encoder(nn.Module):
         h = with_labels(h.flatten(1), labels, self._classes)
         return self.proj_mu(h), self.proj_log_var(h)  # (N, D) each
 
+    def layers(self) -> list[Layer]:
+        convs = zip((self.conv1, self.conv2, self.conv3), (self.bn1, self.bn2, self.bn3), strict=True)
+        return [*(("down", *pair) for pair in convs), ("labels",), ("heads", self.proj_mu, self.proj_log_var)]
+
 
 def sample(mean: mx.array, log_var: mx.array, key: mx.array) -> mx.array:
     """One latent vector for each mean and log-variance, (N, D) or (N, K, D); `key` is one, or one for each image.
@@ -175,6 +179,9 @@ class UpsampleConv(nn.Module):
     def __call__(self, x: mx.array, norm: nn.BatchNorm | None = None) -> mx.array:  # (N, H, W, C) → (N, 2H, 2W, O)
         return forms.up(x, self.conv, norm)
 
+    def layer(self, norm: nn.BatchNorm | None = None) -> Layer:
+        return ("up", self.conv, norm)
+
 
 class TransposedConv(nn.ConvTranspose2d):
     """A transposed convolution that doubles the image."""
@@ -186,6 +193,9 @@ class TransposedConv(nn.ConvTranspose2d):
 
     def __call__(self, x: mx.array, norm: nn.BatchNorm | None = None) -> mx.array:  # (N, H, W, C) → (N, 2H, 2W, O)
         return forms.transposed(x, self, norm)
+
+    def layer(self, norm: nn.BatchNorm | None = None) -> Layer:
+        return ("transposed", self, norm)
 
 
 class Decoder(nn.Module):
@@ -208,6 +218,11 @@ class Decoder(nn.Module):
         h = first(h, self.bn1)  # (N, S/4, S/4, F/2)
         h = second(h, self.bn2)  # (N, S/2, S/2, F/4)
         return third(h).reshape(len(z), 8 * self._grid, 8 * self._grid, -1)  # (N, S, S, C · outputs)
+
+    def layers(self) -> list[Layer]:
+        first, second, third = (self[f"{self._key}{i}"] for i in (1, 2, 3))
+        doublings = (first.layer(self.bn1), second.layer(self.bn2), third.layer())
+        return [("labels",), ("dense", self.lin1, None), *doublings]
 
 
 def filters(config: ModelConfig) -> tuple[int, int, int]:

@@ -32,10 +32,12 @@ class DataSet(NamedTuple):
     classes: tuple | None = None  # their names; those of Pictures come with them
     counts: dict | None = None  # images in each split as published
     crop: float = 1.0  # of image files: side of the central square, as a share of the shorter side
+    drawn: tuple[int, int] | None = None  # of digits: the sides of an image, and of the box that a digit fills, whose
+    # centre of mass is that of the image
 
 
 TABLE = (
-    DataSet("mnist", lambda split, place, _: mnist.load(split, place), mnist.CLASSES["mnist"], mnist.COUNTS),
+    DataSet("mnist", lambda split, place, _: mnist.load(split, place), mnist.CLASSES["mnist"], mnist.COUNTS, drawn=mnist.DRAWN),
     DataSet(
         "fashion-mnist",
         lambda split, place, _: mnist.load(split, place, "fashion-mnist"),
@@ -46,7 +48,13 @@ TABLE = (
     DataSet("cifar-100", lambda split, place, _: cifar.load_cifar_100(split, place), cifar.CIFAR_100, cifar.COUNTS),
     DataSet("celeb-a", lambda split, place, _: celeb_a.pictures(split, place), crop=celeb_a.CROP),
     DataSet("folder:PATH", lambda split, place, _: folder.pictures(split, place)),
-    DataSet("synthetic", lambda split, _, limit: synthetic.load(split, limit), synthetic.CLASSES, synthetic.COUNTS),
+    DataSet(
+        "synthetic",
+        lambda split, _, limit: synthetic.load(split, limit),
+        synthetic.CLASSES,
+        synthetic.COUNTS,
+        drawn=mnist.DRAWN,
+    ),
 )
 NAMES = tuple(row.name for row in TABLE)
 

@@ -2,6 +2,10 @@
 
 An encoder returns mean and log-variance (N, D) of images (N, S, S, C), a decoder of latent vectors (N, D) what the
 likelihood wants (N, S, S, C · outputs); both take the labels of a class-conditional model. vae.py holds the table.
+
+For programs that run a model elsewhere, both also have `layers()`: what they do, in order. Each is the name of a layer
+in toolkit/layers/forms.py with the modules that it is given, or one of two others: at "labels" the label follows the
+features, as 0s and a 1, and "heads" are the linear layers of mean and log-variance.
 """
 
 from typing import Any
@@ -11,6 +15,9 @@ import numpy as np
 
 from toolkit.errors import UserError
 from toolkit.model.inputs import Config
+
+
+Layer = tuple[Any, ...]
 
 
 class Architecture:

@@ -23,6 +23,8 @@ class Likelihood(nn.Module):
     name: str  # of --likelihood
     words: str  # what training minimises
     outputs = 1
+    mean_of: tuple[str, float, float] = ("sigmoid", 1.0, 0.0)  # what `mean` does, for programs that run it elsewhere:
+    # a function, and scale and shift of the numbers that it takes, which are the first of each pixel
 
     def __init__(self, config: Config):
         super().__init__()
@@ -144,6 +146,7 @@ class Logistic(Likelihood):
     words = "discretised logistic"
     title = f"logistic over {LEVELS} levels, with a scale for each pixel"
     outputs = 2
+    mean_of = ("clip", 0.25, 0.5)
     FIRST_LOG_SCALE = -2.0  # where the decoder says 0: about that of a model that has just begun to learn
 
     def __init__(self, config: Config):
@@ -153,7 +156,8 @@ class Logistic(Likelihood):
     def middle_and_log_scale(self, output: mx.array) -> tuple[mx.array, mx.array]:
         """(N, S, S, 2 C) → (N, S, S, C) twice, in brightness from 0 to 1."""
         middle, log_scale = output[..., : self._channels], output[..., self._channels :]
-        return 0.5 + 0.25 * middle, mx.clip(self.FIRST_LOG_SCALE + log_scale, -10, 10)
+        _, scale, shift = self.mean_of
+        return shift + scale * middle, mx.clip(self.FIRST_LOG_SCALE + log_scale, -10, 10)
 
     def error(self, x: mx.array, output: mx.array) -> mx.array:
         return forms.level_error(x, *self.middle_and_log_scale(output), LEVELS)

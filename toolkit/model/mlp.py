@@ -7,7 +7,7 @@ import mlx.nn as nn
 import numpy as np
 
 from toolkit.layers import forms
-from toolkit.model.architecture import Architecture
+from toolkit.model.architecture import Architecture, Layer
 from toolkit.model.inputs import Config, with_labels
 
 
@@ -66,6 +66,10 @@ class Encoder(nn.Module):
         h = forms.dense(h, self.lin2, nn.relu).flatten(1)  # (N, F/8)
         return self.proj_mu(h), self.proj_log_var(h)  # (N, D) each
 
+    def layers(self) -> list[Layer]:
+        hidden = [("dense", linear, nn.relu) for linear in (self.lin1, self.lin2)]
+        return [("labels",), *hidden, ("heads", self.proj_mu, self.proj_log_var)]
+
 
 class Decoder(nn.Module):
     """Latent vector → what the likelihood wants of the pixels."""
@@ -83,3 +87,7 @@ class Decoder(nn.Module):
         h = forms.dense(h, self.lin1, nn.relu)  # (N, F/8)
         h = forms.dense(h, self.lin2, nn.relu)  # (N, F)
         return forms.dense(h, self.lin3).reshape(len(z), self._size, self._size, -1)  # (N, S, S, C · outputs)
+
+    def layers(self) -> list[Layer]:
+        hidden = [("dense", linear, nn.relu) for linear in (self.lin1, self.lin2)]
+        return [("labels",), *hidden, ("dense", self.lin3, None)]

@@ -12,7 +12,7 @@ import numpy as np
 
 from toolkit.errors import UserError
 from toolkit.layers import forms
-from toolkit.model.architecture import Architecture
+from toolkit.model.architecture import Architecture, Layer
 from toolkit.model.inputs import Config, with_labels
 
 
@@ -75,6 +75,9 @@ class Block(nn.Module):
     def __call__(self, x):
         return forms.residual(x, self.conv1, self.conv2)
 
+    def layer(self) -> Layer:
+        return ("residual", self.conv1, self.conv2)
+
 
 class Encoder(nn.Module):
     """Image → mean and log-variance of a Gaussian over latent vectors."""
@@ -101,6 +104,11 @@ class Encoder(nn.Module):
         h = with_labels(forms.rectified(h).flatten(1), labels, self._classes)
         return self.proj_mu(h), self.proj_log_var(h)  # (N, D) each
 
+    def layers(self) -> list[Layer]:
+        first, second = ([block.layer() for block in blocks] for blocks in (self.blocks1, self.blocks2))
+        ends = [("rectified",), ("labels",), ("heads", self.proj_mu, self.proj_log_var)]
+        return [("conv", self.down1), *first, ("conv", self.down2), *second, *ends]
+
 
 class Decoder(nn.Module):
     """Latent vector → what the likelihood wants of the pixels."""
@@ -125,3 +133,8 @@ class Decoder(nn.Module):
             h = block(h)
         h = forms.up(forms.rectified(h), self.up2)
         return h.reshape(len(z), 4 * self._grid, 4 * self._grid, -1)  # (N, S, S, C · outputs)
+
+    def layers(self) -> list[Layer]:
+        first, second = ([block.layer() for block in blocks] for blocks in (self.blocks1, self.blocks2))
+        start = [("labels",), ("dense", self.lin1, None)]
+        return [*start, *first, ("up", self.up1, None), *second, ("rectified",), ("up", self.up2, None)]

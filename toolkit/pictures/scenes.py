@@ -291,24 +291,39 @@ def manifold(subject: Subject, side: int | None = None) -> np.ndarray:
     return images.sheet(np.concatenate([one.decode(z.reshape(side * side, -1)) for one in subjects]), side)
 
 
-def latents(subject):
-    """The means of the test images as points, coloured by class; of more than two dimensions the widest plane."""
-    means, labels = subject.latents[0], subject.test.labels
-    dims, origin = means.shape[1], np.zeros(2)
+class Plane(NamedTuple):
+    """A plane of the latent space, and where vectors lie on it."""
+
+    places: np.ndarray  # (N, 2)
+    middle: np.ndarray  # (D,) the vector at (0, 0)
+    directions: np.ndarray  # (2, D) one step to the right, and one upwards
+    names: tuple[str, str]
+
+    def place(self, z: np.ndarray) -> np.ndarray:
+        return (z - self.middle) @ self.directions.T
+
+
+def plane_of(means: np.ndarray) -> Plane:
+    """The plane of vectors (N, D): their own of two dimensions, or else that in which they are spread most."""
+    dims = means.shape[1]
     if len(means) < 2:
         raise UserError("a map needs two images at least — use more images")
     if dims == 1:
-        means = np.hstack([means, np.random.default_rng(0).normal(0, 0.3, means.shape)])
-        names = ("z0", "random, to see points apart")
-    elif dims == 2:
-        names = ("z0", "z1")
-    else:
-        centred = means - means.mean(axis=0)
-        _, strengths, directions = np.linalg.svd(centred, full_matrices=False)
-        shares = strengths**2 / (strengths**2).sum()
-        origin = -means.mean(axis=0) @ directions[:2].T  # where the centre of the prior is, on this map
-        means = centred @ directions[:2].T
-        names = tuple(f"principal component {i + 1}, {shares[i]:.0%} of the variance" for i in range(2))
+        places = np.hstack([means, np.random.default_rng(0).normal(0, 0.3, means.shape)])
+        return Plane(places, np.zeros(1), np.eye(2, 1), ("z0", "random, to see points apart"))
+    if dims == 2:
+        return Plane(means, np.zeros(2), np.eye(2), ("z0", "z1"))
+    middle = means.mean(axis=0)
+    _, strengths, directions = np.linalg.svd(means - middle, full_matrices=False)
+    shares = strengths**2 / (strengths**2).sum()
+    names = tuple(f"principal component {i + 1}, {shares[i]:.0%} of the variance" for i in range(2))
+    return Plane((means - middle) @ directions[:2].T, middle, directions[:2], names)
+
+
+def latents(subject):
+    """The means of the test images as points, coloured by class; of more than two dimensions the widest plane."""
+    labels, plane = subject.test.labels, plane_of(subject.latents[0])
+    means, names, origin = plane.places, plane.names, plane.place(np.zeros(plane.directions.shape[1]))
     reach = max(3.3, float(np.quantile(np.abs(means), 0.999)) * 1.08)
     classes = subject.test.classes if labels is not None else ("test images",)
     few = len(classes) <= 30

@@ -1,0 +1,76 @@
+"""A model as network.js runs it: the names of its layers, and their arrays with batch norms folded into the kernels.
+
+Half precision rounds those arrays; `rounding_error` says what that changes.
+"""
+
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten, tree_map
+
+from toolkit.errors import UserError
+from toolkit.layers.cpu import SLOPE
+from toolkit.model import inference
+from toolkit.model.architecture import Layer
+from toolkit.model.inputs import Images
+from vae import VAE
+
+LARGEST = 2**24  # parameters of a model that a browser is given
+TRIED_ON = 100  # latent vectors, and images, that rounding is tried on
+
+
+def check_size(model: VAE) -> None:
+    """Stop where a model is too large for a browser."""
+    if (count := model.parameter_count()) > LARGEST:
+        raise UserError(
+            f"the model is too large for a browser: it has {count:,} parameters, at most {LARGEST:,} go into a page — "
+            "train one with a smaller --max_filters or --image_size"
+        )
+
+
+def folded(model: VAE, half: bool = False) -> VAE:
+    """A copy whose convolutions do the work of the batch norms behind them; with `half`, rounded to half precision."""
+    copy = VAE(model.config)
+    copy.update(model.parameters())
+    for _, *modules in [*copy.encoder.layers(), *copy.decoder.layers()]:
+        if isinstance(norm := modules[-1] if modules else None, nn.BatchNorm):
+            conv, scale = modules[0], norm.weight * mx.rsqrt(norm.running_var + norm.eps)
+            conv.weight = conv.weight * scale[:, None, None, None]
+            conv.bias = norm.bias + (conv.bias - norm.running_mean) * scale
+            one = mx.ones_like(scale)
+            norm.weight, norm.bias, norm.running_mean, norm.running_var = one, 0 * one, 0 * one, one - norm.eps
+    if half:
+        copy.update(tree_map(lambda array: array.astype(mx.float16).astype(mx.float32), copy.parameters()))
+        if not all(mx.isfinite(array).all() for _, array in tree_flatten(copy.parameters())):
+            raise UserError("the model has weights beyond the range of half precision — leave --half out")
+    copy.eval()
+    return copy
+
+
+def rounding_error(model: VAE, rounded: VAE, z: np.ndarray, labels: np.ndarray | None, test: Images | None) -> str:
+    """What half precision changes, in words: the pixels of latent vectors, and the latent vectors of test images."""
+    before, after = (inference.decode(one, z, labels) for one in (model, rounded))
+    words = f"pixels differ by at most {255 * np.abs(before - after).max():.2f} of 255 levels"
+    if test is None:
+        return words
+    before, after = (inference.encode(one, test)[0] for one in (model, rounded))
+    return f"{words}, latent vectors by at most {np.abs(before - after).max():.4f}"
+
+
+def described(layers: list[Layer], arrays: list[np.ndarray]) -> list[dict[str, Any]]:
+    """The layers of an encoder or a decoder as network.js takes them; their weights are put into `arrays`.
+
+    A batch norm, folded by now, has left its leaky ReLU behind: `slope` is that of the activation below zero.
+    """
+    described = []
+    for name, *given in layers:
+        weighted = [module for module in given if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
+        last, first = given[-1] if given else None, len(arrays)
+        slope = SLOPE if isinstance(last, nn.BatchNorm) else 0 if last is nn.relu else 1
+        halves = any(isinstance(module, nn.Conv2d) and module.stride == (2, 2) for module in weighted)
+        for module in weighted:
+            arrays += [np.array(module.weight), np.array(module.bias)]
+        described.append({"name": name, "slope": slope, "halves": halves, "weights": [*range(first, len(arrays))]})
+    return described
