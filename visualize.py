@@ -3,6 +3,7 @@
 Show what a model has learned.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +33,17 @@ from toolkit.wording import ending_in_words
 OTHERS = {
     "curves": ("loss, KL and speed over the epochs of some runs", ("logs",)),
     "training": ("a film of the samples of a run, epoch by epoch, as .gif", ("logs",)),
+    "explorer": (
+        "a page to play with the model, which runs in the browser, as one HTML file",
+        ("nsamples", "half"),
+    ),
     "report": (
         "all of it, with the metrics, in one HTML file",
         ("image", "label", "prior", "temperature", "importance_samples", "seed"),
     ),
 }
 OF_RUNS = ("curves", "training")  # the kinds that show runs, not a model
+PAGES = ("explorer", "report")  # the kinds that are pages
 
 
 IMAGE = Kind(lambda text: int(text) if text.isdecimal() else path.read(text), (int, str))  # a number, or a file
@@ -59,7 +65,7 @@ class VisualizeOptions:
         "output",
         kind=path,
         unit="FILE",
-        default_text="KIND.png, training.gif, report.html",
+        default_text="KIND.png, training.gif, explorer.html, report.html",
     )
     image: int | str | None = option(
         None,
@@ -85,7 +91,12 @@ class VisualizeOptions:
         default_text="16, 4, 20",
     )
     nsamples: int | None = option(
-        None, "samples, or reconstructions", "pictures", kind=count, unit="N", default_text="128, 24"
+        None,
+        "samples, or reconstructions; explorer: test images in the page",
+        "pictures",
+        kind=count,
+        unit="N",
+        default_text="128, 24, up to 1000",
     )
     label: str | None = option(
         None, "class-conditional models: this class, or all", "pictures", kind=word, unit="CLASS"
@@ -101,6 +112,9 @@ class VisualizeOptions:
     )
     importance_samples: int = option(
         50, "report: samples per image for log p(x)", "sampling", kind=number(int, 0, 10**7), unit="K"
+    )
+    half: bool = option(
+        False, "explorer: weights in half precision, for half the size; prints what that changes", "output"
     )
 
 
@@ -121,7 +135,8 @@ def main(argv: list[str] | None = None) -> None:
     typed = parse(document(), argv, *options())
     args = typed.of(VisualizeOptions)
     check_options(typed, args)
-    outfile = args.outfile or {"report": "report.html", "training": "training.gif"}.get(args.kind, f"{args.kind}.png")
+    ending = "html" if args.kind in PAGES else "gif" if args.kind == "training" else "png"
+    outfile = args.outfile or f"{args.kind}.{ending}"
     check_outfile(args.kind, outfile)
     from toolkit.files.writing import write
     from toolkit.pictures import images
@@ -145,8 +160,9 @@ def main(argv: list[str] | None = None) -> None:
             label = None if args.label == ALL else args.label
             open_files = lambda files: load_pictures(opened, files, label)  # noqa: E731
             subject = Subject(opened.model, opened.facts, load, args.label, sampler_of(typed, opened), open_files)
-            if args.kind == "report":
-                write(outfile, report(typed, args, opened, subject).encode(errors="replace"))
+            if args.kind in PAGES:
+                page = {"explorer": explorer, "report": report}[args.kind](typed, args, opened, subject)
+                write(outfile, page.encode(errors="replace"))
             elif images.ending_of(outfile) == ".gif" and SCENES[args.kind].frames:
                 images.save_animation(outfile, SCENES[args.kind].frames(subject, args))
             else:
@@ -178,16 +194,35 @@ def check_outfile(kind, outfile):
     check_file(outfile)
     if kind == "training" and images.ending_of(outfile) != ".gif":
         raise UserError(f"{outfile} does not end in .gif — a film of a training is a .gif file")
-    if kind != "report":
+    if kind not in PAGES:
         images.check_name(outfile)
     elif not is_stream(outfile) and Path(outfile).suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"{outfile} {ending_in_words(outfile)} — a report is an .html file")
+        raise UserError(f"{outfile} {ending_in_words(outfile)} — name an .html file")
 
 
 def own_run(model_file):
     """The folder of the run that made a model, if it lies beside it."""
     folder = model_file.with_suffix("")
     return [folder] if folder.is_dir() and folder != model_file else []
+
+
+def explorer(typed, args, opened, subject):
+    """The page with the model in it; without data at hand it has no test images."""
+    from toolkit import datasets
+    from toolkit.pictures import explorer
+
+    dataset = datasets.public_name(dataset_of(typed, opened))
+    try:
+        subject.latents  # noqa: B018
+    except UserError as error:
+        if any(name in typed for name in ("dataset", "data_dir", "limit")):
+            raise
+        print(f"Warning: the page has no test images and no map: {error}", file=sys.stderr)
+        subject.load = None
+    made = explorer.make(opened.path.stem, subject, dataset, args.nsamples, args.half)
+    size = f"{len(made.page.encode(errors='replace')) / 1e6:.2f} MB"
+    print(f"Size: {size}{', in half precision: ' + made.rounding if made.rounding else ''}")
+    return made.page
 
 
 def report(typed, args, opened, subject):

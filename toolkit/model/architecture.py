@@ -16,7 +16,6 @@ import numpy as np
 from toolkit.errors import UserError
 from toolkit.model.inputs import Config
 
-
 Layer = tuple[Any, ...]
 
 

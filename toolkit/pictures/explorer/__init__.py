@@ -16,7 +16,6 @@ import numpy as np
 
 from toolkit import datasets
 from toolkit.formats.description import fact_rows, model_rows
-from toolkit.model import inference
 from toolkit.model.inputs import GREY, PIXELS, resize_matrix
 from toolkit.pictures.charts import colour
 from toolkit.pictures.explorer import network
@@ -37,12 +36,13 @@ def make(title: str, subject: Subject, dataset: str, count: int | None = None, h
     model, facts = subject.model, subject.facts
     network.check_size(model)
     test = None if subject.load is None else first_images(subject.test, model.config.channels, count)
+    name = datasets.public_name(facts.get("dataset", dataset))  # of what it was trained on
     shown = network.folded(model, half)
     arrays: list[np.ndarray] = []
     about = {
         "title": title,
-        "rows": [*model_rows(model), *fact_rows(facts)],
-        "dataset": dataset,
+        "rows": [("Model", title), *model_rows(model), *fact_rows(facts)],
+        "dataset": name.removeprefix("folder:"),
         "size": model.config.image_size,
         "channels": model.config.channels,
         "dims": model.config.latent_dims,
@@ -50,7 +50,7 @@ def make(title: str, subject: Subject, dataset: str, count: int | None = None, h
         "mean": model.likelihood.mean_of,
         "binary": PIXELS[model.config.binarize].binary,
         "prior": prior(model),
-        "drawn": drawing(facts.get("dataset", dataset), model.config.image_size),
+        "drawn": drawing(name),
         "encoder": network.described(shown.encoder.layers(), arrays),
         "decoder": network.described(shown.decoder.layers(), arrays),
     }
@@ -77,7 +77,7 @@ def prior(model: Any) -> dict[str, Any]:
     }
 
 
-def drawing(dataset: str, size: int) -> dict[str, int] | None:
+def drawing(dataset: str) -> dict[str, int] | None:
     """How digits are drawn for a model; nothing if its data set is of something else."""
     row, _ = datasets.look_up(dataset)
     return {"side": row.drawn[0], "box": row.drawn[1]} if row and row.drawn else None

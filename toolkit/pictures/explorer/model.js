@@ -37,6 +37,15 @@ class Model {
     return pixels;
   }
 
+  bestLabel(pixels) {
+    /* The class with which a picture is reconstructed best; 0 without classes. */
+    const errors = Array.from({ length: this.decoder.classes }, (_, label) => {
+      const made = this.decode(this.encode(pixels, label), label);
+      return made.reduce((sum, value, i) => sum + (value - pixels[i]) ** 2, 0);
+    });
+    return Math.max(0, errors.indexOf(Math.min(...errors)));
+  }
+
   sample(fitted, temperature, label = 0) {
     /* A latent vector from the fitted mixture, or from the prior of the training. */
     const eps = Float64Array.from({ length: this.dims }, () => temperature * gaussian());

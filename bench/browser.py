@@ -1,0 +1,95 @@
+"""A headless Chromium, driven through chromedriver by the standard library, for benches and tests of pages."""
+
+import base64
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+def missing() -> str:
+    """What is not installed here; empty where everything is."""
+    if not shutil.which("chromedriver"):
+        return "chromedriver (apt-get install chromium-driver)"
+    return "" if any(map(shutil.which, PROGRAMS)) else "chromium (apt-get install chromium)"
+
+
+class Browser:
+    """A browser with one page; leaving the block ends it."""
+
+    def __init__(self, width: int = 1600, height: int = 1000, dark: bool = False, phone: bool = False):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.driver = subprocess.Popen(
+            ["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self.address = f"http://127.0.0.1:{port}/session"
+        flags = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            f"--window-size={width},{height}",
+        ]
+        flags += ["--blink-settings=preferredColorScheme=0"] if dark else []
+        options = {"binary": next(filter(None, map(shutil.which, PROGRAMS))), "args": flags}
+        if phone:
+            metrics = {"width": width, "height": height, "pixelRatio": 2.0, "touch": True}
+            options["mobileEmulation"] = {"deviceMetrics": metrics}
+        asked = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
+        self.address += "/" + self.ask("", {"capabilities": {"alwaysMatch": asked}}, patience=20)["sessionId"]
+
+    def __enter__(self) -> "Browser":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        with suppress(OSError):
+            self.ask("", method="DELETE")
+        self.driver.terminate()
+        self.driver.wait()
+
+    def ask(self, path: str, values: dict[str, Any] | None = None, method: str = "POST", patience: float = 0) -> Any:
+        """Send a command of the WebDriver protocol; `patience` are seconds to wait for the driver to be there."""
+        data = json.dumps(values or {}).encode() if method == "POST" else None
+        request = urllib.request.Request(self.address + path, data, {"Content-Type": "application/json"}, method=method)
+        end = time.monotonic() + patience
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=120) as answer:
+                    return json.load(answer)["value"]
+            except urllib.error.HTTPError as error:
+                raise RuntimeError(json.load(error)["value"]["message"]) from None
+            except urllib.error.URLError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
+
+    def open(self, page: Path) -> None:
+        self.ask("/url", {"url": page.resolve().as_uri()})
+
+    def run(self, script: str, *values: Any) -> Any:
+        """What an asynchronous function with this body returns; it sees `values`."""
+        script = (
+            f"const values = [...arguments], done = values.pop(); (async () => {{ {script} }})()"
+            ".then(done, (error) => done('error: ' + error.stack))"
+        )
+        found = self.ask("/execute/async", {"script": script, "args": values})
+        if isinstance(found, str) and found.startswith("error: "):
+            raise RuntimeError(found)
+        return found
+
+    def said(self) -> list[str]:
+        """What has been written to the console, errors above all."""
+        return [entry["message"] for entry in self.ask("/se/log", {"type": "browser"})]
+
+    def picture(self, path: Path) -> None:
+        path.write_bytes(base64.b64decode(self.ask("/screenshot", method="GET")))
