@@ -43,6 +43,8 @@ gallery: $(VENV)/installed
 	$(RUN) visualize.py interpolate --outfile assets/interpolate_mnist.gif
 	$(RUN) visualize.py reconstructions --outfile assets/reconstructions_mnist.png
 	$(RUN) visualize.py reconstructions --model $(CIFAR) --outfile assets/reconstructions_cifar-10.png
+	$(RUN) visualize.py explorer --outfile assets/explorer.html
+	$(RUN) visualize.py explorer --model $(CLASSES) --outfile assets/explorer_conditional.html
 
 clean:
 	rm -rf $(VENV) $(DEMO)

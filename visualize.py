@@ -219,7 +219,7 @@ def explorer(typed, args, opened, subject):
             raise
         print(f"Warning: the page has no test images and no map: {error}", file=sys.stderr)
         subject.load = None
-    made = explorer.make(opened.path.stem, subject, dataset, args.nsamples, args.half)
+    made = explorer.make(Path(opened.name).stem, subject, dataset, args.nsamples, args.half)
     size = f"{len(made.page.encode(errors='replace')) / 1e6:.2f} MB"
     print(f"Size: {size}{', in half precision: ' + made.rounding if made.rounding else ''}")
     return made.page
@@ -242,7 +242,8 @@ def report(typed, args, opened, subject):
         metrics = measure(model, model.prior, test, train, args.importance_samples, seed, CHUNK, watch)
     pictures = report.pictures(subject, args.image, own_run(opened.path))
     about = report.description(subject, dataset, opened.device)
-    return report.make(opened.name, about, metrics, pictures)
+    parts = [*report.playground(Path(opened.name).stem, subject, dataset), report.run(subject)]
+    return report.make(opened.name, about, metrics, pictures, parts)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import make_model
 from PIL import Image
+from test_explorer import Parts as Explorer
 
 from toolkit import datasets
 from toolkit.errors import UserError
@@ -281,7 +282,9 @@ VARIANTS = {
 def test_the_report_is_one_page_for_every_model(run, tmp_path, variant):
     model = make_model(**VARIANTS[variant])
     path = tmp_path / "a <b>.npz"
-    checkpoint.save_model(path, model, {"dataset": "synthetic", "epoch": 3})
+    options = {"dataset": "synthetic", "recipe": "classic", "epochs": 3}
+    options |= {name: getattr(model.config, name) for name in ("arch", "image_size", "likelihood", "binarize")}
+    checkpoint.save_model(path, model, {"dataset": "synthetic", "epoch": 3, "options": options})
     write_log(tmp_path / "a <b>")
     flags = ["--limit", 30, "--importance_samples", 2, "--outfile", tmp_path / "r.html"]
     status, out, err = run("visualize", "report", "--model", path, *flags)
@@ -299,6 +302,10 @@ def test_the_report_is_one_page_for_every_model(run, tmp_path, variant):
     words = " ".join(page.words)
     for word in ("a <b>.npz", "synthetic", "for 3 epochs", "ELBO", "Active units", "Linear probe", "Training"):
         assert word in words
+    line = next(word for word in page.words if word.startswith("python train.py"))
+    assert f"--image_size {model.config.image_size}" in line and line.endswith("--dataset synthetic --epochs 3")
+    (frame,) = [attributes["srcdoc"] for tag, attributes in page.tags if tag == "iframe"]
+    assert "a <b>" in Explorer(frame).scripts["about"].replace("\\u003c", "<") and str(tmp_path) not in frame
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

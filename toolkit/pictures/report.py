@@ -1,4 +1,7 @@
-"""All pictures and metrics of a model in one HTML page that needs nothing else: images inside, no scripts."""
+"""All pictures and metrics of a model in one HTML page that needs nothing else: images inside, no scripts.
+
+The explorer, which is a page of scripts, can be a part of it, in a frame of its own.
+"""
 
 import base64
 import html
@@ -11,13 +14,16 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import UserError
-from toolkit.formats.description import model_rows
+from toolkit.formats.description import fact_rows, model_rows
 from toolkit.metrics.words import rows
-from toolkit.pictures import scenes
+from toolkit.pictures import explorer, scenes
+from toolkit.pictures.card import command_of
 from toolkit.pictures.curves import curves
 from toolkit.pictures.images import png
 from toolkit.pictures.scenes import Subject
 from toolkit.wording import counted
+
+LARGEST_FRAME = 6_000_000  # bytes
 
 STYLE = """
 :root { color-scheme: light; }
@@ -26,9 +32,17 @@ h1 { font-size: 1.7rem; margin-bottom: 0.2rem; overflow-wrap: anywhere; } h2 { f
 p.about { color: #555; margin-top: 0; } figure { margin: 0; } figcaption { color: #555; font-size: 0.9rem; }
 img { max-width: 100%; height: auto; display: block; margin: 0.5rem 0; }
 table { border-collapse: collapse; width: 100%; } td { padding: 0.25rem 0.8rem 0.25rem 0; border-top: 1px solid #ddd; }
+table.run { overflow-wrap: anywhere; }
+table.run td:first-child { white-space: nowrap; color: #555; vertical-align: top; }
+pre { background: #f5f5f3; padding: 0.7rem 0.9rem; border-radius: 8px; white-space: pre-wrap; overflow-wrap: anywhere; }
+iframe { width: 100%; height: 46rem; border: 1px solid #ddd; border-radius: 8px; margin-top: 0.6rem; }
+summary { cursor: pointer; }
 td.value { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; } td.meaning { color: #555; }
+@media print { .explorer { display: none; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; } }
 @media (max-width: 40rem) {
+  iframe { height: 90vh; }
   tr { display: grid; grid-template-columns: 1fr auto; border-top: 1px solid #ddd; padding: 0.25rem 0; }
+  table.run tr { grid-template-columns: 1fr; }
   td { border: 0; padding: 0; } td.meaning { grid-column: 1 / -1; font-size: 0.9rem; }
 }
 """
@@ -50,13 +64,20 @@ PAGE = """<!DOCTYPE html>
 """
 
 
-def make(title: str, about: str, metrics: dict[str, Any], pictures: Iterable[tuple[str, str, np.ndarray]]) -> str:
-    """The page as text; `pictures` are title, caption and bytes (H, W, C) of each."""
+def make(
+    title: str,
+    about: str,
+    metrics: dict[str, Any],
+    pictures: Iterable[tuple[str, str, np.ndarray]],
+    parts: Iterable[tuple[str, str]] = (),
+) -> str:
+    """The page as text; `pictures` are title, caption and bytes (H, W, C) of each, `parts` title and HTML of others."""
     sections = [("Metrics", table(metrics))]
     for name, caption, shown in pictures:
         source, words = inlined(shown), html.escape(name)
         figure = f'<figure><img src="{source}" alt="{words}"><figcaption>{html.escape(caption)}</figcaption></figure>'
         sections.append((name, figure))
+    sections += parts
     body = "\n".join(f"<h2>{html.escape(name)}</h2>\n{content}" for name, content in sections)
     return PAGE.format(name=html.escape(title), style=STYLE, about=html.escape(about), body=body)
 
@@ -78,6 +99,25 @@ def table(metrics: dict[str, Any]) -> str:
         for name, value, meaning in rows(metrics)
     ]
     return f"<p>On {counted(metrics['images'], 'test image')}.</p>\n<table>\n" + "\n".join(lines) + "\n</table>"
+
+
+def run(subject: Subject) -> tuple[str, str]:
+    """How the model was trained: the line to type, and all that its file says of it."""
+    line = command_of(subject.facts)
+    rows = [*model_rows(subject.model), *fact_rows(subject.facts)]
+    cells = [f"<tr><td>{html.escape(title)}</td><td>{html.escape(words)}</td></tr>" for title, words in rows]
+    typed = f"<p>The line that trains such a model:</p>\n<pre>{html.escape(line)}</pre>\n" if line else ""
+    return "How it was trained", f'{typed}<table class="run">\n' + "\n".join(cells) + "\n</table>"
+
+
+def playground(name: str, subject: Subject, dataset: str) -> Iterator[tuple[str, str]]:
+    """The explorer, in a frame that is opened on demand; not of models that would make a report too large to send."""
+    with suppress(UserError):
+        page = explorer.make(name, subject, dataset).page
+        if len(page) <= LARGEST_FRAME:
+            frame = f'<iframe title="Explorer" loading="lazy" srcdoc="{html.escape(page)}"></iframe>'
+            opened = "<summary>Play with the model, which runs in the browser</summary>"
+            yield "Explorer", f'<details class="explorer">{opened}{frame}</details>'
 
 
 def pictures(subject: Subject, image: int | str | None, runs: list[Path]) -> Iterator[tuple[str, str, np.ndarray]]:

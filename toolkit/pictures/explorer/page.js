@@ -434,7 +434,8 @@ async function begin() {
   if (arrays.images) makeImages();
   if (arrays.plane) makeMap();
   else document.querySelector("main").lastElementChild.append($("draw-section")); // where the map would be
-  show(facts.prior.middle);
+  if (arrays.labels) setLabel(arrays.labels.data[0]);
+  show(arrays.means ? meanOf(0) : facts.prior.middle);
   measure();
 }
 
