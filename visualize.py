@@ -34,7 +34,7 @@ OTHERS = {
     "curves": ("loss, KL and speed over the epochs of some runs", ("logs",)),
     "training": ("a film of the samples of a run, epoch by epoch, as .gif", ("logs",)),
     "explorer": (
-        "a page to play with the model, which runs in the browser, as one HTML file",
+        "a page to play with the model, as one HTML file",
         ("nsamples", "half"),
     ),
     "report": (
@@ -213,7 +213,7 @@ def explorer(typed, args, opened, subject):
 
     dataset = datasets.public_name(dataset_of(typed, opened))
     try:
-        subject.latents  # noqa: B018
+        subject.test = subject.load("test")
     except UserError as error:
         if any(name in typed for name in ("dataset", "data_dir", "limit")):
             raise

@@ -33,20 +33,20 @@ class Browser:
             ["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         self.address = f"http://127.0.0.1:{port}/session"
-        flags = [
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--hide-scrollbars",
-            f"--window-size={width},{height}",
-        ]
+        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
+        flags += [f"--window-size={width},{height}"]
         flags += ["--blink-settings=preferredColorScheme=0"] if dark else []
-        options = {"binary": next(filter(None, map(shutil.which, PROGRAMS))), "args": flags}
+        options: dict[str, Any] = {"args": flags}
         if phone:
             metrics = {"width": width, "height": height, "pixelRatio": 2.0, "touch": True}
             options["mobileEmulation"] = {"deviceMetrics": metrics}
         asked = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
-        self.address += "/" + self.ask("", {"capabilities": {"alwaysMatch": asked}}, patience=20)["sessionId"]
+        try:
+            begun = self.ask("", {"capabilities": {"alwaysMatch": asked}}, patience=20)
+        except BaseException:
+            self.driver.kill()
+            raise
+        self.address += "/" + begun["sessionId"]
 
     def __enter__(self) -> "Browser":
         return self

@@ -1,6 +1,6 @@
 /* The page: what a person does, and what then is shown.
 
-`kept` is a latent vector with its label; `shown` is what is on the page now, another one while the pointer moves over
+`settled` is the latent vector that was chosen last, `shown` the one on the page: another one while the pointer moves over
 the map. Whatever changes asks for one new frame, in which everything is drawn. */
 
 "use strict";
@@ -55,10 +55,10 @@ function frame() {
   asked = true;
 }
 
-let screen;
+let picture; // the large one
 function draw() {
   asked = false;
-  screen.show(model.decode(shown, label));
+  picture.show(model.decode(shown, label));
   $("source").hidden = !source || shown !== settled;
   $("source-words").textContent = source;
   for (const slider of sliders) slider.show(shown[slider.dim]);
@@ -84,7 +84,8 @@ function makeSliders() {
       show(z);
     });
     const row = [element("label", { htmlFor: input.id, textContent: `z${dim}` }), input, value];
-    $("sliders").append(element("div", { className: "slider" }, ...row, element("span", { className: "kl", textContent: kl })));
+    if (kl) row.push(element("span", { className: "kl", textContent: kl }));
+    $("sliders").append(element("div", { className: "slider" }, ...row));
     const last = { value: NaN };
     sliders.push({
       dim,
@@ -110,7 +111,7 @@ function makeSliders() {
 }
 
 function makeStage() {
-  screen = new Screen($("picture"), facts.size, facts.channels);
+  picture = new Screen($("picture"), facts.size, facts.channels);
   const priors = [...(facts.mixture ? [["fitted", "the fitted mixture"]] : []), ["", facts.prior.words]];
   $("prior").append(...priors.map(([value, textContent]) => element("option", { value, textContent })));
   $("prior").title = facts.mixture || "";
@@ -148,7 +149,9 @@ function makeStage() {
 function setLabel(i) {
   if (!facts.classes.length) return;
   label = i;
-  document.querySelectorAll("[name=class]")[i].checked = true;
+  const chosen = document.querySelectorAll("[name=class]")[i], row = $("classes");
+  chosen.checked = true;
+  row.scrollLeft = chosen.parentElement.offsetLeft - row.offsetLeft - row.clientWidth / 2; // where they are in one row
 }
 
 // The map
@@ -156,7 +159,7 @@ function setLabel(i) {
 function makeMap() {
   $("map-section").hidden = false;
   const tip = $("tip"), { shape: [, side, , channels], data } = arrays.images;
-  const picture = new Screen(tip.querySelector("canvas"), side, channels);
+  const thumb = new Screen(tip.querySelector("canvas"), side, channels);
   let near = null;
   map = new LatentMap($("map"), facts, arrays, {
     preview,
@@ -176,7 +179,7 @@ function makeMap() {
     near: (i, x, y) => {
       tip.hidden = i === null;
       if (i === null) return;
-      if (i !== near) picture.show(data, 255, i * side * side * channels);
+      if (i !== near) thumb.show(data, 255, i * side * side * channels);
       near = i;
       tip.querySelector("figcaption").textContent = arrays.labels ? nameOf(i) : `#${i}`;
       tip.style.left = `${Math.min(x + 14, $("map").clientWidth - tip.offsetWidth)}px`;
@@ -250,7 +253,7 @@ function choose(i) {
   /* Show the reconstruction of a test image; between it and the one before there is a way. */
   if (arrays.labels) setLabel(arrays.labels.data[i]);
   chosen = [...chosen.slice(-1), i];
-  show(meanOf(i), `Original: test image ${i}${arrays.labels ? `, class ${nameOf(i)}` : ""}`);
+  show(meanOf(i), `test image ${i}`);
   testScreen($("original"), i);
   $("way").hidden = chosen.length < 2;
   if (chosen.length === 2) {
@@ -324,7 +327,7 @@ const seen = (pixels) => (facts.binary ? pixels.map((value) => Number(value > 12
 
 function encodeDrawing() {
   const z = model.encode(drawn, label);
-  show(z, facts.drawn ? "Original: your drawing, centred" : "Original: your picture");
+  show(z, facts.drawn ? "your drawing" : "your picture");
   new Screen($("original"), facts.size, facts.channels).show(drawn);
   if (!arrays.means) return;
   $("neighbours-part").hidden = false;
