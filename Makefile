@@ -1,6 +1,7 @@
 # `make demo` sets up and runs the main job, `make test` sets up and runs the tests.
 # Each needs only Python 3.10 or newer; everything is installed into VENV. `make docs` makes the tables of flags anew, and
-# `make gallery` the pictures of README and docs, from the included models and the data in VAE_DATA_DIR.
+# `make gallery` the pictures of README and docs, from the included models and the data in VAE_DATA_DIR; `make film` makes
+# that of the explorer as well.
 
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
@@ -10,7 +11,7 @@ DEMO = demo
 DEMO_FLAGS = --limit 8000 --epochs 10
 MODEL = $(DEMO)/vae_synthetic_filters_0032_dims_0008.npz
 
-.PHONY: demo test lint docs gallery clean
+.PHONY: demo test lint docs gallery film clean
 
 demo: $(VENV)/installed
 	$(RUN) train.py --dataset synthetic --image_size 32 --max_filters 32 $(DEMO_FLAGS) --outdir $(DEMO)
@@ -45,6 +46,9 @@ gallery: $(VENV)/installed
 	$(RUN) visualize.py reconstructions --model $(CIFAR) --outfile assets/reconstructions_cifar-10.png
 	$(RUN) visualize.py explorer --outfile assets/explorer.html
 	$(RUN) visualize.py explorer --model $(CLASSES) --outfile assets/explorer_conditional.html
+
+film: gallery # needs a Chromium and its driver
+	$(RUN) bench/film.py assets/explorer.html assets/explorer.gif
 
 clean:
 	rm -rf $(VENV) $(DEMO)

@@ -129,7 +129,7 @@ def check(answers, expected):
         assert arrays["pixels"].std() > 0.005, name
         for what, array in arrays.items():
             difference = np.abs(np.array(answers[name][what]) - array.ravel()).max()
-            assert difference < 1e-4, (name, what, difference)
+            assert difference < 1e-5, (name, what, difference)
 
 
 def test_the_model_in_node_is_that_of_mlx():
