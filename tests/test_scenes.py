@@ -303,7 +303,8 @@ def test_the_report_is_one_page_for_every_model(run, tmp_path, variant):
     for word in ("a <b>.npz", "synthetic", "for 3 epochs", "ELBO", "Active units", "Linear probe", "Training"):
         assert word in words
     line = next(word for word in page.words if word.startswith("python train.py"))
-    assert f"--image_size {model.config.image_size}" in line and line.endswith("--dataset synthetic --epochs 3")
+    for flag in ("--dataset synthetic", "--recipe classic", "--epochs 3", f"--image_size {model.config.image_size}"):
+        assert flag in line
     (frame,) = [attributes["srcdoc"] for tag, attributes in page.tags if tag == "iframe"]
     assert "a <b>" in Explorer(frame).scripts["about"].replace("\\u003c", "<") and str(tmp_path) not in frame
 

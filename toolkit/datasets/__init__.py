@@ -37,7 +37,13 @@ class DataSet(NamedTuple):
 
 
 TABLE = (
-    DataSet("mnist", lambda split, place, _: mnist.load(split, place), mnist.CLASSES["mnist"], mnist.COUNTS, drawn=mnist.DRAWN),
+    DataSet(
+        "mnist",
+        lambda split, place, _: mnist.load(split, place),
+        mnist.CLASSES["mnist"],
+        mnist.COUNTS,
+        drawn=mnist.DRAWN,
+    ),
     DataSet(
         "fashion-mnist",
         lambda split, place, _: mnist.load(split, place, "fashion-mnist"),

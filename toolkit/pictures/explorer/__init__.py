@@ -50,7 +50,7 @@ def make(title: str, subject: Subject, dataset: str, count: int | None = None, h
         "mean": model.likelihood.mean_of,
         "binary": PIXELS[model.config.binarize].binary,
         "prior": prior(model),
-        "drawn": drawing(name),
+        **of_dataset(name),
         "encoder": network.described(shown.encoder.layers(), arrays),
         "decoder": network.described(shown.decoder.layers(), arrays),
     }
@@ -77,10 +77,11 @@ def prior(model: Any) -> dict[str, Any]:
     }
 
 
-def drawing(dataset: str) -> dict[str, int] | None:
-    """How digits are drawn for a model; nothing if its data set is of something else."""
+def of_dataset(dataset: str) -> dict[str, Any]:
+    """How pictures are made like those of a data set: digits are drawn, and of other pictures the middle is cut out."""
     row, _ = datasets.look_up(dataset)
-    return {"side": row.drawn[0], "box": row.drawn[1]} if row and row.drawn else None
+    drawn = {"side": row.drawn[0], "box": row.drawn[1]} if row and row.drawn else None
+    return {"drawn": drawn, "crop": row.crop if row else 1}
 
 
 def first_images(test: Any, channels: int, count: int | None) -> Any:

@@ -314,7 +314,7 @@ function makeEasel() {
   for (const id of ["drawing", "clear"]) $(id).hidden = true;
   $("open").addEventListener("change", async () => {
     try {
-      drawn = seen(await opened($("open").files[0], facts.size, facts.channels));
+      drawn = seen(await opened($("open").files[0], facts.size, facts.channels, facts.crop));
       setLabel(model.bestLabel(drawn));
       encodeDrawing();
     } catch {

@@ -89,9 +89,9 @@ function resized(image, matrix) {
   return made;
 }
 
-async function opened(file, size, channels) {
-  /* The square in the middle of a picture file, as size × size pixels of 1 or 3 channels in [0, 1]. */
-  const bitmap = await createImageBitmap(file), side = Math.min(bitmap.width, bitmap.height);
+async function opened(file, size, channels, crop) {
+  /* The square in the middle of a picture file, `crop` of its shorter side, as size × size pixels of 1 or 3 channels. */
+  const bitmap = await createImageBitmap(file), side = crop * Math.min(bitmap.width, bitmap.height);
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = size;
   const context = canvas.getContext("2d");
