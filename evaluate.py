@@ -57,10 +57,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.json:
         check_file(args.json)
     with beside(args.json):
-        opened = open_model(typed)
+        opened = open_model(typed, together=True)
         prior = prior_of(opened, args.prior)
         from toolkit import datasets
         from toolkit.files.progress import Bars
+        from toolkit.layers import ranks
         from toolkit.metrics.measure import measure
 
         dataset = dataset_of(typed, opened)
@@ -70,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
         with Bars() as watch:
             metrics = measure(opened.model, prior, test, train, args.importance_samples, seed, args.batchsize, watch)
         print_metrics(metrics, f"{dataset}, {len(test.images):,} test images, random seed {seed}, prior: {prior.words}")
-        if args.json:
+        if args.json and ranks.rank == 0:
             facts = {"model": opened.name, "dataset": datasets.public_name(dataset), "seed": seed}
             write(args.json, (json.dumps(finite(facts | metrics), indent=2) + "\n").encode())
             print(f"Metrics: {args.json}")

@@ -5,6 +5,7 @@ never chooses anything, and leaves two sheets of pictures beside the model.
 """
 
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -73,24 +74,32 @@ def options() -> tuple[type, ...]:
 @command
 def main(argv: list[str] | None = None) -> None:
     typed = alike(translated(preset(parse(__doc__, argv, *options()), options())))
-    from toolkit.training.folder import RunFolder
+    from toolkit.layers import ranks
+    from toolkit.training.folder import run_folder
 
-    device_name = start_device(typed)
+    device_name = start_device(typed, together=True)
     plan, run = plan_of(typed), typed.of(RunOptions)
     check_run(typed, run)
-    board = open_board(run.tensorboard)
-    with RunFolder(Path(run.outdir, run.run_name or ""), plan) as folder:
-        state = folder.state() if run.resume else None
-        if state:
-            plan = plan.resumed(typed.values, state.facts["options"])
-        elif not run.resume and not run.overwrite and not folder.check_free():
+    ranks.check_same(plan.options(), "start the same command on all of them")
+    with ExitStack() as held:
+        with ranks.together():
+            folder = held.enter_context(run_folder(Path(run.outdir, run.run_name or ""), plan))
+            board = open_board(run.tensorboard) if folder.is_here else None
+            state = folder.state() if run.resume else None
+            is_done = not run.resume and not run.overwrite and not folder.check_free()
+        if ranks.told(is_done):
             print(
                 f"Already trained: {folder.model_file}, with these options for {counted(plan.train.epochs, 'epoch')}."
             )
             print("Pass --resume and a larger --epochs to train further, or --overwrite to start again.")
             return
-        trainer = make_trainer(typed, plan, run, state)
-        folder.begin(trainer, device_name, resumed=state is not None, overwrite=run.overwrite)
+        if memory := ranks.told(state and state.facts):
+            plan = plan.resumed(typed.values, memory["options"])
+        with ranks.together():
+            trainer = make_trainer(typed, plan, run, state)
+        trainer.same_on_all_ranks()
+        with ranks.together():
+            folder.begin(trainer, device_name, resumed=state is not None, overwrite=run.overwrite)
         print_options(trainer, folder, device_name)
         if run.resume:
             fresh = f"There is no run to resume in {folder.folder}: starting a new one"
@@ -135,7 +144,7 @@ def train(trainer, folder, board) -> None:
             for batch in trainer.batches():
                 loss = trainer.step(batch)
                 shown.set_postfix_str(f"loss {loss:.2f}", refresh=False)
-                shown.update(len(batch.images))
+                shown.update(batch.count)
             entry = trainer.end_epoch()
             folder.save(trainer, entry, sheets)
             if board:
@@ -147,16 +156,23 @@ def train(trainer, folder, board) -> None:
 def add_prior(trainer, folder) -> None:
     """Fit a mixture to the latent vectors of the training images: what samples are drawn from by default."""
     from toolkit.files.progress import Bars
-    from toolkit.model.mixture import fit_prior
+    from toolkit.layers import ranks
+    from toolkit.model.mixture import fit, latent_vectors
 
+    kept = folder.model_without_prior()
+    if not ranks.told(kept is not None):
+        return
+    model = kept or trainer.model
+    model.update(ranks.told_arrays(model.parameters()))
     try:
         with Bars() as watch:
-            mixture = folder.add_prior(lambda model: fit_prior(model, trainer.train, trainer.config.seed, watch))
+            codes = latent_vectors(model, trainer.train, watch)
+            if kept:
+                kept.mixture = fit(*codes, trainer.config.seed, watch)
+                folder.save_model(kept)
+                print(f"Prior for samples: {kept.mixture.words}")
     except UserError as error:
         print(f"No prior was fitted: {str(error).partition(' — ')[0]}")
-        return
-    if mixture:
-        print(f"Prior for samples: {mixture.words}")
 
 
 def plan_of(typed: Typed):

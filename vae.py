@@ -18,7 +18,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
 from toolkit.errors import UserError
-from toolkit.layers import forms
+from toolkit.layers import forms, ranks
 from toolkit.model.architecture import Architecture, Layer
 from toolkit.model.gaussians import damped, log_density, noise, reparametrise
 from toolkit.model.inputs import PIXELS, image_keys, to_floats, with_labels
@@ -422,7 +422,9 @@ class Elbo:
         """What the gradients are of, and the terms of each image: loss, error and KL, (3, N)."""
         error, kl_by_dimension = model.negative_bound(x, labels, key)
         kl = kl_by_dimension.sum(axis=1)
-        counted = mx.maximum(kl_by_dimension.mean(axis=0), self.free_bits).sum() if self.free_bits else kl.mean()
+        counted = kl.mean()
+        if self.free_bits:
+            counted = mx.maximum(ranks.mean(kl_by_dimension), self.free_bits).sum()
         return error.mean() + beta * counted, mx.stack([error + kl, error, kl])
 
     def of_terms(self, terms: dict[str, float], beta: float) -> float:
@@ -513,27 +515,29 @@ OBJECTIVES = {objective.name: objective for objective in (Elbo, ImportanceWeight
 def training_step(model: VAE, optimizer: Any, objective: Elbo | ImportanceWeighted | None = None) -> Callable:
     """A compiled function (bytes, labels, key, β) → sums over the batch of loss, error and KL, which updates the model.
 
-    Where the samples of the objective come in several parts, each part is computed twice, first for its weights and
-    then for its gradients, and memory is that of one part.
+    Of several ranks each gives some images of the batch with their place in it (the number of the first, and how many
+    there are in all), and all make the same update. Where the samples of the objective come in several parts, each part
+    is computed twice, first for its weights and then for its gradients, and memory is that of one part.
     """
     objective = objective or Elbo()
 
-    def seen(images, key):
-        """The floats that the model sees, and a key for the noise of the bound."""
-        if not PIXELS[model.config.binarize].sampled:
-            return to_floats(images, model.config), key
-        key, of_images = mx.random.split(key)  # anew at every step
-        return to_floats(images, model.config, mx.random.split(of_images, len(images))), key
+    def seen(images, key, place):
+        """The floats that the model sees, where sampled anew at every step, and a key for the noise of each image."""
+        first, count = place
+        pixels, noise = (mx.random.split(one, count)[first : first + len(images)] for one in mx.random.split(key))
+        return to_floats(images, model.config, pixels), noise
 
-    def loss(x, labels, key, beta, *part):
-        cost, terms = objective.cost(model, x, labels, key, beta, *part)
-        return cost, terms.sum(axis=1)
+    def loss(x, labels, keys, beta, share, *part):
+        cost, terms = objective.cost(model, x, labels, keys, beta, *part)
+        return cost * share, terms.sum(axis=1)
 
     loss_and_gradients = nn.value_and_grad(model, loss)
 
-    def step(images, labels, key, beta):
-        x, key = seen(images, key)
-        (_, sums), gradients = loss_and_gradients(x, labels, key, beta)
+    def step(images, labels, key, beta, place=None):
+        place = place or (0, len(images))
+        x, keys = seen(images, key, place)
+        (_, sums), gradients = loss_and_gradients(x, labels, keys, beta, len(images) / place[1])
+        sums, gradients = ranks.total_of_all((sums, gradients))
         optimizer.update(model, gradients)
         return sums
 
@@ -544,22 +548,28 @@ def training_step(model: VAE, optimizer: Any, objective: Elbo | ImportanceWeight
     prepare = mx.compile(seen)
     log_sum = model.compiled(lambda *args: objective.log_sum(model, *args))
     gradients_of = mx.compile(loss_and_gradients, inputs=model.state, outputs=model.state)
-    update = mx.compile(lambda gradients: optimizer.update(model, gradients), inputs=state, outputs=state)
 
-    def step_by_parts(images, labels, key, beta):
-        x, key = prepare(images, key)
-        keys = mx.random.split(key, len(objective.parts))
-        parts = list(zip(keys, objective.parts, strict=True))
+    def add_up(sums, gradients):
+        sums, gradients = ranks.total_of_all((sums, gradients))
+        optimizer.update(model, gradients)
+        return sums
+
+    update = mx.compile(add_up, inputs=state, outputs=state)
+
+    def step_by_parts(images, labels, key, beta, place=None):
+        place = place or (0, len(images))
+        x, keys = prepare(images, key, place)
+        keys = mx.vmap(lambda key: mx.random.split(key, len(objective.parts)))(keys)  # (N, parts, 2)
+        parts = [(keys[:, i], samples) for i, samples in enumerate(objective.parts)]
         log_sums = []
-        for key, samples in parts:
-            log_sums.append(log_sum(x, labels, key, samples))
+        for of_part, samples in parts:
+            log_sums.append(log_sum(x, labels, of_part, samples))
             mx.eval(log_sums)
         whole, sums, gradients = mx.logsumexp(mx.stack(log_sums), axis=0), mx.zeros(3), None
-        for key, samples in parts:
-            (_, of_part), more = gradients_of(x, labels, key, beta, samples, whole)
-            sums, gradients = sums + of_part, tree_map(mx.add, gradients, more) if gradients else more
+        for of_part, samples in parts:
+            (_, more_sums), more = gradients_of(x, labels, of_part, beta, len(x) / place[1], samples, whole)
+            sums, gradients = sums + more_sums, tree_map(mx.add, gradients, more) if gradients else more
             mx.eval(sums, gradients, model.state)
-        update(gradients)
-        return sums
+        return update(sums, gradients)
 
     return step_by_parts

@@ -19,11 +19,11 @@ from toolkit import datasets
 from toolkit.errors import UserError
 from toolkit.files import writing
 from toolkit.formats import checkpoint
-from toolkit.model import inputs
+from toolkit.model import inference, inputs
 from toolkit.shell.opening import ROOT
 from toolkit.training import folder, schedules
 from toolkit.training.plan import Plan, TrainConfig
-from toolkit.training.trainer import SCORE, Trainer, check_batches, random_key
+from toolkit.training.trainer import SCORE, Trainer, check_batches
 
 TINY = "--dataset synthetic --limit 300 --image_size 16 --max_filters 8 --latent_dims 2 --batchsize 64 --epochs".split()
 NAME = "vae_synthetic_filters_0008_dims_0002"
@@ -391,10 +391,10 @@ def test_every_step_has_its_own_noise_and_every_epoch_its_own_order():
     trainer = Trainer(plan, train_split, test_split)
     keys, batches, update = [], [], trainer.update
 
-    def watched(images, labels, key, beta):
+    def watched(images, labels, key, beta, place):
         keys.append(tuple(key.tolist()))
         batches.append(np.array(images))
-        return update(images, labels, key, beta)
+        return update(images, labels, key, beta, place)
 
     trainer.update = watched
     entries = []
@@ -414,7 +414,9 @@ def test_every_step_has_its_own_noise_and_every_epoch_its_own_order():
 
     # The test score counts every image and samples its latent vector: it is the bound, not the error of the mean.
     error, kl = trainer.model.negative_bound(
-        inputs.to_floats(mx.array(test_split.images), trainer.model.config), None, random_key(3, SCORE)
+        inputs.to_floats(mx.array(test_split.images), trainer.model.config),
+        None,
+        inference.sample_keys(3, SCORE, mx.arange(200)),
     )
     assert entries[-1]["test"]["reconstruction"] == pytest.approx(error.mean().item(), rel=1e-4)
     assert entries[-1]["test"]["kl"] == pytest.approx(kl.sum(axis=1).mean().item(), rel=1e-4)

@@ -3,3 +3,7 @@
 
 class UserError(Exception):
     """Says in one line what is wrong and what to do about it."""
+
+
+class RankError(UserError):
+    """What one of several ranks alone cannot do; it says so itself, wherever it runs."""

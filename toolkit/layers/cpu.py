@@ -33,7 +33,7 @@ from collections.abc import Callable, Iterable
 import mlx.core as mx
 import mlx.nn as nn
 
-from toolkit.layers import machine, plain
+from toolkit.layers import machine, plain, ranks
 
 LEAST_IMAGES = 8  # in a part: smaller ones cost more than they save
 SLOPE = 0.01  # of leaky ReLU below zero
@@ -257,30 +257,32 @@ def pixel_error(x, logits, value, slope):
 
 
 def norm_in_training(parts, norm):
-    """Batch norm and leaky ReLU over all parts; returns the parts, the mean and the unbiased variance.
+    """Batch norm and leaky ReLU over all parts of all ranks; returns the parts, the mean and the unbiased variance.
 
     With r = 1/σ, per channel: z = γ r (y - μ) + β and out = leaky(z). Backwards, with dz the gradient at z,
 
         dβ = Σ dz      dγ = r (Σ dz·y - μ Σ dz)      dy = γ r (dz - dβ/M - r (y - μ) dγ/M)
 
-    where M counts the pixels of the batch. Both directions need one scale and one shift a channel for each term.
+    where M counts the pixels of the batch. Both directions need one scale and one shift a channel for each term. The
+    sums are those of all ranks; only the gradients of γ and β are what a rank's own images give, as of all parameters.
     """
-    count = sum(y.size for y in parts) // norm.weight.size
+    pixels = mx.full(norm.weight.shape, sum(y.size for y in parts) // norm.weight.size, dtype=mx.float32)
     flat = [y.reshape(-1, y.shape[-1]) for y in parts]
 
     @mx.custom_function
     def forward(gamma, beta, *ys):
         sums = each(lambda y: (y.sum(axis=0), (y * y).sum(axis=0)), ys)
-        mean = total(s for s, _ in sums) / count
-        variance = mx.maximum(total(q for _, q in sums) / count - mean * mean, 0)
+        first, second, count = ranks.total(mx.stack([total(s for s, _ in sums), total(q for _, q in sums), pixels]))
+        mean = first / count
+        variance = mx.maximum(second / count - mean * mean, 0)
         scale = gamma * mx.rsqrt(variance + norm.eps)
         shift = beta - mean * scale
-        return *each(lambda y: leaky_relu(y * scale + shift), ys), mean, variance
+        return *each(lambda y: leaky_relu(y * scale + shift), ys), mean, variance, count
 
     @forward.vjp
     def backward(inputs, gradients, outputs):
         gamma, _, *ys = inputs
-        *outs, mean, variance = outputs
+        *outs, mean, variance, count = outputs
 
         def through_relu(y, out, gradient):
             dz = gradient * mx.maximum(mx.sign(out), SLOPE)
@@ -288,16 +290,21 @@ def norm_in_training(parts, norm):
 
         dzs, sums, products = zip(*each(through_relu, ys, outs, gradients[: len(ys)]), strict=True)
         r = mx.rsqrt(variance + norm.eps)
-        dbeta = total(sums)
-        dgamma = r * (total(products) - mean * dbeta)
+
+        def slopes(sums):
+            """dβ and dγ from Σ dz and Σ dz·y."""
+            return sums[0], r * (sums[1] - mean * sums[0])
+
+        own = mx.stack([total(sums), total(products)])
+        dbeta, dgamma = slopes(ranks.total(own))
         of_dz = gamma * r
         of_y = -of_dz * r * dgamma / count
         constant = -of_dz * dbeta / count - of_y * mean
-        return dgamma, dbeta, *each(lambda dz, y: dz * of_dz + (y * of_y + constant), dzs, ys)
+        return *slopes(own)[::-1], *each(lambda dz, y: dz * of_dz + (y * of_y + constant), dzs, ys)
 
-    *outs, mean, variance = forward(norm.weight, norm.bias, *flat)
+    *outs, mean, variance, count = forward(norm.weight, norm.bias, *flat)
     outs = Parts(out.reshape(y.shape) for out, y in zip(outs, parts, strict=True))
-    return outs, mean, variance * (count / max(1, count - 1))
+    return outs, mean, variance * (count / mx.maximum(1, count - 1))
 
 
 # Convolutions of one part

@@ -12,17 +12,24 @@ from toolkit.errors import UserError
 from toolkit.layers.machine import cores, on_cpu
 
 
-def start(cpu: bool = False, compile: str = "auto") -> str:
-    """Choose the device, the form of the layers, and whether functions are compiled; returns the device in words."""
+def start(cpu: bool = False, compile: str = "auto", together: bool = False) -> str:
+    """Choose the device, the form of the layers, and whether functions are compiled; returns the device in words.
+
+    What can be done `together` meets the other ranks, if mlx.launch has started any.
+    """
     try:
         import mlx.core as mx
     except ImportError as error:
         package = "mlx" if sys.platform == "darwin" else "mlx[cpu]"
         raise UserError(f'MLX does not start: {error} — pip install "{package}"') from None
-    from toolkit.layers import blas, forms
+    from toolkit.layers import blas, forms, ranks
 
     if cpu:
         mx.set_default_device(mx.cpu)
+    ranks.join()
+    if ranks.size > 1 and not together:
+        raise UserError("this command runs in one process — call it without mlx.launch")
+    others = f"{ranks.size} ranks, " if ranks.size > 1 else ""
     forms.choose()
     compiled = switch_compiling(compile)
     if on_cpu():
@@ -31,9 +38,9 @@ def start(cpu: bool = False, compile: str = "auto") -> str:
             details.append(blas.connect())
         if compile == "on":
             details.append(compiled)
-        return f"CPU, {', '.join(details)}"
+        return f"{others}CPU, {', '.join(details)}"
     name = mx.device_info().get("device_name", "")
-    return (f"GPU ({name})" if name else "GPU") + ("" if compile == "auto" else f", {compiled}")
+    return others + (f"GPU ({name})" if name else "GPU") + ("" if compile == "auto" else f", {compiled}")
 
 
 def switch_compiling(choice: str) -> str:

@@ -8,22 +8,44 @@ from collections.abc import Callable
 import mlx.core as mx
 import mlx.nn as nn
 
+from toolkit.layers import ranks
+
 
 def down(x: mx.array, conv: nn.Conv2d, norm: nn.BatchNorm) -> mx.array:
     """A convolution of stride 2, batch norm, leaky ReLU: (N, H, W, C) → (N, H/2, W/2, O)."""
-    return nn.leaky_relu(norm(conv(x)))
+    return finished(mx.conv2d(x, conv.weight, stride=2, padding=1), conv.bias, norm)
 
 
 def up(x: mx.array, conv: nn.Conv2d, norm: nn.BatchNorm | None = None) -> mx.array:
     """Nearest ×2 upsampling and a convolution, then with `norm` batch norm and leaky ReLU → (N, 2H, 2W, O)."""
-    x = conv(mx.repeat(mx.repeat(x, 2, axis=1), 2, axis=2))
-    return x if norm is None else nn.leaky_relu(norm(x))
+    x = mx.repeat(mx.repeat(x, 2, axis=1), 2, axis=2)
+    return finished(mx.conv2d(x, conv.weight, padding=1), conv.bias, norm)
 
 
 def transposed(x: mx.array, conv: nn.ConvTranspose2d, norm: nn.BatchNorm | None = None) -> mx.array:
     """A transposed convolution of stride 2, then with `norm` batch norm and leaky ReLU → (N, 2H, 2W, O)."""
-    x = mx.conv_transpose2d(x, conv.weight, stride=2, padding=1, output_padding=1) + conv.bias
-    return x if norm is None else nn.leaky_relu(norm(x))
+    x = mx.conv_transpose2d(x, conv.weight, stride=2, padding=1, output_padding=1)
+    return finished(x, conv.bias, norm)
+
+
+def finished(x: mx.array, bias: mx.array, norm: nn.BatchNorm | None) -> mx.array:
+    """What follows a convolution: its bias, and with `norm` batch norm and leaky ReLU.
+
+    In training the statistics are those of all ranks, and the bias is left out, as batch norm would take it away again.
+    """
+    if norm is None:
+        return x + bias
+    if not norm.training:
+        return nn.leaky_relu(norm(x + bias))
+    pixels = x.reshape(-1, x.shape[-1])
+    ones = mx.full(bias.shape, len(pixels), dtype=mx.float32)
+    first, second, count = ranks.summed(mx.stack([pixels.sum(axis=0), (pixels * pixels).sum(axis=0), ones]))
+    mean = first / count
+    variance = mx.maximum(second / count - mean * mean, 0)
+    keep, unbiased = 1 - norm.momentum, variance * (count / mx.maximum(1, count - 1))
+    norm.running_mean = keep * norm.running_mean + norm.momentum * (mean + bias)
+    norm.running_var = keep * norm.running_var + norm.momentum * unbiased
+    return nn.leaky_relu(norm.weight * (x - mean) * mx.rsqrt(variance + norm.eps) + norm.bias)
 
 
 def conv(x: mx.array, conv: nn.Conv2d) -> mx.array:

@@ -8,6 +8,7 @@ import numpy as np
 
 import vae
 from toolkit.datasets import Split
+from toolkit.layers import ranks
 from toolkit.metrics.similarity import ssim
 from toolkit.model.inference import sample_keys
 from toolkit.model.inputs import batches
@@ -24,15 +25,15 @@ def single_sample_terms(
     watch: Callable[[int], None],
 ) -> tuple[np.ndarray, ...]:
     """Of every image: error and KL of one sample; and squared error and SSIM of the reconstruction from the mean."""
-    terms = []
-    for i, (images, numbers, labels) in enumerate(batches(split, batch_size)):
-        mean, log_var = (mx.array(a[i * batch_size :][: len(images)].astype(np.float32)) for a in (means, log_vars))
+    count, terms = len(split.images), [np.zeros((4, 0))]
+    for images, numbers, labels in batches(split, batch_size, ranks.share(np.arange(count))):
+        part = np.array(numbers)
+        mean, log_var = (mx.array(a[part].astype(np.float32)) for a in (means, log_vars))
         z = vae.sample(mean, log_var, sample_keys(seed, 0, numbers))
         x, y = model.reconstruct(images, numbers, labels)
         squared = mx.square(x - y).mean(axis=(1, 2, 3))
         error = model.error(images, numbers, labels, z)
-        part = slice(i * batch_size, i * batch_size + len(images))
         kl = prior.divergence(means[part], log_vars[part], np.array(z, np.float64), labels)
         terms.append([np.array(a, np.float64) for a in (error, kl, squared, ssim(x, y))])
-        watch(len(images))
-    return tuple(np.concatenate(arrays) for arrays in zip(*terms, strict=True))
+        watch(len(images) * ranks.size)
+    return tuple(ranks.gathered(values, count) for values in np.concatenate(terms, axis=1))

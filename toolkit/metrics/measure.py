@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.datasets import Split
+from toolkit.layers import ranks
 from toolkit.metrics import bounds, latents
 from toolkit.metrics.similarity import psnr
 from toolkit.model import inference
@@ -71,9 +72,19 @@ def measure(
     if (bits := likelihood.bits_per_dimension(elbo.mean())) is not None:
         metrics["bits_per_dimension"] = float(bits)
     if likelihood.is_distribution and importance_samples:
+        numbers = np.arange(len(split.images))
+        shown = step("Importance sampling")
         bound = inference.importance_bound(
-            model, prior, split, importance_samples, seed, batch_size, step("Importance sampling")
+            model,
+            prior,
+            split,
+            importance_samples,
+            seed,
+            batch_size,
+            lambda done: shown(done * ranks.size),
+            ranks.share(numbers),
         )
+        bound = ranks.gathered(bound, len(numbers))
         metrics["log_likelihood"] = with_error(bound) | {"importance_samples": importance_samples}
         if (bits := likelihood.bits_per_dimension(bound.mean())) is not None:
             metrics["log_likelihood"]["bits_per_dimension"] = float(bits)

@@ -7,6 +7,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from toolkit.layers import ranks
 from toolkit.model.inputs import Images, batches, image_keys, to_floats
 
 CHUNK = 250  # images at a time
@@ -16,13 +17,14 @@ BLOCK = 20  # samples of an image that are drawn at once; part of what a seed me
 def encode(
     model: Any, split: Images, size: int = CHUNK, watch: Callable[[int], None] = lambda images: None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and log-variance of every image of a split: (N, D) each, float64."""
-    found = []
-    for batch in batches(split, size):
-        found.append([np.array(array, np.float64) for array in model.encode(*batch)])
-        watch(len(batch[0]))
-    means, log_vars = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-    return means, log_vars
+    """Mean and log-variance of every image of a split: (N, D) each, float64; each rank encodes its share."""
+    count, dims = len(split.images), model.config.latent_dims
+    found = [np.zeros((2, 0, dims))]
+    for batch in batches(split, size, ranks.share(np.arange(count))):
+        found.append(np.stack([np.array(array, np.float64) for array in model.encode(*batch)]))
+        watch(len(batch[0]) * ranks.size)
+    both = np.concatenate(found, axis=1)
+    return ranks.gathered(both[0], count), ranks.gathered(both[1], count)
 
 
 def decode(

@@ -146,6 +146,11 @@ def fit_prior(model: Any, split: Images, seed: int = 0, watch: Watch = nobody) -
     What is fitted are the posteriors q(z|x) of all images, each with its variance, so that the mixture comes near to
     their sum. Components are added until more of them are no better on latent vectors held out.
     """
+    return fit(*latent_vectors(model, split, watch), seed, watch)
+
+
+def latent_vectors(model: Any, split: Images, watch: Watch = nobody) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Means and log-variances of all images, (N, D) each, and the numbers of those of each class."""
     classes, count = model.config.classes, len(split.images)
     if not is_possible(model.config.latent_dims, classes):
         raise UserError(f"{model.config.latent_dims} latent dims are too many for a mixture — use --prior normal")
@@ -153,7 +158,7 @@ def fit_prior(model: Any, split: Images, seed: int = 0, watch: Watch = nobody) -
     if not (np.isfinite(means).all() and np.isfinite(log_vars).all()):
         raise UserError("some images have impossible latent vectors — use --prior normal")
     labels = np.asarray(split.labels) if classes else np.zeros(count, int)
-    return fit(means, log_vars, [np.flatnonzero(labels == c) for c in range(max(1, classes))], seed, watch)
+    return means, log_vars, [np.flatnonzero(labels == c) for c in range(max(1, classes))]
 
 
 def fit(

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout, suppress
 
-from toolkit.errors import UserError
+from toolkit.errors import RankError, UserError
 from toolkit.files.writing import STDOUT
 
 
@@ -20,6 +20,8 @@ def command(main: Callable) -> Callable:
 
     @functools.wraps(main)
     def run(argv=None):
+        if is_quiet():
+            sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         for stream in filter(None, (sys.stdout, sys.stderr)):  # a stream may be closed
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
         pressed = []
@@ -37,6 +39,8 @@ def command(main: Callable) -> Callable:
                 said = str(error) if isinstance(error, KeyboardInterrupt) else ""
                 leave(130, said or "interrupted — files written so far are kept; run the same command to start again")
             status, message = explain(error)
+            if isinstance(error, RankError):
+                sys.stderr = sys.__stderr__
             if status is None:
                 raise
             leave(status, message)
@@ -44,6 +48,11 @@ def command(main: Callable) -> Callable:
             signal.signal(signal.SIGINT, before)
 
     return run
+
+
+def is_quiet() -> bool:
+    """Whether this is one of several processes that mlx.launch or mpirun has started, and not the one that prints."""
+    return any(os.environ.get(name, "0") != "0" for name in ("MLX_RANK", "OMPI_COMM_WORLD_RANK"))
 
 
 def explain(error: BaseException) -> tuple[int | None, str]:

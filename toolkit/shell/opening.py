@@ -114,17 +114,17 @@ class Opened:
     name: str  # for people, without a path
 
 
-def start_device(typed: Typed) -> str:
-    """Start the device that flags ask for; returns its name."""
+def start_device(typed: Typed, together: bool = False) -> str:
+    """Start the device that flags ask for, `together` with other ranks where a command can; returns its name."""
     from toolkit.layers import device
 
     options = typed.of(DeviceOptions)
-    return device.start(options.cpu, options.compile)
+    return device.start(options.cpu, options.compile, together)
 
 
-def open_model(typed: Typed) -> Opened:
+def open_model(typed: Typed, together: bool = False) -> Opened:
     """Start the device and load the model of --model."""
-    device_name = start_device(typed)
+    device_name = start_device(typed, together)
     from toolkit.formats import checkpoint
 
     options = typed.of(ModelOptions)

@@ -16,15 +16,22 @@ from toolkit.datasets import file_name, public_name
 from toolkit.errors import UserError
 from toolkit.files.writing import locked, make_folder, uninterrupted, write
 from toolkit.formats import checkpoint
-from toolkit.model.mixture import Mixture
+from toolkit.layers import ranks
 from toolkit.training import log
 from toolkit.training.plan import Plan, differences
 from toolkit.training.trainer import Trainer
 from toolkit.wording import counted
 
 
+def run_folder(outdir: Path | str, plan: Plan) -> "RunFolder":
+    """The folder of a run. It is rank 0's; other ranks have one that holds nothing."""
+    return Elsewhere(outdir, plan) if ranks.rank else RunFolder(outdir, plan)
+
+
 class RunFolder:
     """Where a run keeps its files; used as a context manager, which holds the lock."""
+
+    is_here = True
 
     def __init__(self, outdir: Path | str, plan: Plan):
         name = checkpoint.model_name(file_name(plan.train.dataset), plan.model.max_filters, plan.model.latent_dims)
@@ -114,20 +121,46 @@ class RunFolder:
                 checkpoint.save_model(self.model_file, trainer.model, model_facts(trainer, entry))
             self.save_state(trainer)
 
-    def add_prior(self, fit: Callable[[vae.VAE], Mixture]) -> Mixture | None:
-        """Give the model that was kept the prior that `fit` makes of it; None if it has one, or is gone."""
+    def model_without_prior(self) -> vae.VAE | None:
+        """The model that was kept; None if it has a fitted prior, or is gone."""
         if not self.model_file.exists():
             return None
-        model, facts = checkpoint.load_model(self.model_file)
-        if model.mixture is not None:
-            return None
-        model.mixture = fit(model)
-        checkpoint.save_model(self.model_file, model, facts)
-        return model.mixture
+        model, self.facts = checkpoint.load_model(self.model_file)
+        return model if model.mixture is None else None
+
+    def save_model(self, model: vae.VAE) -> None:
+        """Write that model again, which has a prior now."""
+        checkpoint.save_model(self.model_file, model, self.facts)
 
     def save_state(self, trainer: Trainer) -> None:
         facts = trainer.memory() | {"device": self.device}
         checkpoint.save_state(self.folder / "state.npz", trainer.model, trainer.optimizer, facts)
+
+
+class Elsewhere(RunFolder):
+    """The run's folder for ranks that have none: nothing is in it, and nothing is written."""
+
+    is_here = False
+
+    def __enter__(self) -> "Elsewhere":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def state(self) -> None:
+        return None
+
+    def check_free(self) -> bool:
+        return True
+
+    def begin(self, *_: Any, **__: Any) -> None:
+        pass
+
+    save = save_model = begin
+
+    def model_without_prior(self) -> None:
+        return None
 
 
 def model_facts(trainer: Trainer, entry: dict[str, Any]) -> dict[str, Any]:

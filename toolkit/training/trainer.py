@@ -21,8 +21,9 @@ from mlx.utils import tree_flatten, tree_map_with_path
 import vae
 from toolkit.datasets import Split
 from toolkit.errors import UserError
+from toolkit.layers import ranks
 from toolkit.layers.machine import on_cpu
-from toolkit.model.inference import CHUNK, importance_bound
+from toolkit.model.inference import CHUNK, importance_bound, sample_keys
 from toolkit.model.inputs import batch, batches
 from toolkit.training import optimizers, schedules
 from toolkit.training.plan import COLLAPSED_KL, HELD_OUT, START_AGAIN, Plan
@@ -43,12 +44,14 @@ def random_key(seed: int, purpose: int, index: int = 0) -> mx.array:
 
 
 class Batch(NamedTuple):
-    """Images to train on, and where in the run they come."""
+    """Images to train on, and where in the run they come; of several ranks each has some of them."""
 
     index: int  # in its epoch
     steps: int  # of that epoch
     images: mx.array  # (N, H, W, C) uint8
     labels: mx.array | None
+    first: int  # place of the first one in the whole batch
+    count: int  # images of that
 
 
 class Trainer:
@@ -127,9 +130,20 @@ class Trainer:
         self.model.update(model.parameters())
         if optimizer is not None:
             self.optimizer.state = tree_map_with_path(lambda path, _: optimizer[path], self.optimizer.state)
+        self.remember(memory)
+
+    def remember(self, memory: dict[str, Any]) -> None:
         self.epoch = memory["epoch"]
         self.best = math.inf if memory["best"] is None else memory["best"]
         self.plateau = schedules.Plateau(**memory["plateau"])
+
+    def same_on_all_ranks(self) -> None:
+        """Check that the ranks have the same data, and give all of them the weights and the memory of rank 0."""
+        data = {"number of training images": len(self.train.images), "number of test images": len(self.test.images)}
+        ranks.check_same(data, "give every rank the same data")
+        self.model.update(ranks.told_arrays(self.model.parameters()))
+        self.optimizer.state = ranks.told_arrays(self.optimizer.state)
+        self.remember(ranks.told(self.memory()))
 
     # An epoch
 
@@ -141,8 +155,10 @@ class Trainer:
         steps = math.ceil(count / size)
         self.progress = Progress(count, size)
         self.computing.clear()
-        for i, (images, _, labels) in enumerate(batches(self.train, size, order)):
-            yield Batch(i, steps, images, labels)
+        for i in range(steps):
+            whole = order[i * size : (i + 1) * size]
+            images, _, labels = batch(self.train, ranks.share(whole))
+            yield Batch(i, steps, images, labels, ranks.first(len(whole)), len(whole))
 
     def step(self, batch: Batch) -> float:
         """Set learning rate and β, update the model by one batch; returns the mean loss of the epoch so far.
@@ -154,7 +170,7 @@ class Trainer:
         beta = schedules.beta(self.config, done)
         optimizers.set_rate(self.optimizer, rate)
         key = random_key(self.config.seed, NOISE, self.epoch * batch.steps + batch.index)
-        sums = self.update(batch.images, batch.labels, key, mx.array(beta))
+        sums = self.update(batch.images, batch.labels, key, mx.array(beta), (batch.first, batch.count))
         compute = mx.async_eval if self.ahead else mx.eval
         compute(sums, self.model.state, self.optimizer.state)
         self.computing.append((batch.index, sums, rate, beta))
@@ -184,20 +200,18 @@ class Trainer:
     def score(self, split: Split, numbers: np.ndarray) -> dict[str, float]:
         """The bound on some images, with the samples that training has, from noise that depends on the seed alone."""
         self.model.eval()
-        posteriors = [evaluated(self.model.encode(*part)) for part in batches(split, CHUNK, numbers)]
-        mean, log_var = (mx.concatenate(arrays) for arrays in zip(*posteriors, strict=True))
-        z = vae.sample(mean, log_var, random_key(self.config.seed, SCORE))
-        errors = [
-            evaluated(self.model.error(*part, z[i * CHUNK :][: len(part[0])]))
-            for i, part in enumerate(batches(split, CHUNK, numbers))
-        ]
-        error = mx.concatenate(errors).mean().item()
-        kl = self.model.prior.kl(mean, log_var).sum(axis=1).mean().item()
-        loss = error + kl
-        if (samples := self.objective.samples) > 1:
-            prior, seed = self.model.prior, self.config.seed
-            bound = importance_bound(self.model, prior, split, samples, seed, chosen=numbers)
-            loss = self.model.likelihood.constant - bound.mean()
+        model, seed, own = self.model, self.config.seed, ranks.share(numbers)
+        sums, constant = np.zeros(3), model.likelihood.constant
+        for images, chosen, labels in batches(split, CHUNK, own):
+            mean, log_var = model.encode(images, chosen, labels)
+            z = vae.sample(mean, log_var, sample_keys(seed, SCORE, chosen))
+            error = model.error(images, chosen, labels, z).sum()
+            sums[1:] += mx.stack([error, model.prior.kl(mean, log_var).sum()]).tolist()
+        sums[0] = sums[1:].sum()
+        if (samples := self.objective.samples) > 1 and len(own):
+            sums[0] = (constant - importance_bound(model, model.prior, split, samples, seed, chosen=own)).sum()
+        loss, error, kl = ranks.total(mx.array(sums.astype(np.float32))).tolist()
+        loss, error, kl = (value / len(numbers) for value in (loss, error, kl))
         self.check_finite(loss, f"on images not trained on, after epoch {self.epoch + 1}")
         return losses(loss, error, kl)
 
@@ -310,9 +324,3 @@ def check_batches(config: vae.ModelConfig, size: int, count: int) -> None:
             f"a batch of {size} images needs more than {needed / 2**30:.0f} GiB of memory, this machine has "
             f"{memory / 2**30:.0f} — take a smaller --batchsize"
         )
-
-
-def evaluated(arrays: Any) -> Any:
-    """The same, computed now: what waits keeps all that it depends on in memory."""
-    mx.eval(arrays)
-    return arrays

@@ -1,0 +1,155 @@
+"""The processes that compute together, if mlx.launch has started several: their number, their sums, their shares.
+
+Each of them is a rank and runs the whole command; rank 0 alone prints and writes. Sums go over MLX's own engine,
+whatever carries it (ring, MPI, JACCL, NCCL). For a process that is alone, everything here leaves its arguments as they
+are, and costs nothing.
+"""
+
+import json
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
+
+from toolkit.errors import RankError, UserError
+from toolkit.layers import machine
+
+rank, size = 0, 1  # of this process; how many there are
+
+
+def join() -> None:
+    """Meet the other ranks, if there are any, and share this machine's cores with those that are here, too."""
+    global rank, size
+    try:
+        group = mx.distributed.init()
+    except RuntimeError as error:
+        ways = "look at the hostfile and at mlx.launch's options; a process that is alone needs no mlx.launch"
+        raise UserError(f"the ranks cannot meet: {error} — {ways}") from None
+    rank, size = group.rank(), group.size()
+    if size > 1:
+        host = sum(platform.node().encode())  # which names may share, but then only cores stay idle
+        hosts = gathered(np.array([host], np.uint32), size)
+        machine.neighbours = int((hosts == host).sum())
+
+
+# Shares
+
+
+def share(values: Any) -> Any:
+    """This rank's part of an array or list: consecutive elements, in parts of about equal size."""
+    return values[first(len(values)) : len(values) * (rank + 1) // size]
+
+
+def first(count: int) -> int:
+    """Where this rank's part of so many elements begins."""
+    return count * rank // size
+
+
+def gathered(own: np.ndarray, count: int) -> np.ndarray:
+    """All `count` elements of an array of which every rank has its share, bit by bit as they were."""
+    if size == 1:
+        return own
+    whole = np.zeros((count, *own.shape[1:]), own.dtype)
+    share(whole)[:] = own
+    sums = total(mx.array(whole.reshape(-1).view(np.uint32)))  # of zeros and one number: nothing is rounded
+    return np.array(sums).view(own.dtype).reshape(whole.shape)
+
+
+def told(value: Any) -> Any:
+    """What rank 0 has, on all ranks; something that JSON can hold."""
+    if size == 1:
+        return value
+    text = json.dumps(value).encode() if rank == 0 else b""
+    length = total(mx.array(len(text))).item()
+    numbers = np.zeros(length, np.uint32)
+    numbers[: len(text)] = np.frombuffer(text, np.uint8)
+    return json.loads(np.array(total(mx.array(numbers))).astype(np.uint8).tobytes())
+
+
+def told_arrays(tree: Any) -> Any:
+    """The arrays of a tree as rank 0 has them, on all ranks."""
+    if size == 1:
+        return tree
+    names, arrays = zip(*tree_flatten(tree), strict=True)
+    arrays = [total(array if rank == 0 else mx.zeros_like(array)) for array in arrays]
+    mx.eval(arrays)  # now, as ranks must not meet in different orders
+    return tree_unflatten(list(zip(names, arrays, strict=True)))
+
+
+# Sums
+
+
+def total(x: mx.array) -> mx.array:
+    """The sum of an array over the ranks."""
+    return mx.distributed.all_sum(x) if size > 1 else x
+
+
+def summed(x: mx.array) -> mx.array:
+    """The same, for what losses are made of: a gradient is the sum of those that the ranks have for it."""
+    if size == 1:
+        return x
+
+    @mx.custom_function
+    def forward(x):
+        return total(x)
+
+    @forward.vjp
+    def backward(_, gradient, __):
+        return total(gradient)
+
+    return forward(x)
+
+
+def mean(x: mx.array) -> mx.array:
+    """The mean over the rows that the ranks have, (N, D) → (D,), for what losses are made of."""
+    if size == 1:
+        return x.mean(axis=0)
+    rows = mx.full((1,), len(x), dtype=x.dtype)
+    sums = summed(mx.concatenate([x.sum(axis=0), rows]))
+    return sums[:-1] / sums[-1]
+
+
+def total_of_all(tree: Any) -> Any:
+    """The sums of all arrays in a tree, sent as one."""
+    if size == 1:
+        return tree
+    names, arrays = zip(*tree_flatten(tree), strict=True)
+    sums = total(mx.concatenate([array.reshape(-1) for array in arrays]))
+    ends = np.cumsum([array.size for array in arrays]).tolist()
+    parts = mx.split(sums, ends[:-1])
+    return tree_unflatten([(n, p.reshape(a.shape)) for n, p, a in zip(names, parts, arrays, strict=True)])
+
+
+# Errors
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """What one rank cannot do ends all of them, with the words of the first that could not."""
+    error = None
+    try:
+        yield
+    except (UserError, OSError) as raised:
+        error = raised
+    if size > 1:
+        failed = gathered(np.array([error is not None], np.uint32), size)
+        if failed.any() and np.argmax(failed) != rank:
+            sys.exit(2)
+        if error and not failed.all():
+            raise RankError(f"rank {rank} of {size}: {error}") from None
+    if error:
+        raise error
+
+
+def check_same(what: dict[str, Any], ways: str) -> None:
+    """Stop where ranks differ in what they must have in common."""
+    common = told(what)
+    with together():
+        for name, value in json.loads(json.dumps(what)).items():
+            if value != common[name]:
+                raise UserError(f"its {name} is {value}, and that of rank 0 is {common[name]} — {ways}")
