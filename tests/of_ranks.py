@@ -1,6 +1,6 @@
-"""What test_ranks.py runs under mlx.launch: some steps of a training, and what came of them as JSON from rank 0.
+"""What test_ranks.py runs under mlx.launch: one epoch of several trainings; rank 0 writes what came of them as JSON.
 
-mlx.launch -n 2 --backend ring --python python tests/of_ranks.py '{"arch": "conv"}'
+mlx.launch -n 2 --backend ring --python python tests/of_ranks.py out.json
 """
 
 import json
@@ -9,36 +9,51 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
 from toolkit import datasets
-from toolkit.layers import device, forms, plain, ranks
+from toolkit.layers import cpu, device, forms, plain, ranks
+from toolkit.model import inference
 from toolkit.training.plan import Plan, TrainConfig
 from toolkit.training.trainer import Trainer
 from vae import ModelConfig
 
+CASES = {
+    "conv": ({}, {}, "cpu"),
+    "textbook": ({"likelihood": "bce", "binarize": "dynamic"}, {"conditional": True, "keep_best": True}, "plain"),
+    "transpose": ({"arch": "transpose", "likelihood": "normal"}, {"free_bits": 0.05}, "plain"),
+    "mlp": ({"arch": "mlp"}, {"conditional": True}, "cpu"),
+    "resnet": ({"arch": "resnet", "likelihood": "logistic"}, {"objective": "iwae", "iw_samples": 10}, "cpu"),
+}
 
-def main(model, form="cpu", epochs=1, **training):
-    device.start(cpu=True)
-    if form == "plain":
-        forms.choose(plain)
+
+def epoch(model, training, form):
+    """Weights after the first step, and the log entry of the epoch; batches of 16 and one of 5."""
+    forms.choose({"plain": plain, "cpu": cpu}[form])
     train, test = (datasets.load("synthetic", split, None, count) for split, count in (("train", 101), ("test", 37)))
-    config = TrainConfig(**{"batchsize": 16, "lr": 0.003, "epochs": epochs} | training)
+    config = TrainConfig(**{"batchsize": 16, "lr": 0.003, "epochs": 1} | training)
     small = {"image_size": 8, "latent_dims": 2, "max_filters": 8}
     trainer = Trainer(Plan(config, ModelConfig(**small | model)), train, test)
-    first = None
-    for _ in range(epochs):
-        for batch in trainer.batches():
-            trainer.step(batch)
-            if first is None:
-                first = {name: np.array(a).tolist() for name, a in tree_flatten(trainer.model.parameters())}
-        entry = trainer.end_epoch()
+    trainer.same_on_all_ranks()
+    weights = None
+    for batch in trainer.batches():
+        trainer.step(batch)
+        weights = weights or {name: np.array(a).tolist() for name, a in tree_flatten(trainer.model.parameters())}
+    entry = trainer.end_epoch()
+    means, _ = inference.encode(trainer.model, train)
+    bound = inference.importance_bound(
+        trainer.model, trainer.model.prior, test, 5, 0, chosen=ranks.share(np.arange(37))
+    )
+    return {"weights": weights, "entry": entry, "codes": means.tolist(), "bound": ranks.gathered(bound, 37).tolist()}
+
+
+def main(path):
+    device.start(cpu=True, together=True)
+    found = {name: epoch(*case) for name, case in CASES.items()}
     if ranks.rank == 0:
-        last = {name: float(mx.abs(a).sum()) for name, a in tree_flatten(trainer.model.parameters())}
-        print(json.dumps({"first": first, "last": last, "entry": entry}), flush=True)
+        Path(path).write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(**json.loads(sys.argv[1]))
+    main(sys.argv[1])

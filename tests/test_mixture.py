@@ -241,7 +241,7 @@ def test_a_run_that_ended_without_a_prior_gets_it_by_resume(run, tmp_path, monke
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(mixture, "fit_prior", interrupted)
+    monkeypatch.setattr(mixture, "fit", interrupted)
     with pytest.raises(KeyboardInterrupt, match="add --resume to fit it"):
         run("train", *training, "--outdir", tmp_path)
     with pytest.raises(KeyboardInterrupt, match="add --resume to fit it"):

@@ -416,7 +416,7 @@ def test_every_step_has_its_own_noise_and_every_epoch_its_own_order():
     error, kl = trainer.model.negative_bound(
         inputs.to_floats(mx.array(test_split.images), trainer.model.config),
         None,
-        inference.sample_keys(3, SCORE, mx.arange(200)),
+        inference.sample_keys(3, SCORE, mx.arange(200, dtype=mx.uint32)),
     )
     assert entries[-1]["test"]["reconstruction"] == pytest.approx(error.mean().item(), rel=1e-4)
     assert entries[-1]["test"]["kl"] == pytest.approx(kl.sum(axis=1).mean().item(), rel=1e-4)

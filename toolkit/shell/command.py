@@ -8,11 +8,14 @@ import functools
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout, suppress
 
 from toolkit.errors import RankError, UserError
 from toolkit.files.writing import STDOUT
+
+PATIENCE = 5  # seconds
 
 
 def command(main: Callable) -> Callable:
@@ -41,6 +44,8 @@ def command(main: Callable) -> Callable:
             status, message = explain(error)
             if isinstance(error, RankError):
                 sys.stderr = sys.__stderr__
+            elif is_quiet() and status:
+                time.sleep(PATIENCE)  # mlx.launch ends all ranks with the first, which should be the one that speaks
             if status is None:
                 raise
             leave(status, message)
@@ -66,6 +71,8 @@ def explain(error: BaseException) -> tuple[int | None, str]:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return 2, f"error: {where}{error.strerror or error} — check the name, the rights and the space left"
+    if isinstance(error, RuntimeError) and "peer" in str(error):
+        return 2, "error: another rank was lost — --resume goes on from the last epoch that was finished"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "alloc" in str(error)):
         return 2, "error: out of memory — try smaller numbers (batch size, image size, filters, samples)"
     return None, ""

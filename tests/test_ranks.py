@@ -1,0 +1,76 @@
+"""Several processes on loopback against one: the same losses, weights, scores and errors."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import of_ranks
+import pytest
+
+from toolkit.formats import checkpoint
+from toolkit.layers import ranks
+
+ROOT = Path(__file__).resolve().parent.parent
+LAUNCH = Path(sys.executable).with_name("mlx.launch")
+TINY = "--dataset synthetic --limit 101 --image_size 8 --max_filters 8 --latent_dims 2 --epochs".split()
+pytestmark = pytest.mark.skipif(not LAUNCH.exists(), reason="there is no mlx.launch beside this Python")
+
+
+def launch(count, *words, timeout=60):
+    """Run a script with so many ranks; returns what they printed."""
+    command = [LAUNCH, "-n", count, "--backend", "ring", "--python", sys.executable, *words]
+    ended = subprocess.run(
+        list(map(str, command)), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout
+    )
+    return [line for line in ended.stdout.splitlines() if "[WARN]" not in line]
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return {name: of_ranks.epoch(*case) for name, case in of_ranks.CASES.items()}
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_the_mathematics_does_not_depend_on_the_number_of_ranks(alone, tmp_path, count):
+    assert launch(count, "tests/of_ranks.py", tmp_path / "out.json") == []
+    together = json.loads((tmp_path / "out.json").read_text())
+    for name, one in alone.items():
+        several = together[name]
+        for weight, values in one["weights"].items():
+            np.testing.assert_allclose(several["weights"][weight], values, atol=1e-5, err_msg=f"{name} {weight}")
+        assert several["entry"]["loss"] == pytest.approx(one["entry"]["loss"], abs=1e-3), name
+        for split in one["entry"].keys() & {"test", "held_out"}:
+            assert several["entry"][split] == pytest.approx(one["entry"][split], abs=1e-2), name
+        for found in ("codes", "bound"):
+            np.testing.assert_allclose(several[found], one[found], atol=2e-2, err_msg=f"{name} {found}")
+
+
+def test_train_and_evaluate_together(run, tmp_path):
+    """One prints and writes; a resume may have another number of ranks."""
+    out = launch(2, "train.py", *TINY, 1, "--outdir", tmp_path)
+    assert out[1].startswith("  Device: 2 ranks, CPU") and sum(line.startswith("Epoch 1/1") for line in out) == 1
+    status, alone, _ = run("train", *TINY, 2, "--resume", "--outdir", tmp_path)
+    assert status == 0 and "Resuming after epoch 1" in alone
+    model = tmp_path / "vae_synthetic_filters_0008_dims_0002.npz"
+    assert checkpoint.load_model(model)[0].mixture
+    flags = ["--model", model, "--limit", 37, "--importance_samples", 25, "--json"]
+    assert launch(2, "evaluate.py", *flags, tmp_path / "two.json")[-1].startswith("Metrics: ")
+    assert run("evaluate", *flags, tmp_path / "one.json")[0] == 0
+    one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
+    for name in ("loss", "log_likelihood"):
+        assert two[name]["mean"] == pytest.approx(one[name]["mean"], rel=1e-5)
+
+
+def test_one_line_for_all(tmp_path):
+    assert launch(2, "train.py", "--dataset", "folder:/nope") == [
+        "error: the image folder /nope does not exist — pass --dataset folder:PATH"
+    ]
+    assert launch(2, "generate.py") == ["error: this command runs in one process — call it without mlx.launch"]
+
+
+def test_alone_nothing_changes():
+    values = np.arange(7)
+    assert ranks.share(values) is not None and (ranks.share(values) == values).all()
+    assert ranks.told({"a": 1}) == {"a": 1} and ranks.gathered(values, 7) is values
