@@ -10,7 +10,7 @@ import of_ranks
 import pytest
 
 from toolkit.formats import checkpoint
-from toolkit.layers import ranks
+from toolkit.layers import machine, ranks
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH = Path(sys.executable).with_name("mlx.launch")
@@ -32,7 +32,13 @@ def alone():
     return {name: of_ranks.epoch(*case) for name, case in of_ranks.CASES.items()}
 
 
-@pytest.mark.parametrize("count", [2, 3, 4])
+CORES = machine.cores()
+
+
+@pytest.mark.parametrize(
+    "count",
+    [2, *(pytest.param(n, marks=pytest.mark.skipif(n > CORES, reason=f"{n} ranks want {n} cores")) for n in (3, 4))],
+)
 def test_the_mathematics_does_not_depend_on_the_number_of_ranks(alone, tmp_path, count):
     assert launch(count, "tests/of_ranks.py", tmp_path / "out.json") == []
     together = json.loads((tmp_path / "out.json").read_text())
@@ -67,6 +73,8 @@ def test_one_line_for_all(tmp_path):
     assert launch(2, "train.py", "--dataset", "folder:/nope") == [
         "error: the image folder /nope does not exist — pass --dataset folder:PATH"
     ]
+    error = "error: 2 ranks cannot share 101 images in batches of 10: one has fewer — take another --batchsize"
+    assert launch(2, "train.py", *TINY, 1, "--batchsize", 10, "--outdir", tmp_path) == [error]
     assert launch(2, "generate.py") == ["error: this command runs in one process — call it without mlx.launch"]
 
 

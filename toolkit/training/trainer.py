@@ -308,6 +308,9 @@ def hold_out(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def check_batches(config: vae.ModelConfig, size: int, count: int) -> None:
     """Stop before the first step where a batch is too small to be normalised, or too large for memory."""
+    if any(0 < rest < ranks.size for rest in (size, count % size)):
+        batches = f"{counted(count, 'image')} in batches of {size}"
+        raise UserError(f"{ranks.size} ranks cannot share {batches}: one has fewer — take another --batchsize")
     least = config.architecture.least_batch(config)
     if any(0 < rest < least for rest in (size, count % size)):
         way = "take another --batchsize" if count >= least else "use more images, or a larger --image_size"
