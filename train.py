@@ -184,6 +184,8 @@ def plan_of(typed: Typed):
     config = typed.of(TrainConfig)
     plan = Plan(replace(config, dataset=datasets.full_name(config.dataset)), typed.of(ModelConfig))
     check_effects(typed, plan.objective.ignores, f"--objective {config.objective}")
+    if not config.conditional:
+        check_effects(typed, ["label_planes", "embed_factor"], "a model without --conditional")
     if "beta_start" in typed and not plan.train.beta_warmup:
         raise UserError("--beta_start needs --beta_warmup EPOCHS — or give the weight of KL as --beta")
     return plan

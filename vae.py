@@ -8,7 +8,7 @@ weights are kept is toolkit/formats, how they are trained is toolkit/training.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,8 @@ from mlx.utils import tree_flatten, tree_map
 
 from toolkit.errors import UserError
 from toolkit.layers import forms, ranks
-from toolkit.model.architecture import Architecture, Layer
+from toolkit.model.architecture import Architecture, Layer, dims_and_classes
+from toolkit.model.bounded import Bounded
 from toolkit.model.gaussians import damped, log_density, noise, reparametrise
 from toolkit.model.inputs import PIXELS, image_keys, to_floats, with_labels
 from toolkit.model.likelihoods import LIKELIHOODS
@@ -27,7 +28,7 @@ from toolkit.model.mixture import Mixture
 from toolkit.model.mlp import FullyConnected
 from toolkit.model.priors import PRIORS
 from toolkit.model.resnet import Residual
-from toolkit.options import count, option, text
+from toolkit.options import count, option, text, weight
 
 # Configuration
 
@@ -58,17 +59,45 @@ class ModelConfig:
         "model",
         kind=count,
         unit="N",
-        default_text=lambda: str(ARCHITECTURES["resnet"].default_depth),
+        default_text="2",
+    )
+    decoder_filters: int | None = option(
+        None, "bounded: filters of its decoder", "model", kind=count, unit="N", default_text="as --max_filters"
+    )
+    model_version: str | None = option(
+        None,
+        "bounded: v2 has another convolution at the end of its decoder",
+        "model",
+        kind=text,
+        choices=("v1", "v2"),
+        default_text="v1",
     )
     image_size: int = option(
         64,
-        "side of the images in pixels; a multiple of 8 for conv and transpose, of 4 for resnet",
+        "side of the images in pixels; a multiple of 8 for conv, transpose and bounded, of 4 for resnet",
         "model",
         kind=count,
         unit="N",
     )
     channels: int = 1  # 1 for grey, 3 for colour
-    classes: int = 0  # of a class-conditional model, whose encoder and decoder see the label
+    classes: int = 0  # of a class-conditional model, which sees the label
+    label_planes: str | None = option(
+        None,
+        "bounded, with --conditional: how its encoder sees the class. one_hot: as a plane for each class; cat: as one "
+        "plane filled with its number",
+        "model",
+        kind=text,
+        choices=("one_hot", "cat"),
+        default_text="one_hot",
+    )
+    embed_factor: float | None = option(
+        None,
+        "bounded, with --conditional: factor of what fills these planes",
+        "model",
+        kind=weight,
+        unit="X",
+        default_text="1",
+    )
     likelihood: str = option(
         "mse",
         lambda: "; ".join(f"{known.name}: {known.words}" for known in LIKELIHOODS.values()),
@@ -97,12 +126,12 @@ class ModelConfig:
         ):
             if (value := getattr(self, name)) not in known:
                 raise UserError(f"{name} {value!r} is unknown — take one of {', '.join(known)}")
-        if self.max_filters is None:
-            object.__setattr__(self, "max_filters", self.architecture.default_width)
-        if self.depth is None:
-            object.__setattr__(self, "depth", self.architecture.default_depth)
-        elif self.architecture.default_depth is None:
-            raise UserError(f"--arch {self.arch} has no depth to choose — leave --depth out")
+        for name in (field.name for field in fields(self) if field.default is None):
+            defaults = self.architecture.defaults(self)
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, defaults.get(name))
+            elif name not in defaults:
+                raise UserError(f"--arch {self.arch} has no {name} to choose — leave --{name} out")
         for name, least in (("latent_dims", 1), ("channels", 1), ("classes", 0)):
             if (value := getattr(self, name)) < least:
                 raise UserError(f"{name} {value} is too small — take at least {least}")
@@ -116,6 +145,11 @@ class ModelConfig:
     @property
     def architecture(self) -> Architecture:
         return ARCHITECTURES[self.arch]
+
+    @property
+    def decoder_classes(self) -> int:
+        """Classes that can be asked for."""
+        return self.classes if self.architecture.decodes_classes else 0
 
     @property
     def pixels(self) -> int:
@@ -238,7 +272,7 @@ def features(config: ModelConfig) -> int:
 class Convolutional(Architecture):
     """The encoder above, and the decoder with one of its two ways to double an image."""
 
-    default_width, least_width, least_size = 64, 4, 8
+    default_width, least_width, least_size, step = 64, 4, 8, 8
 
     def __init__(self, name: str, words: str, doubling: type[UpsampleConv] | type[TransposedConv]):
         self.name, self.words, self.doubling = name, words, doubling
@@ -248,13 +282,6 @@ class Convolutional(Architecture):
 
     def decoder(self, config: ModelConfig) -> nn.Module:
         return Decoder(config, self.doubling)
-
-    def check(self, config: ModelConfig) -> None:
-        super().check(config)
-        if config.image_size % 8:
-            size = config.image_size
-            ways = f"take {size // 8 * 8} or {size // 8 * 8 + 8}, or another --arch"
-            raise UserError(f"image_size {size} is not a multiple of 8 — {ways}")
 
     def parameter_bound(self, config: ModelConfig) -> int:
         a, b, c = filters(config)
@@ -267,7 +294,7 @@ class Convolutional(Architecture):
     def least_batch(self, config: ModelConfig) -> int:
         return 2 if config.image_size == 8 else 1  # batch norm of a 1×1 map needs two values
 
-    def recognise(self, arrays: dict[str, np.ndarray]) -> dict[str, int] | None:
+    def recognise(self, arrays: dict[str, np.ndarray], options: dict[str, Any]) -> dict[str, Any] | None:
         first = f"decoder.{self.doubling.key}1"
         if not {f"{first}.bias", f"{first}.conv.bias"} & arrays.keys():
             return None
@@ -276,7 +303,7 @@ class Convolutional(Architecture):
             "max_filters": width,
             "image_size": 8 * math.isqrt(len(arrays["decoder.lin1.bias"]) // width),
             "channels": arrays["encoder.conv1.weight"].shape[3],
-        }
+        } | dims_and_classes(arrays)
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -286,6 +313,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         Convolutional("transpose", "convolutions, transposed decoder", TransposedConv),
         FullyConnected(),
         Residual(),
+        Bounded(),
     )
 }
 
@@ -533,13 +561,18 @@ def training_step(model: VAE, optimizer: Any, objective: Elbo | ImportanceWeight
 
     loss_and_gradients = nn.value_and_grad(model, loss)
 
+    def update(sums, gradients):
+        """Add up what the ranks have, and change the model by it."""
+        sums, gradients = ranks.total_of_all((sums, gradients))
+        optimizer.update(model, gradients)
+        model.config.architecture.confine(model)
+        return sums
+
     def step(images, labels, key, beta, place=None):
         place = place or (0, len(images))
         x, keys = seen(images, key, place)
         (_, sums), gradients = loss_and_gradients(x, labels, keys, beta, len(images) / place[1])
-        sums, gradients = ranks.total_of_all((sums, gradients))
-        optimizer.update(model, gradients)
-        return sums
+        return update(sums, gradients)
 
     state = [model.state, optimizer.state]
     if len(objective.parts) == 1:
@@ -549,12 +582,7 @@ def training_step(model: VAE, optimizer: Any, objective: Elbo | ImportanceWeight
     log_sum = model.compiled(lambda *args: objective.log_sum(model, *args))
     gradients_of = mx.compile(loss_and_gradients, inputs=model.state, outputs=model.state)
 
-    def add_up(sums, gradients):
-        sums, gradients = ranks.total_of_all((sums, gradients))
-        optimizer.update(model, gradients)
-        return sums
-
-    update = mx.compile(add_up, inputs=state, outputs=state)
+    compiled_update = mx.compile(update, inputs=state, outputs=state)
 
     def step_by_parts(images, labels, key, beta, place=None):
         place = place or (0, len(images))
@@ -570,6 +598,6 @@ def training_step(model: VAE, optimizer: Any, objective: Elbo | ImportanceWeight
             (_, more_sums), more = gradients_of(x, labels, of_part, beta, len(x) / place[1], samples, whole)
             sums, gradients = sums + more_sums, tree_map(mx.add, gradients, more) if gradients else more
             mx.eval(sums, gradients, model.state)
-        return update(sums, gradients)
+        return compiled_update(sums, gradients)
 
     return step_by_parts

@@ -108,7 +108,7 @@ def main():
         model, _ = checkpoint.load_model(path)
         pixels = np.concatenate([y for _, y in inference.reconstruct(model, test)])
         row(f"{path}: reconstructions", to_bytes(pixels), test.labels, classifier, real)
-        labels = np.arange(SAMPLES) % 10 if model.config.classes else None
+        labels = np.arange(SAMPLES) % 10 if model.config.decoder_classes else None
         for prior in (model.prior, model.mixture):
             if prior is not None:
                 z = prior.sample(SAMPLES, mx.random.key(0), 1.0, labels)

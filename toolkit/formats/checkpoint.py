@@ -45,6 +45,7 @@ FACTS = {
     "options": dict,
     "images": list,
     "test": dict,
+    "test_loss": (int, float),
     "best": (float, type(None)),
     "plateau": dict,
     "device": str,
@@ -203,7 +204,8 @@ def read_zip(path, size):
         if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
             raise ValueError("it is compressed in an unusual way")
         if any(entry.filename.endswith("data.pkl") for entry in entries):
-            return pytorch.read_torch(archive), {}, b""
+            arrays, facts = pytorch.read_torch(archive)
+            return arrays, checked(facts), b""
         arrays = read_arrays(archive, entries)
         facts = read_comment(archive.comment)
         return arrays, facts, b"".join(entry.comment for entry in entries) if facts else b""
@@ -297,7 +299,7 @@ def mixture_from(path: Path | str, prior: bytes, config: ModelConfig) -> Mixture
             entries = archive.infolist()
             if sum(entry.file_size for entry in entries) > len(prior):
                 raise ValueError("its prior claims far more data than it holds")
-            return Mixture.from_arrays(read_arrays(archive, entries), config.latent_dims, config.classes)
+            return Mixture.from_arrays(read_arrays(archive, entries), config.latent_dims, config.decoder_classes)
     except Exception as error:  # as in `read`
         raise UserError(f"{path} is damaged ({in_short(error)}) — train or copy it again") from None
 
@@ -307,19 +309,13 @@ def config_from(path, arrays, facts):
     try:
         if "config" in facts:
             return from_values(ModelConfig, facts["config"])
-        found = [(name, known.recognise(arrays)) for name, known in ARCHITECTURES.items()]
-        arch, numbers = next((pair for pair in found if pair[1]), ("", None))
-        if numbers is None:
+        options = facts.get("options", {})
+        found = [(name, known.recognise(arrays, options)) for name, known in ARCHITECTURES.items()]
+        arch, seen = next((pair for pair in found if pair[1]), ("", None))
+        if seen is None:
             raise KeyError("the weights of an encoder or a decoder that is known here")
-        dims = len(arrays["encoder.proj_mu.bias"])
-        return ModelConfig(
-            arch=arch,
-            latent_dims=dims,
-            classes=arrays["decoder.lin1.weight"].shape[1] - dims,
-            binarize=facts.get("binarize", "none"),
-            likelihood=facts.get("likelihood", "mse"),
-            **numbers,
-        )
+        told = {name: facts[name] for name in ("binarize", "likelihood") if name in facts}
+        return from_values(ModelConfig, {"arch": arch} | seen | told)
     except KeyError as error:
         raise UserError(f"{path} lacks {error.args[0]} — it is not a checkpoint of this family") from None
     except (IndexError, TypeError, ValueError, ZeroDivisionError, UserError):

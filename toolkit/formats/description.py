@@ -9,8 +9,9 @@ from vae import VAE, ModelConfig
 
 def architecture(config: ModelConfig) -> str:
     """What the encoder and the decoder are made of."""
-    words = config.architecture.words + (f", {config.depth} at each of two sizes" if config.depth else "")
-    return words + (f", conditional on {config.classes} classes" if config.classes else "")
+    known = config.architecture
+    labels = f"conditional on {config.classes} classes" if config.decoder_classes else ""
+    return ", ".join(filter(None, (known.words, known.detail(config), labels)))
 
 
 def images(config: ModelConfig) -> str:
@@ -41,6 +42,8 @@ def fact_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("Classes", ", ".join(map(str, facts["classes"]))))
     if "epoch" in facts:
         rows.append(("Trained for", counted(facts["epoch"], "epoch")))
+    if "test_loss" in facts:
+        rows.append(("Test loss", f"{facts['test_loss']:g}, as its training measured it"))
     for title, values in (("Options", facts.get("options", {})), ("Test metrics per image", facts.get("test", {}))):
         said = [f"{name} {round(v, 4) if isinstance(v, float) else v}" for name, v in values.items() if v is not None]
         if said:

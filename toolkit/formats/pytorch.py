@@ -2,6 +2,7 @@
 
 import math
 import zipfile
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,8 +12,22 @@ LARGEST_PICKLE = 2**20  # bytes; that of a model has some thousands
 OLD_FORMAT = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # begins files written before 2020
 
 
-def read_torch(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
-    """The arrays in PyTorch's zip format: a pickle, and beside it the numbers of every tensor as plain bytes."""
+class Family(NamedTuple):
+    """Where the models of a system have their smallest feature maps, in names of arrays."""
+
+    width: str  # whose length is the number of channels of the encoder's map
+    reads: tuple[str, ...]  # the encoder's map
+    writes: str  # the decoder's map: a layer
+
+
+FAMILIES = (
+    Family("encoder.conv3.bias", ("encoder.proj_mu.weight", "encoder.proj_log_var.weight"), "decoder.lin1"),
+    Family("encoder.cnn3.bias", ("encoder.dense.weight",), "decoder.dense"),
+)
+
+
+def read_torch(archive: zipfile.ZipFile) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays and facts in PyTorch's zip format: a pickle, and beside it the numbers of every tensor as plain bytes."""
     entries = {entry.filename: entry for entry in archive.infolist()}
     pickled = next(name for name in entries if name.endswith("data.pkl"))
     folder = pickled.removesuffix("data.pkl")
@@ -21,31 +36,65 @@ def read_torch(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
     if (order := entries.get(f"{folder}byteorder")) and archive.read(order) != b"little":
         raise ValueError("its byte order is that of another kind of machine")
     limit = 4 * sum(entry.file_size for entry in archive.infolist())  # bfloat16 becomes float32, and is copied
-    state = Reader(lambda key: archive.read(entries[f"{folder}data/{key}"]), limit).run(archive.read(pickled))
+    saved = Reader(lambda key: archive.read(entries[f"{folder}data/{key}"]), limit).run(archive.read(pickled))
+    state = saved
     for name in ("state_dict", "model_state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(name), dict):
             state = state[name]
     if not isinstance(state, dict) or not all(isinstance(array, np.ndarray) for array in state.values()):
         raise ValueError("it is not a dictionary of tensors")
-    return channels_last(state)
+    return channels_last(state), facts_of(saved)
+
+
+def facts_of(saved: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint of the β-annealed VAE says besides its weights; other files say nothing.
+
+    Its optimizer and its loss have states of their own, which nobody needs here. What names a place on somebody's
+    machine stays behind.
+    """
+    args = saved.get("args")
+    if not isinstance(args, dict):
+        return {}
+    facts: dict[str, Any] = {"dataset": "mnist"}  # that system knows no other
+    if isinstance(likelihood := args.get("likelihood_type"), str):
+        facts["likelihood"] = likelihood
+    for ours, theirs, kind in (("epoch", "epoch", int), ("collapsed", "posterior_collapse", bool)):
+        if type(value := saved.get(theirs)) is kind:
+            facts[ours] = value
+    loss = saved.get("test_loss")
+    loss = loss.item() if isinstance(loss, np.ndarray) and loss.size == 1 else loss
+    if isinstance(loss, float) and is_plain(loss):
+        facts["test_loss"] = loss
+    options = {name: value for name, value in args.items() if is_plain(name) and is_plain(value)}
+    return facts | {"options": options}
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is a number, nothing, or a short text that is no path."""
+    if isinstance(value, str):
+        return len(value) <= 100 and value.isprintable() and not set(value) & set("/\\")
+    return value is None or (isinstance(value, (bool, int, float)) and abs(value) < 1e300)
 
 
 def channels_last(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """PyTorch's order of axes → ours: channels come last, in kernels and in what is flattened."""
-    features = len(arrays["encoder.conv3.bias"])
-    grid = math.isqrt(len(arrays["decoder.lin1.bias"]) // features)
+    family = next((known for known in FAMILIES if known.width in arrays), None)
+    if family is None:
+        raise ValueError("it has no encoder that is known here")
+    features = len(arrays[family.width])
+    grid = math.isqrt(arrays[family.reads[0]].shape[1] // features)
     ours = {}
     for key, array in arrays.items():
-        name = key.split(".")
-        if name[-1] == "num_batches_tracked" or any(part.startswith("shortcut") for part in name):
+        part, *layer = key.split(".")
+        if layer[-1] == "num_batches_tracked" or any(name.startswith("shortcut") for name in layer):
             continue  # counted, or never used
         if array.ndim == 4:
-            transposed = name[0] == "decoder" and name[1].startswith("conv")
+            transposed = part == "decoder" and (layer[0].startswith("conv") or array.shape[2] == 4)
             array = array.transpose(1, 2, 3, 0) if transposed else array.transpose(0, 2, 3, 1)
-        elif name[1].startswith("proj") and name[-1] == "weight":
+        elif key in family.reads:
             array = array.reshape(len(array), features, grid, grid).transpose(0, 2, 3, 1).reshape(len(array), -1)
-        elif name[:2] == ["decoder", "lin1"]:
+        elif f"{part}.{layer[0]}" == family.writes:
             rest = array.shape[1:]
-            array = array.reshape(features, grid, grid, *rest).swapaxes(0, 1).swapaxes(1, 2).reshape(-1, *rest)
+            array = array.reshape(-1, grid, grid, *rest).swapaxes(0, 1).swapaxes(1, 2).reshape(-1, *rest)
         ours[key] = array
     return ours

@@ -15,12 +15,15 @@ Down: 3×3, stride 2, padding 1. Output pixel i looks at the input pixels 2i-1, 
     dx:             input pixel 2i is seen by output i alone, through w1; input pixel 2i+1 by output i through w2 and by
                     output i+1 through w0. So a 2×2 window of dy gives the 2×2 input pixels of cell i.
 
-Up: nearest ×2, then 3×3, padding 1. Through the doubling, an output pixel looks at two input pixels only:
+Up: a transposed 4×4 convolution, stride 2, padding 1. Input pixel i touches the outputs 2i-1 … 2i+2 with w0 … w3, so
 
-    2i-1 looks at  i-1, i-1, i    with  w0, w1, w2:   w0+w1 on i-1 and w2 on i
-    2i   looks at  i-1, i, i      with  w0, w1, w2:   w0 on i-1 and w1+w2 on i
+    2i-1 looks at  i-1 with w2,  i with w0
+    2i   looks at  i-1 with w3,  i with w1
 
-So a 2×2 window of x gives 2×2 pixels of y, with 2.25 times fewer operations than convolving the doubled image.
+and a 2×2 window of x gives 2×2 pixels of y. Nearest ×2 and then 3×3, padding 1, is one of these: through the doubling
+input pixel i touches the same four outputs, with w2, w1+w2, w0+w1 and w0. That takes 2.25 times fewer operations than
+convolving the doubled image.
+
 Backwards the doubling is a sum over 2×2 pixels, which may as well come first. With D the sums of dy over all its 2×2
 windows, and Q the 3×3 windows of D, two pixels apart, what is left is the kernel turned around, W':
 
@@ -38,10 +41,8 @@ from toolkit.layers import machine, plain, ranks
 LEAST_IMAGES = 8  # in a part: smaller ones cost more than they save
 SLOPE = 0.01  # of leaky ReLU below zero
 
-# UP[phase, tap, k]: entry k of the kernel acts on pixel `tap` of a window, for output 2i-1 (phase 0) or 2i (phase 1).
-UP = (((1, 1, 0), (0, 0, 1)), ((1, 0, 0), (0, 1, 1)))
-# UP_BACK[u, k]: entry k of the kernel leads from an input pixel to the u-th of the four outputs that it touches.
-UP_BACK = ((0, 0, 1), (0, 1, 1), (1, 1, 0), (1, 0, 0))
+# UP[u, k]: entry k of the kernel leads from an input pixel to the u-th of the four outputs that it touches.
+UP = ((0, 0, 1), (0, 1, 1), (1, 1, 0), (1, 0, 0))
 # DOWN_BACK[phase, tap, k]: entry k leads from output i + tap to the input pixel 2i (phase 0) or 2i+1 (phase 1).
 DOWN_BACK = (((0, 1, 0), (0, 0, 0)), ((0, 0, 1), (1, 0, 0)))
 
@@ -113,7 +114,7 @@ def up(x: mx.array | Parts, conv: nn.Conv2d, norm: nn.BatchNorm | None = None) -
 
 
 def transposed(x: mx.array | Parts, conv: nn.ConvTranspose2d, norm: nn.BatchNorm | None = None) -> Parts:
-    """A transposed convolution of stride 2, then with `norm` batch norm and leaky ReLU → (N, 2H, 2W, O)."""
+    """A transposed convolution, 3×3 or 4×4, then with `norm` batch norm and leaky ReLU → (N, 2H, 2W, O)."""
     return convolve(conv_transposed, split(x), conv, norm)
 
 
@@ -134,9 +135,9 @@ def residual(x: mx.array | Parts, first: nn.Conv2d, second: nn.Conv2d) -> Parts:
     return each(mx.add, x, added)
 
 
-def rectified(x: mx.array | Parts) -> Parts:
-    """Leaky ReLU of each number."""
-    return each(rectify, split(x))
+def rectified(x: mx.array | Parts, slope: float = SLOPE) -> Parts:
+    """Leaky ReLU of each number; with a slope of 0, ReLU."""
+    return each(lambda part: rectify(part, slope), split(x))
 
 
 def convolve(convolution, parts, conv, norm=None):
@@ -161,22 +162,22 @@ def convolve_and_norm(convolution, parts, conv, norm):
     return each(lambda x: leaky_relu(convolution(x, weight) + shift), parts)
 
 
-def leaky_relu(y):
-    return mx.maximum(y, SLOPE * y)
+def leaky_relu(y, slope=SLOPE):
+    return mx.maximum(y, slope * y if slope else 0)
 
 
-def rectify(x):
+def rectify(x, slope):
     """Leaky ReLU with its gradient from the sign of what comes out, in two passes instead of six."""
     stream = mx.default_stream(mx.cpu)
 
     @mx.custom_function
     def forward(x):
-        return leaky_relu(x)
+        return leaky_relu(x, slope)
 
     @forward.vjp
     def backward(_, gradient, out):
         with mx.stream(stream):
-            return gradient * mx.maximum(mx.sign(out), SLOPE)
+            return gradient * mx.maximum(mx.sign(out), slope)
 
     return forward(x)
 
@@ -367,16 +368,8 @@ def conv_up(x, weight):
 
     @mx.custom_function
     def forward(x, weight):
-        if 4 * out > channels:
-            fold = mx.array(UP, dtype=mx.float32)
-            kernel = mx.einsum("pik,qjm,okmc->ijcpqo", fold, fold, weight).reshape(4 * channels, 4 * out)
-            cells = windows(x, 2, before=1, after=1) @ kernel
-        else:  # to few channels it is cheaper to spread every pixel over its 4×4 outputs and add where they overlap
-            spread = (x.reshape(-1, channels) @ touched(weight).T).reshape(n, height, width, 2, 2, 2, 2, out)
-            rows = overlap(spread[:, :, :, 0], spread[:, :, :, 1], axis=1)  # (n, H+1, W, 2, 2, 2, O)
-            cells = overlap(rows[:, :, :, :, 0], rows[:, :, :, :, 1], axis=2)  # (n, H+1, W+1, 2, 2, O)
-        y = cells_to_pixels(cells, n, height + 1, width + 1)
-        return y[:, 1:-1, 1:-1]  # the first cell begins at pixel -1
+        fold = mx.array(UP, dtype=mx.float32)
+        return spread(x, mx.einsum("uk,vm,okmc->uvoc", fold, fold, weight))
 
     @forward.vjp
     def backward(inputs, dy, _):
@@ -391,17 +384,19 @@ def conv_up(x, weight):
 
 
 def conv_transposed(x, weight):
-    """3×3 transposed convolution, stride 2, padding 1, output padding 1; x (n, H, W, C), weight (O, 3, 3, C).
+    """3×3 or 4×4 transposed convolution, stride 2, padding 1, to twice the size; x (n, H, W, C), weight (O, k, k, C).
 
-    It is what `conv_down` does backwards: input pixel i touches the outputs 2i-1, 2i, 2i+1 with w0, w1, w2. So its own
-    gradient is a convolution of stride 2.
+    With 3×3 it is what `conv_down` does backwards: input pixel i touches the outputs 2i-1, 2i, 2i+1 with w0, w1, w2.
+    The gradient of both is a convolution of stride 2.
     """
     stream = mx.default_stream(mx.cpu)
     n, height, width, channels = x.shape
-    out = len(weight)
+    out, size = weight.shape[:2]
 
     @mx.custom_function
     def forward(x, weight):
+        if size == 4:
+            return spread(x, weight.transpose(1, 2, 0, 3))
         fold = mx.array(DOWN_BACK, dtype=mx.float32)
         kernel = mx.einsum("pik,qjm,okmc->ijcpqo", fold, fold, weight).reshape(4 * channels, 4 * out)
         return cells_to_pixels(windows(x, 2, after=1) @ kernel, n, height, width)
@@ -410,18 +405,28 @@ def conv_transposed(x, weight):
     def backward(inputs, dy, _):
         with mx.stream(stream):
             x, weight = inputs
-            q = windows(dy, 3, stride=2, before=1)  # (n·H·W, 9·O)
-            dx = (q @ weight.transpose(1, 2, 0, 3).reshape(9 * out, channels)).reshape(x.shape)
-            dweight = (x.reshape(-1, channels).T @ q).reshape(channels, 3, 3, out)
+            q = windows(dy, size, stride=2, before=1, after=size - 3)  # (n·H·W, k·k·O)
+            dx = (q @ weight.transpose(1, 2, 0, 3).reshape(-1, channels)).reshape(x.shape)
+            dweight = (x.reshape(-1, channels).T @ q).reshape(channels, size, size, out)
             return dx, dweight.transpose(3, 1, 2, 0)
 
     return forward(x, weight)
 
 
-def touched(weight):
-    """V: how the 4×4 outputs that an input pixel touches depend on it, (16·O, C)."""
-    fold = mx.array(UP_BACK, dtype=mx.float32)
-    return mx.einsum("uk,vm,okmc->uvoc", fold, fold, weight).reshape(-1, weight.shape[3])
+def spread(x, kernel):
+    """Every pixel of x (n, H, W, C) onto the 4×4 outputs that it touches, by a kernel (4, 4, O, C) → (n, 2H, 2W, O)."""
+    n, height, width, channels = x.shape
+    out = kernel.shape[2]
+    if 4 * out > channels:  # entry u leads to the output of phase u % 2 in a window, from its second pixel if u < 2
+        halves = kernel.reshape(2, 2, 2, 2, out, channels)[::-1, :, ::-1]
+        of_windows = halves.transpose(0, 2, 5, 1, 3, 4).reshape(4 * channels, 4 * out)
+        cells = windows(x, 2, before=1, after=1) @ of_windows
+    else:  # to few channels it is cheaper to compute what each pixel spreads, and to add where that overlaps
+        parts = (x.reshape(-1, channels) @ kernel.reshape(-1, channels).T).reshape(n, height, width, 2, 2, 2, 2, out)
+        rows = overlap(parts[:, :, :, 0], parts[:, :, :, 1], axis=1)  # (n, H+1, W, 2, 2, 2, O)
+        cells = overlap(rows[:, :, :, :, 0], rows[:, :, :, :, 1], axis=2)  # (n, H+1, W+1, 2, 2, O)
+    y = cells_to_pixels(cells, n, height + 1, width + 1)
+    return y[:, 1:-1, 1:-1]  # the first cell begins at pixel -1
 
 
 def overlap(first, second, axis):

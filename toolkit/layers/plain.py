@@ -23,8 +23,9 @@ def up(x: mx.array, conv: nn.Conv2d, norm: nn.BatchNorm | None = None) -> mx.arr
 
 
 def transposed(x: mx.array, conv: nn.ConvTranspose2d, norm: nn.BatchNorm | None = None) -> mx.array:
-    """A transposed convolution of stride 2, then with `norm` batch norm and leaky ReLU → (N, 2H, 2W, O)."""
-    x = mx.conv_transpose2d(x, conv.weight, stride=2, padding=1, output_padding=1)
+    """A transposed convolution, 3×3 or 4×4, then with `norm` batch norm and leaky ReLU → (N, 2H, 2W, O)."""
+    missing = 4 - conv.weight.shape[1]  # of the last row and column
+    x = mx.conv_transpose2d(x, conv.weight, stride=2, padding=1, output_padding=missing)
     return finished(x, conv.bias, norm)
 
 
@@ -58,9 +59,9 @@ def residual(x: mx.array, first: nn.Conv2d, second: nn.Conv2d) -> mx.array:
     return x + second(rectified(first(rectified(x))))
 
 
-def rectified(x: mx.array) -> mx.array:
-    """Leaky ReLU of each number."""
-    return nn.leaky_relu(x)
+def rectified(x: mx.array, slope: float = 0.01) -> mx.array:
+    """Leaky ReLU of each number; with a slope of 0, ReLU."""
+    return nn.leaky_relu(x, slope)
 
 
 def dense(x: mx.array, linear: nn.Linear, activation: Callable[[mx.array], mx.array] | None = None) -> mx.array:

@@ -65,7 +65,7 @@ def measure(
         "variance_by_dimension": variances.tolist(),
         "mutual_information": mutual_information,
     }
-    if prior is model.prior or not model.config.classes:  # else it is another distribution for each class
+    if prior is model.prior or not model.config.decoder_classes:  # else it is another distribution for each class
         metrics["marginal_kl"] = marginal_kl
     if prior is model.prior:
         metrics["kl_by_dimension"] = prior.kl(means, log_vars).mean(axis=0).tolist()

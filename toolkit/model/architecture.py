@@ -1,7 +1,8 @@
 """What an architecture is: a pair of classes, encoder and decoder, and what must be known before either is made.
 
 An encoder returns mean and log-variance (N, D) of images (N, S, S, C), a decoder of latent vectors (N, D) what the
-likelihood wants (N, S, S, C · outputs); both take the labels of a class-conditional model. vae.py holds the table.
+likelihood wants (N, S, S, C · outputs); both take the labels of a class-conditional model, though a decoder need not
+look at them. vae.py holds the table.
 
 For programs that run a model elsewhere, both also have `layers()`: what they do, in order. Each is the name of a layer
 in toolkit/layers/forms.py with the modules that it is given, or one of two others: at "labels" the label follows the
@@ -27,9 +28,18 @@ class Architecture:
     default_width: int  # of --max_filters
     least_width: int
     least_size: int  # of images, in pixels
-    default_depth: int | None = None  # of --depth; None where there is no choice
+    step = 1  # between the sizes that it can have
     has_kernels = True  # of convolutions
+    decodes_classes = True  # whether its decoder sees the class that it is to make
     recipe: dict[str, Any] = {}  # what the default recipe of training has of its own for it
+
+    def defaults(self, config: Config) -> dict[str, Any]:
+        """Name and default of those options of the model that differ between architectures; others it has not."""
+        return {"max_filters": self.default_width}
+
+    def detail(self, config: Config) -> str:
+        """What its own options say, in words."""
+        return ""
 
     def encoder(self, config: Config) -> nn.Module:
         raise NotImplementedError
@@ -42,6 +52,10 @@ class Architecture:
         for name, least in (("max_filters", self.least_width), ("image_size", self.least_size)):
             if (value := getattr(config, name)) < least:
                 raise UserError(f"{name} {value} is too small for --arch {self.name} — take at least {least}")
+        if config.image_size % self.step:
+            size, below = config.image_size, config.image_size // self.step * self.step
+            ways = f"take {below} or {below + self.step}, or another --arch"
+            raise UserError(f"image_size {size} is not a multiple of {self.step} — {ways}")
 
     def parameter_bound(self, config: Config) -> int:
         """A lower bound on the number of parameters, and nearly that; known before they are made."""
@@ -55,9 +69,18 @@ class Architecture:
         """Images that a training batch needs."""
         return 1
 
-    def recognise(self, arrays: dict[str, np.ndarray]) -> dict[str, int] | None:
-        """The size, width and channels of a model of this kind, from the shapes of its arrays; None for other kinds.
+    def confine(self, model: Any) -> None:
+        """Bring back, after a step, the weights of a model that have left their bounds."""
 
-        For files from elsewhere: our own hold their configuration.
+    def recognise(self, arrays: dict[str, np.ndarray], options: dict[str, Any]) -> dict[str, Any] | None:
+        """The configuration of a model of this kind, from the shapes of its arrays; None for other kinds.
+
+        For files from elsewhere, which may tell the options of their training; our own hold their configuration.
         """
         raise NotImplementedError
+
+
+def dims_and_classes(arrays: dict[str, np.ndarray]) -> dict[str, int]:
+    """Latent dimensions and classes of a model that tells its class to the first layer of the decoder."""
+    dims = len(arrays["encoder.proj_mu.bias"])
+    return {"latent_dims": dims, "classes": arrays["decoder.lin1.weight"].shape[1] - dims}

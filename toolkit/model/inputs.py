@@ -17,6 +17,11 @@ class Config(Protocol):
     image_size: int
     channels: int
     classes: int
+    depth: int
+    decoder_filters: int
+    label_planes: str
+    embed_factor: float
+    model_version: str
     binarize: str
     pixels: int  # numbers in one image
     outputs: int  # of the decoder for each of them
@@ -105,8 +110,11 @@ def batches(split: Images, size: int, chosen: np.ndarray | None = None) -> Itera
 
 def with_labels(h: mx.array, labels: mx.array | None, classes: int) -> mx.array:
     """Features (N, C) followed by the label of each image as 0s and a 1; as they are if a model has no classes."""
-    if not classes:
-        return h
+    return mx.concatenate([h, one_hot(labels, classes)], axis=1) if classes else h
+
+
+def one_hot(labels: mx.array | None, classes: int) -> mx.array:
+    """The label of each image as 0s and a 1: (N,) → (N, classes)."""
     if labels is None:
         raise ValueError(f"the model is class-conditional: give a label from 0 to {classes - 1} for each image")
-    return mx.concatenate([h, (labels[:, None] == mx.arange(classes)).astype(h.dtype)], axis=1)
+    return (labels[:, None] == mx.arange(classes)).astype(mx.float32)

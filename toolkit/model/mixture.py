@@ -151,7 +151,7 @@ def fit_prior(model: Any, split: Images, seed: int = 0, watch: Watch = nobody) -
 
 def latent_vectors(model: Any, split: Images, watch: Watch = nobody) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Means and log-variances of all images, (N, D) each, and the numbers of those of each class."""
-    classes, count = model.config.classes, len(split.images)
+    classes, count = model.config.decoder_classes, len(split.images)
     if not is_possible(model.config.latent_dims, classes):
         raise UserError(f"{model.config.latent_dims} latent dims are too many for a mixture — use --prior normal")
     means, log_vars = inference.encode(model, split, watch=lambda done: watch("Encoding", done, count))

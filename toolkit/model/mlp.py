@@ -1,13 +1,14 @@
 """The fully connected architecture: two hidden layers on either side of the latent vector, for images of any size."""
 
 import math
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
 from toolkit.layers import forms
-from toolkit.model.architecture import Architecture, Layer
+from toolkit.model.architecture import Architecture, Layer, dims_and_classes
 from toolkit.model.inputs import Config, with_labels
 
 
@@ -34,13 +35,14 @@ class FullyConnected(Architecture):
     def activations(self, config: Config) -> int:
         return 2 * (config.pixels + sum(widths(config)))
 
-    def recognise(self, arrays: dict[str, np.ndarray]) -> dict[str, int] | None:
+    def recognise(self, arrays: dict[str, np.ndarray], options: dict[str, Any]) -> dict[str, Any] | None:
         if "encoder.lin1.weight" not in arrays:
             return None
         pixels = len(arrays["decoder.lin3.bias"])
         channels = 1 if math.isqrt(pixels) ** 2 == pixels else 3
         size = math.isqrt(pixels // channels)
-        return {"max_filters": len(arrays["encoder.lin1.bias"]), "image_size": size, "channels": channels}
+        width = len(arrays["encoder.lin1.bias"])
+        return {"max_filters": width, "image_size": size, "channels": channels} | dims_and_classes(arrays)
 
 
 def widths(config: Config) -> tuple[int, int]:

@@ -5,12 +5,12 @@ identity, as the second of its convolutions begins at zero (Zhang et al. 2019, D
 """
 
 import math
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from toolkit.errors import UserError
 from toolkit.layers import forms
 from toolkit.model.architecture import Architecture, Layer
 from toolkit.model.inputs import Config, with_labels
@@ -22,20 +22,20 @@ class Residual(Architecture):
     default_width = 64
     least_width = 2
     least_size = 4
-    default_depth = 2
+    step = 4
     recipe = {}
+
+    def defaults(self, config: Config) -> dict[str, Any]:
+        return super().defaults(config) | {"depth": 2}
+
+    def detail(self, config: Config) -> str:
+        return f"{config.depth} at each of two sizes"
 
     def encoder(self, config: Config) -> nn.Module:
         return Encoder(config)
 
     def decoder(self, config: Config) -> nn.Module:
         return Decoder(config)
-
-    def check(self, config: Config) -> None:
-        super().check(config)
-        if config.image_size % 4:
-            below = config.image_size // 4 * 4
-            raise UserError(f"image_size {config.image_size} is not a multiple of 4 — take {below} or {below + 4}")
 
     def parameter_bound(self, config: Config) -> int:
         narrow, wide = widths(config)
@@ -47,7 +47,7 @@ class Residual(Architecture):
         narrow, wide = widths(config)
         return 40 * config.depth * (4 * narrow + wide) * (config.image_size // 4) ** 2
 
-    def recognise(self, arrays: dict[str, np.ndarray]) -> None:
+    def recognise(self, arrays: dict[str, np.ndarray], options: dict[str, Any]) -> None:
         return None  # such files come from here alone, and hold their configuration
 
 

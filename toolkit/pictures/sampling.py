@@ -56,7 +56,7 @@ def samples(
     In a class-conditional model `label` is their class, "all" makes a row of each class, in which a column has the same
     random numbers, and None gives the samples all classes in turn.
     """
-    classes, size = model.config.classes, model.config.image_size
+    classes, size = model.config.decoder_classes, model.config.image_size
     if classes and label == ALL:
         columns = columns or max(1, (count or COUNT) // classes)
         images.check_sheet(columns * classes, size, columns)
@@ -79,7 +79,7 @@ def latent_grid(model: VAE, facts: dict[str, Any], label: str | None = None) -> 
     right, up = mx.meshgrid(steps, steps[::-1])
     z = mx.stack([right.flatten(), up.flatten()], axis=1)
     number = class_number(model, facts, label)
-    labels = np.full(len(z), number or 0) if model.config.classes else None
+    labels = np.full(len(z), number or 0) if model.config.decoder_classes else None
     return Samples(images.to_bytes(inference.decode(model, z, labels)), SQUARE)
 
 
@@ -104,9 +104,13 @@ def decoded(
 
 def class_number(model: VAE, facts: dict[str, Any], label: str | None) -> int | None:
     """The class that a person asks for, by name or number; None if nobody asked."""
-    classes = model.config.classes
+    classes = model.config.decoder_classes
     if label is None:
         return None
+    if model.config.classes and not classes:
+        raise UserError(
+            f"--label {label}: only the encoder of this model sees classes — leave it out, or take another --arch"
+        )
     if not classes:
         raise UserError(
             f"--label {label}: this model is not class-conditional — leave it out, or train with --conditional"

@@ -52,7 +52,7 @@ class Subject:
         self.model, self.facts, self.load, self.label = model, facts, load, label
         self.open_files = open_files
         self.sampler = sampler or sampling.Sampler(model.prior)  # how samples are drawn
-        if label != sampling.ALL or not model.config.classes:
+        if label != sampling.ALL or not model.config.decoder_classes:
             sampling.class_number(model, facts, label)  # stops where there is no such class
 
     @cached_property
@@ -100,7 +100,7 @@ class Subject:
         labels = None
         if self.label is not None and self.label != sampling.ALL:
             label = sampling.class_number(self.model, self.facts, self.label)
-        if self.model.config.classes:
+        if self.model.config.decoder_classes:
             labels = np.full(len(z), label or 0)
         return images.to_bytes(inference.decode(self.model, np.asarray(z, np.float32), labels))
 
@@ -109,7 +109,7 @@ class Subject:
         if self.label != sampling.ALL:
             return [self]
         made = []
-        for number in range(self.model.config.classes):
+        for number in range(self.model.config.decoder_classes):
             made.append(Subject(self.model, self.facts, self.load, self.class_name(number), self.sampler))
         return made
 
@@ -228,7 +228,7 @@ def between(a, b, share, spherical):
 def pairs_of(subject, count):
     """Numbers of test images to go between: of different classes, or of one class in a class-conditional model."""
     labels, total = subject.test.labels, len(subject.test.images)
-    conditional = subject.model.config.classes > 0
+    conditional = subject.model.config.decoder_classes > 0
     pairs, free = [], list(range(min(total, 1000)))
     while len(free) > 1 and len(pairs) < count:
         a = free.pop(0)
@@ -349,7 +349,7 @@ def latents(subject):
 
 def samples(subject: Subject, count: int | None = None) -> np.ndarray:
     """A sheet of samples; of a class-conditional model a row of each class, with its name."""
-    label = subject.label or (sampling.ALL if subject.model.config.classes else None)
+    label = subject.label or (sampling.ALL if subject.model.config.decoder_classes else None)
     made = sampling.samples(subject.model, subject.facts, subject.sampler, count, label)
     if label != sampling.ALL:
         return made.sheet()

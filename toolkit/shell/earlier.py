@@ -17,7 +17,7 @@ class EarlierTraining:
     )
     type_of_embedding: str | None = option(
         None,
-        "cat and one_hot mean --conditional",
+        "cat and one_hot mean --conditional; with --arch bounded also which --label_planes",
         "model",
         kind=text,
         choices=("none", "cat", "one_hot"),
@@ -55,9 +55,19 @@ def translated(typed: Typed) -> Typed:
                 raise UserError("--beta beside --beta_max is where its warm-up starts — add --beta_warmup EPOCHS")
             values["beta_start"] = values["beta"]
         values["beta"] = values.pop("beta_max")
-    if "type_of_embedding" in values:
-        if values.pop("type_of_embedding") != "none":
+    if kind := values.pop("type_of_embedding", None):
+        other = "conditional" if kind == "none" else "label_planes"
+        if other in values:
+            raise UserError(f"--type_of_embedding {kind} contradicts --{other} — leave one of them out")
+        if kind != "none":
             values["conditional"] = True
-        elif "conditional" in values:
-            raise UserError("--type_of_embedding none contradicts --conditional — leave one of them out")
+            if not architecture(values).decodes_classes:
+                values["label_planes"] = kind
     return replace(typed, values=values)
+
+
+def architecture(values):
+    """That which was typed, or the default one."""
+    from vae import ModelConfig
+
+    return ModelConfig(arch=values.get("arch", ModelConfig.arch)).architecture

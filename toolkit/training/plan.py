@@ -101,7 +101,9 @@ class TrainConfig:
     channels: int | None = option(
         None, "1 for grey, 3 for colour", "data", kind=integer, choices=(1, 3), default_text="as the data"
     )
-    conditional: bool = option(False, "tell encoder and decoder the class of each image", "model")
+    conditional: bool = option(
+        False, "tell encoder and decoder the class of each image; bounded: the encoder alone", "model"
+    )
     objective: str = option("elbo", objectives_help, "objective", kind=text, choices=lambda: objectives())
     iw_samples: int = option(8, samples_help, "objective", kind=number(int, 1, 10**5), unit="K")
     beta: float = option(1.0, "weight of the KL term", "objective", kind=weight, unit="X")

@@ -91,7 +91,8 @@ class Trainer:
     def begin_with(self, weights: vae.VAE) -> None:
         """Take over the weights of another model."""
         ours, theirs = self.model.config, weights.config
-        for name in ("arch", "latent_dims", "max_filters", "image_size", "channels", "classes", "outputs"):
+        own = ours.architecture.defaults(ours)
+        for name in ("arch", "latent_dims", *own, "image_size", "channels", "classes", "outputs"):
             if (mine := getattr(ours, name)) != (other := getattr(theirs, name)):
                 raise UserError(f"the initial model has {name} {other}, this run {mine} — choose the same")
         self.model.encoder.update(weights.encoder.parameters())
@@ -252,7 +253,7 @@ class Trainer:
         """Samples from latent vectors that are the same in every epoch, floats in [0, 1]."""
         self.model.eval()
         z = self.model.prior.sample(SHOWN, random_key(self.config.seed, SAMPLES))
-        labels = mx.arange(SHOWN, dtype=mx.uint32) % max(1, self.model.config.classes)
+        labels = mx.arange(SHOWN, dtype=mx.uint32) % max(1, self.model.config.decoder_classes)
         return np.array(self.model.decode(z, labels))
 
 
