@@ -2,13 +2,14 @@
 
 import re
 import shlex
+import shutil
 
 import numpy as np
 import pytest
 from conftest import make_model
 from PIL import Image
 from test_folder import celeb
-from test_pytorch import arrays_of, as_torch
+from test_pytorch import TORCH, arrays_of, as_torch
 
 from toolkit.formats import checkpoint
 from toolkit.shell.opening import ROOT
@@ -23,9 +24,10 @@ def place(tmp_path, monkeypatch, mnist_folder):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VAE_DATA_DIR", raising=False)
     celeb(tmp_path)
-    for name, channels in (("models/mnist/vae_filters_0128_dims_0064.pth", 1), ("pretrained/checkpoint_best.pth", 1)):
-        write_torch(tmp_path / name, channels)
+    write_torch(tmp_path / "models/mnist/vae_filters_0128_dims_0064.pth", 1)
     write_torch(tmp_path / "models/celeb-a/vae_filters_0128_dims_0064.pth", 3)
+    (tmp_path / "pretrained").mkdir()
+    shutil.copy(TORCH / "annealed_v1.pth", tmp_path / "pretrained" / "checkpoint_best.pth")
     path = tmp_path / "pretrained" / "vae_mnist_filters_0064_dims_0008.npz"
     checkpoint.save_model(path, make_model(latent_dims=8), {"dataset": "mnist"})
     mlp = make_model(latent_dims=12, arch="mlp", max_filters=16, image_size=28)
@@ -62,7 +64,7 @@ def test_line(run, place, command, flags):
         folder = f"{said['outdir']}/{split}/{int(said['latent_dims']):04d}_latent_dims"
         assert f"{folder}/img_00000000.png" in written
     elif "info_only" in flags:
-        assert "Latent dimensions: 64" in out
+        assert "Latent dimensions: 2" in out and "beta_max 1.0" in out
     elif "outdir" in said:
         folder = place / said["outdir"]
         assert len(list(folder.glob("img_0000??.png"))) == 64

@@ -36,6 +36,7 @@ def assert_same(ours, theirs):
         {"arch": "mlp", "channels": 4, "image_size": 6},
         {"arch": "transpose", "likelihood": "normal", "classes": 2},
         {"arch": "resnet", "likelihood": "logistic", "depth": 3, "image_size": 12, "classes": 3},
+        {"arch": "bounded", "model_version": "v2", "decoder_filters": 3, "classes": 3, "label_planes": "cat"},
     ],
 )
 @pytest.mark.parametrize("ending", ["npz", "safetensors"])

@@ -87,6 +87,15 @@ def test_labels_by_number_and_name(run, fails, conditional, model_file, tmp_path
         assert "not class-conditional" in fails("generate", "--model", model_file, "--label", label, "--outfile", out)
 
 
+def test_a_decoder_that_sees_no_classes_is_asked_for_none(run, fails, tmp_path):
+    path = tmp_path / "a.npz"
+    checkpoint.save_model(path, make_model(arch="bounded", classes=3), {"dataset": "synthetic"})
+    assert run("generate", "--model", path, "--nsamples", 2, "--outfile", tmp_path / "a.png")[0] == 0
+    for label in ("1", "all"):
+        line = fails("generate", "--model", path, "--label", label, "--outfile", tmp_path / "a.png")
+        assert "only the encoder of this model sees classes" in line
+
+
 def test_all_labels_make_a_row_each_of_the_same_codes(run, conditional, tmp_path):
     model, path = conditional
     run("generate", "--model", path, "--label", "all", "--nsamples", 14, "--outfile", tmp_path / "a.png")

@@ -38,7 +38,8 @@ def native_up(x, conv, norm=None):
 
 
 def native_transposed(x, conv, norm=None):
-    y = mx.conv_transpose2d(x, conv.weight, stride=2, padding=1, output_padding=1) + conv.bias
+    missing = 4 - conv.weight.shape[1]
+    y = mx.conv_transpose2d(x, conv.weight, stride=2, padding=1, output_padding=missing) + conv.bias
     return y if norm is None else nn.leaky_relu(norm(y))
 
 
@@ -82,15 +83,15 @@ UPWARDS = [(our_up, native_up), (our_transposed, native_transposed)]
 class Layer(nn.Module):
     """A convolution and its norm with weights that are nowhere trivial."""
 
-    def __init__(self, channels, out, training):
+    def __init__(self, channels, out, training, size=3):
         super().__init__()
         random = np.random.default_rng(0)
 
         def array(*shape, least=-1.0):
             return mx.array(random.uniform(least, 1.5, shape).astype(np.float32))
 
-        self.conv, self.norm = nn.Conv2d(channels, out, 3), nn.BatchNorm(out)
-        self.conv.weight, self.conv.bias = array(out, 3, 3, channels), array(out)
+        self.conv, self.norm = nn.Conv2d(channels, out, size), nn.BatchNorm(out)
+        self.conv.weight, self.conv.bias = array(out, size, size, channels), array(out)
         self.norm.weight, self.norm.bias = array(out, least=0.5), array(out)
         self.norm.running_mean, self.norm.running_var = array(out), array(out, least=0.5)
         self.train(training)
@@ -127,12 +128,19 @@ def test_last_layer(ours, native, shape):
     compare(ours, native, shape, True, lambda layer: (layer.conv,))
 
 
-def compare(ours, native, shape, training, arguments):
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("training", [True, False])
+def test_transposed_four_by_four(shape, training):
+    compare(our_transposed, native_transposed, shape, True, lambda layer: (layer.conv,), size=4)
+    compare(our_transposed, native_transposed, shape, training, lambda layer: (layer.conv, layer.norm), size=4)
+
+
+def compare(ours, native, shape, training, arguments, size=3):
     n, height, width, channels, out = shape
     x = mx.random.normal((n, height, width, channels), key=mx.random.key(1))
     results = []
     for function in (ours, native):
-        layer = Layer(channels, out, training)
+        layer = Layer(channels, out, training, size)
         y = function(x, *arguments(layer))
         statistics = tree_flatten(layer.norm.parameters())
         towards = mx.random.normal(y.shape, key=mx.random.key(2))
@@ -141,7 +149,7 @@ def compare(ours, native, shape, training, arguments):
             layer.update(parameters)
             return (function(x, *arguments(layer)) * towards).sum()
 
-        dlayer, dx = mx.grad(loss, argnums=(0, 1))(Layer(channels, out, training).trainable_parameters(), x)
+        dlayer, dx = mx.grad(loss, argnums=(0, 1))(Layer(channels, out, training, size).trainable_parameters(), x)
         gradients = dict(tree_flatten(dlayer))
         if training and "norm" in dlayer and len(arguments(layer)) == 2:
             gradients.pop("conv.bias")  # batch norm takes the bias away: what is left of its gradient is rounding
@@ -150,6 +158,21 @@ def compare(ours, native, shape, training, arguments):
         mine, theirs = np.array(results[0][key]), np.array(theirs)
         assert mine.shape == theirs.shape, key
         assert np.abs(mine - theirs).max() <= 1e-4 * max(np.abs(theirs).max(), 1e-3), key
+
+
+@pytest.mark.parametrize("slope", [0, 0.01])
+def test_rectified(cores, slope):
+    x = mx.random.normal((19, 4, 4, 3), key=mx.random.key(0))
+    x = x if slope else mx.maximum(x, -0.5) + 0.5  # where ReLU gets 0, its slope is 0
+    for ours, theirs in zip(*(rectified_by(form, x, slope) for form in (cpu, plain)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def rectified_by(form, x, slope):
+    def loss(x):
+        return whole(form.rectified(x, slope)).sum()
+
+    return np.array(whole(form.rectified(x, slope))), np.array(mx.grad(loss)(x))
 
 
 def test_sigmoid(cores):

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import struct
 import time
 import tracemalloc
@@ -40,6 +41,42 @@ def test_a_model_of_pytorch_computes_the_same(tmp_path, run):
         np.testing.assert_allclose(np.array(mean), expected["mean"], atol=1e-5)
         np.testing.assert_allclose(np.array(log_var), expected["log_var"], atol=1e-5)
         np.testing.assert_allclose(pixels[:, :, ::3, ::3], expected["pixels"], atol=1e-5)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_the_annealed_vae_computes_the_same(tmp_path, run, form, version):
+    """Files that annealed.py has made: label planes of both kinds, and other widths in encoder and decoder."""
+    expected = np.load(TORCH / f"annealed_{version}.npz")
+    x = np.sin(np.arange(3 * 64 * 64) * 0.37).reshape(3, 64, 64, 1) * 0.5 + 0.5
+    made = TORCH / f"annealed_{version}.pth"
+    assert run("convert", made, tmp_path / "a.npz")[0] == 0
+    for path in (made, tmp_path / "a.npz"):
+        model, _ = checkpoint.load_model(path)
+        mean, log_var = model.encoder(mx.array(x.astype(np.float32)), mx.array([7, 0, 2]))
+        pixels = np.array(model.decode(mx.linspace(-3, 3, 6).reshape(3, 2)))[:, ::5, ::5].transpose(0, 3, 1, 2)
+        np.testing.assert_allclose(np.array(mean), expected["mean"], atol=1e-5)
+        np.testing.assert_allclose(np.array(log_var), expected["log_var"], atol=1e-5)
+        np.testing.assert_allclose(pixels, expected["pixels"], atol=1e-5)
+
+
+def test_the_annealed_vae_says_all_that_its_file_says(run):
+    status, out, err = run("generate", "--model", TORCH / "annealed_v1.pth", "--info")
+    assert (status, err) == (0, "")
+    for row in (
+        "Architecture: convolutions without norms, means and variances within trained bounds, v1, its encoder sees 10 "
+        "classes (one_hot planes × 1)",
+        "Likelihood: squared error (mse)",
+        "Data set: mnist",
+        "Trained for: 42 epochs",
+        "Options: run_name my_run, likelihood_type mse, hidden_dim 2, expand_dim_enc 3, expand_dim_dec 3, "
+        "type_of_embedding one_hot, embed_factor 1.0, beta_max 1.0, model_version v1\n",  # and no path
+    ):
+        assert f"  {row}" in out, out
+    assert re.search(r"Test loss: \d+\.?\d*, as its training measured it", out)
+    status, out, err = run("generate", "--model", TORCH / "annealed_v2.pth", "--info")
+    assert err.startswith("Warning: in this model the latents carry no information") and err.count("\n") == 1
+    assert "v2, 2 filters in the decoder, its encoder sees 10 classes (cat planes × 0.5)" in out
+    assert "Likelihood: binary cross-entropy (bce)" in out
 
 
 def test_the_older_format_gets_a_clear_error(fails):
@@ -295,6 +332,7 @@ def test_two_thousand_broken_files(tmp_path):
         checkpoint.pack_safetensors(in_mlx(conv), facts),
         checkpoint.pack_safetensors(in_mlx(transpose), {}),
         as_torch(transpose),
+        (TORCH / "annealed_v2.pth").read_bytes(),
     ]
     random = np.random.default_rng(0)
     path, loaded = tmp_path / "a", 0

@@ -205,6 +205,7 @@ VARIANTS = {
     "mlp": ["--arch", "mlp", "--max_filters", 16, "--likelihood", "bce", "--binarize", "dynamic"],
     "normal": ["--likelihood", "normal", "--weight_decay", 0],
     "resnet": ["--arch", "resnet", "--depth", 1, "--likelihood", "logistic"],
+    "bounded": "--arch bounded --type_of_embedding cat --embed_factor 0.1 --model_version v2 --keep_best".split(),
     "iwae": ["--arch", "resnet", "--conditional", "--objective", "iwae", "--iw_samples", 3],
 }
 
@@ -605,6 +606,9 @@ def test_a_finished_run_without_its_model_says_so(run, fails, tmp_path):
         ("--resume --overwrite", "give one of them"),
         ("--reset_optimizer", "has no effect on a new run"),
         ("--conditional --type_of_embedding none", "contradicts --conditional"),
+        ("--type_of_embedding cat --arch bounded --label_planes cat", "contradicts --label_planes"),
+        ("--arch bounded --embed_factor 2", "has no effect on a model without --conditional"),
+        ("--type_of_embedding cat --embed_factor 2", "--arch conv has no embed_factor to choose"),
         ("--arch transpose --decoder upsample", "contradicts --arch transpose"),
         ("--beta_max 2 --beta 3", "add --beta_warmup"),
         ("--limit 1 --image_size 8", "1 image in batches of 1"),

@@ -134,7 +134,12 @@ def test_fully_connected_agrees_with_numpy(classes, size, channels):
 def test_labels_reach_encoder_and_decoder(arch):
     model = make_model(arch=arch, classes=3, max_filters=16)
     x, z = mx.full((2, 16, 16, 1), 0.5), mx.zeros((2, 3))
-    for function in (lambda labels: model.encoder(x, labels)[0], lambda labels: model.decoder(z, labels)):
+    functions = [lambda labels: model.encoder(x, labels)[0]]
+    if model.config.decoder_classes:
+        functions.append(lambda labels: model.decoder(z, labels))
+    else:
+        np.testing.assert_array_equal(np.array(model.decoder(z)), np.array(model.decoder(z, mx.array([1, 2]))))
+    for function in functions:
         same, other = np.array(function(mx.array([1, 1]))), np.array(function(mx.array([1, 2])))
         np.testing.assert_array_equal(same[0], same[1])
         assert (other[0] != other[1]).any()
@@ -197,9 +202,38 @@ def test_residual_blocks_begin_as_identities_and_keep_the_size_of_features():
     assert len(model.encoder.blocks1) == len(model.decoder.blocks2) == 4
 
 
+@pytest.mark.parametrize("kind, factor, value", [("cat", 0.5, [1.0]), ("one_hot", 2.0, [0, 0, 2.0])])
+def test_the_planes_of_a_label(kind, factor, value):
+    model = make_model(arch="bounded", classes=3, label_planes=kind, embed_factor=factor)
+    seen = np.array(model.encoder.with_planes(mx.full((2, 16, 16, 1), 0.25), mx.array([2, 0])))
+    assert seen.shape == (2, 16, 16, 1 + len(value)) and (seen[..., 0] == 0.25).all()
+    assert (seen[0, ..., 1:] == value).all()
+    with pytest.raises(ValueError, match="give a label"):
+        model.encoder(mx.zeros((2, 16, 16, 1)))
+
+
+def test_bounds_stay_within_theirs():
+    """However large the steps are; and means and variances stay within them."""
+    model = make_model(arch="bounded")
+    model.encoder.logv_scale = mx.array([[1.0, 50.0, 99.0]])
+    optimizer = optim.Adam(learning_rate=10.0)
+    optimizer.init(model.trainable_parameters())
+    step = vae.training_step(model, optimizer)
+    images = mx.array(np.random.default_rng(5).integers(0, 256, (9, 28, 28, 1), dtype=np.uint8))
+    seen = []
+    for i in range(12):
+        step(images, None, mx.random.key(i), mx.array(-1.0 if i < 6 else 1.0))
+        seen.append(model.encoder.logv_scale.tolist()[0] + [model.encoder.mu_scale.item()])
+    assert np.min(seen) == 1 and np.max(seen) == 100
+    mean, log_var = model.encoder(mx.random.uniform(shape=(4, 16, 16, 1)))
+    assert (mx.abs(mean) <= model.encoder.mu_scale).all() and (mx.exp(log_var) <= model.encoder.logv_scale + 1e-5).all()
+
+
 @pytest.mark.parametrize(
     "config, error",
     [
+        ({"arch": "bounded", "image_size": 20}, "not a multiple of 8 — take 16 or 24"),
+        ({"arch": "conv", "label_planes": "cat"}, "has no label_planes to choose"),
         ({"arch": "resnet", "image_size": 30}, "not a multiple of 4 — take 28 or 32"),
         ({"arch": "resnet", "max_filters": 1}, "at least 2"),
         ({"arch": "conv", "depth": 2}, "has no depth to choose"),

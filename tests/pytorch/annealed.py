@@ -105,8 +105,8 @@ if __name__ == "__main__":
     parser.add_argument("--dims", type=int, required=True)
     args = parser.parse_args()
     for name, *what in (
-        ("annealed_v1", "one_hot", 1.0, "v1", True, args.width, args.width),
-        ("annealed_v2", "cat", 0.5, "v2", False, args.width, args.width - 1),
+        ("annealed_v1", "one_hot", 1.0, "v1", False, args.width, args.width),
+        ("annealed_v2", "cat", 0.5, "v2", True, args.width, args.width - 1),
     ):
         made = make(name, *what, args.dims)
         np.savez_compressed(HERE / f"{name}.npz", **{key: array.numpy() for key, array in made.items()})

@@ -61,7 +61,7 @@ def residual(x: mx.array, first: nn.Conv2d, second: nn.Conv2d) -> mx.array:
 
 def rectified(x: mx.array, slope: float = 0.01) -> mx.array:
     """Leaky ReLU of each number; with a slope of 0, ReLU."""
-    return nn.leaky_relu(x, slope)
+    return nn.leaky_relu(x, slope) if slope else nn.relu(x)
 
 
 def dense(x: mx.array, linear: nn.Linear, activation: Callable[[mx.array], mx.array] | None = None) -> mx.array:
