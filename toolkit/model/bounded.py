@@ -16,6 +16,7 @@ from toolkit.model.architecture import Architecture
 from toolkit.model.inputs import Config, one_hot
 
 LEAST, MOST = 1, 100  # that the bounds may be
+FIRST = 4.0  # bound of means at the start: with a bound of 1, large first gradients would press all means against it
 MNIST_CLASSES = 10  # all models from elsewhere are of MNIST
 
 
@@ -114,7 +115,7 @@ class Encoder(nn.Module):
         self.cnn2 = halving(width, width)
         self.cnn3 = halving(width, width)
         self.dense = by_he(nn.Linear((config.image_size // 8) ** 2 * width, 2 * dims), 2 * dims)
-        self.mu_scale = mx.array(float(LEAST))  # means lie between its negative and it
+        self.mu_scale = mx.array(FIRST)  # means lie between its negative and it
         self.logv_scale = mx.full((1, dims), float(LEAST))  # variances lie below
         self._classes, self._kind, self._factor = config.classes, config.label_planes, config.embed_factor
 
