@@ -4,7 +4,7 @@ An encoder returns mean and log-variance (N, D) of images (N, S, S, C), a decode
 likelihood wants (N, S, S, C · outputs); both take the labels of a class-conditional model, though a decoder need not
 look at them. vae.py holds the table.
 
-For programs that run a model elsewhere, both also have `layers()`: what they do, in order. Each is the name of a layer
+For programs that run a model elsewhere, both may also have `layers()`: what they do, in order. Each is the name of a layer
 in toolkit/layers/forms.py with the modules that it is given, or one of two others: at "labels" the label follows the
 features, as 0s and a 1, and "heads" are the linear layers of mean and log-variance.
 """
@@ -30,6 +30,7 @@ class Architecture:
     least_size: int  # of images, in pixels
     step = 1  # between the sizes that it can have
     has_kernels = True  # of convolutions
+    has_layers = True  # as a list, for programs that run a model elsewhere
     decodes_classes = True  # whether its decoder sees the class that it is to make
     recipe: dict[str, Any] = {}  # what the default recipe of training has of its own for it
 

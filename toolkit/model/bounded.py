@@ -27,6 +27,7 @@ class Bounded(Architecture):
     least_width = 1
     least_size = 8
     step = 8
+    has_layers = False
     decodes_classes = False
 
     def defaults(self, config: Config) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Explorer(NamedTuple):
 def make(title: str, subject: Subject, dataset: str, count: int | None = None, half: bool = False) -> Explorer:
     """The page; with the first `count` test images, or without any if the subject has no data."""
     model, facts = subject.model, subject.facts
-    network.check_size(model)
+    network.check_fit(model)
     test = None if subject.load is None else first_images(subject.test, model.config.channels, count)
     name = datasets.public_name(facts.get("dataset", dataset))  # of what it was trained on
     shown = network.folded(model, half)

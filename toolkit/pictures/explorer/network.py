@@ -21,8 +21,10 @@ LARGEST = 2**24  # parameters of a model that a browser is given
 TRIED_ON = 100  # latent vectors, and images, that rounding is tried on
 
 
-def check_size(model: VAE) -> None:
-    """Stop where a model is too large for a browser."""
+def check_fit(model: VAE) -> None:
+    """Stop where a browser cannot run a model: its layers are not among those of network.js, or it is too large."""
+    if not model.config.architecture.has_layers:
+        raise UserError(f"the explorer cannot run a model of --arch {model.config.arch} — take one of another --arch")
     if (count := model.parameter_count()) > LARGEST:
         raise UserError(
             f"the model is too large for a browser: it has {count:,} parameters, at most {LARGEST:,} go into a page — "
