@@ -4,9 +4,9 @@ An encoder returns mean and log-variance (N, D) of images (N, S, S, C), a decode
 likelihood wants (N, S, S, C · outputs); both take the labels of a class-conditional model, though a decoder need not
 look at them. vae.py holds the table.
 
-For programs that run a model elsewhere, both may also have `layers()`: what they do, in order. Each is the name of a layer
-in toolkit/layers/forms.py with the modules that it is given, or one of two others: at "labels" the label follows the
-features, as 0s and a 1, and "heads" are the linear layers of mean and log-variance.
+For programs that run a model elsewhere, both may also have `layers()`: what they do, in order. Each is the name of a
+layer in toolkit/layers/forms.py with the modules that it is given, or one of two others: at "labels" the label follows
+the features, as 0s and a 1, and "heads" are the linear layers of mean and log-variance.
 """
 
 from typing import Any
