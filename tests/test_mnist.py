@@ -83,6 +83,15 @@ def test_a_bomb_is_not_unpacked(mnist_folder):
     tracemalloc.stop()
 
 
+def test_a_header_of_a_billion_values(mnist_folder, small_memory):
+    path = mnist_folder / "train-images-idx3-ubyte"
+    path.unlink()
+    with gzip.open(f"{path}.gz", "wb", compresslevel=1) as file:
+        file.write(struct.pack(">IIII", 0x803, 1_275_510, 28, 28) + bytes(2**24))
+    with small_memory(), pytest.raises(UserError, match="1275510 items"):
+        load(mnist_folder)
+
+
 def test_impossible_labels(mnist_folder):
     (mnist_folder / "train-labels-idx1-ubyte").write_bytes(idx(np.full(30, 10, np.uint8)))
     with pytest.raises(UserError, match="a label 10"):

@@ -13,6 +13,7 @@ from toolkit.datasets.cache import Pictures
 from toolkit.datasets.decoding import LARGEST_FILE
 from toolkit.datasets.folder import listing, path_hash, stamp
 from toolkit.errors import UserError
+from toolkit.files.reading import unpacked
 from toolkit.files.writing import reason
 
 ARCHIVE, FOLDER, PARTITION = "img_align_celeba.zip", "img_align_celeba", "list_eval_partition.txt"
@@ -87,7 +88,7 @@ def unzipped(path, wanted):
         entry = members[f"{FOLDER}/{name}"]
         if (claimed := max(entry.file_size, entry.compress_size)) > LARGEST_FILE:
             raise ValueError(f"it claims {claimed} bytes")
-        return archive.read(entry)
+        return unpacked(archive, entry)
 
     return [name for name in wanted if f"{FOLDER}/{name}" in members], read
 

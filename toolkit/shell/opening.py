@@ -178,8 +178,7 @@ def dataset_of(typed: Typed, opened: Opened) -> str:
     name = datasets.full_name(opened.facts.get("dataset", "mnist"))
     state = opened.path.with_suffix("") / "state.npz"
     if name.startswith("folder:") and not Path(name.removeprefix("folder:")).is_dir() and state.is_file():
-        _, facts, _ = checkpoint.read(state)
-        remembered = facts.get("options", {}).get("dataset", name)
+        remembered = checkpoint.read(state).facts.get("options", {}).get("dataset", name)
         return remembered if datasets.public_name(remembered) == datasets.public_name(name) else name
     return name
 
