@@ -13,6 +13,7 @@ import numpy as np
 
 from toolkit.errors import UserError
 from toolkit.files.download import download
+from toolkit.files.reading import opened
 from toolkit.files.writing import reason
 
 MIRRORS = {
@@ -79,7 +80,7 @@ def read_idx(path, item, most):
     dimensions = 1 + len(item)
     length = 4 + 4 * dimensions
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        with opened(path) as raw, gzip.open(raw) if path.suffix == ".gz" else raw as file:
             header = file.read(length)
             if len(header) < length or header[:4] != bytes([0, 0, 8, dimensions]):
                 raise damaged(path, f"it does not begin like an IDX file of {dimensions} dimension(s)")

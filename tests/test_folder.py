@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from toolkit import datasets
-from toolkit.datasets import cache
+from toolkit.datasets import cache, folder
 from toolkit.errors import UserError
 from toolkit.files.writing import locked
 
@@ -93,18 +93,38 @@ def test_links_are_followed_and_what_cannot_be_read_now_is_tried_again(pets, tmp
 
 
 def test_a_read_error_is_not_remembered(pets, tmp_path, monkeypatch):
-    from toolkit.datasets import folder
-
-    def gone(path):
+    def gone(path, most):
         if path.name.startswith("3"):
             raise OSError(5, "Input/output error")
-        return read(path)
+        return read(path, most)
 
-    read = folder.read
-    monkeypatch.setattr(folder, "read", gone)
+    read = folder.contents
+    monkeypatch.setattr(folder, "contents", gone)
     assert load(pets, "train", tmp_path).skipped[0][1] == "Input/output error"
-    monkeypatch.setattr(folder, "read", read)
+    monkeypatch.setattr(folder, "contents", read)
     assert load(pets, "train", tmp_path).skipped == []
+
+
+def test_pipes_and_devices_among_the_pictures_are_skipped_and_the_rest_is_decoded_once(pets, tmp_path, capsys):
+    os.mkfifo(pets / "cats" / "pipe.jpg")
+    (pets / "cats" / "endless.jpg").symlink_to("/dev/zero")
+    (pets / "cats" / "nowhere.jpg").symlink_to("nothing.jpg")
+    for _ in range(2):
+        skipped = dict(load(pets, "train", tmp_path).skipped)
+        assert skipped["cats/pipe.jpg"] == skipped["cats/endless.jpg"] == "it is not a regular file"
+        assert "cats/nowhere.jpg" in skipped and len(skipped) == 3
+    assert capsys.readouterr().out.count("Decoding") == 1
+    (pets / "cats" / "pipe.jpg").unlink()
+    assert len(load(pets, "train", tmp_path).skipped) == 2
+
+
+def test_a_link_to_what_a_folder_lies_in_is_not_followed(pets, tmp_path, monkeypatch, fails):
+    (pets / "cats" / "machine").symlink_to("/")
+    (pets / "above").symlink_to(tmp_path)
+    (tmp_path / "other.jpg").write_bytes(jpeg(1))
+    assert sum(len(load(pets, split, tmp_path).images) for split in ("train", "test")) == 20
+    monkeypatch.setattr(folder, "MOST_FOLDERS", 3)
+    assert "more than 3 folders" in fails("train", "--dataset", f"folder:{pets}", "--outdir", tmp_path / "out")
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="paths have at most 1,024 bytes there")
@@ -337,6 +357,14 @@ def test_celeb_a_from_the_archive_and_from_a_folder(tmp_path, zipped, capsys):
         assert images[:][:, 8, 8, 0].tolist() == list(shades) and labels is None
         assert total == len(shades) and skipped == []
     assert ("img_align_celeba.zip is not the published file" in capsys.readouterr().out) == zipped
+
+
+def test_celeb_a_with_a_pipe_among_its_images(tmp_path):
+    pipe = celeb(tmp_path, zipped=False) / "img_align_celeba" / "000009.jpg"
+    pipe.unlink()
+    os.mkfifo(pipe)
+    test = datasets.load("celeb-a", "test", tmp_path / "data", image_size=16)
+    assert len(test.images) == 1 and list(test.skipped[0]) == ["000009.jpg", "it is not a regular file"]
 
 
 def test_celeb_a_says_exactly_what_goes_where(fails, tmp_path):

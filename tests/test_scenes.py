@@ -4,6 +4,7 @@ import base64
 import html.parser
 import io
 import json
+import os
 from statistics import NormalDist
 
 import mlx.core as mx
@@ -205,7 +206,9 @@ def test_logs_that_are_none(run, fails, tmp_path, model_file):
     (tmp_path / "nan").write_text(json.dumps(LOG[0] | {"kl": float("nan")}))
     (tmp_path / "word").write_text(json.dumps(LOG[0] | {"reconstruction": "x"}))
     (tmp_path / "lacks").write_text(json.dumps(LOG[0] | {"test": {"loss": 1.0}}))
-    for name in ("text", "empty", "list", "half", "nothing", "nan", "word", "lacks"):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    for name in ("text", "empty", "list", "half", "nothing", "nan", "word", "lacks", "pipe", "endless"):
         assert name in fails("visualize", "curves", "--logs", tmp_path / name, "--outfile", tmp_path / "a.png")
     assert "no run lies beside" in fails("visualize", "curves", "--model", model_file, "--outfile", tmp_path / "a.png")
 

@@ -21,11 +21,13 @@ import numpy as np
 from toolkit.datasets.decoding import decode
 from toolkit.errors import UserError
 from toolkit.files.progress import bar
+from toolkit.files.reading import contents, opened
 from toolkit.files.writing import locked, make_folder, reason, replacing, write
 from toolkit.layers import machine
 from toolkit.wording import counted
 
 VERSION = 1  # of the pixels that decoding.py returns; a change rebuilds every cache
+LARGEST_FACTS = 2**27  # bytes; a picture has a label there, and one that cannot be read its name and the reason
 BLOCK = 1024  # pictures handed to the threads at once
 
 
@@ -34,7 +36,7 @@ class Pictures(NamedTuple):
 
     where: str  # where they are, for messages
     key: str  # the name of their folder in the cache
-    stamp: str  # a hash that differs once the files have changed
+    stamp: str  # a hash that differs once the files have changed, or the problems
     open: Callable  # () → file names, a class number for each (or None), and a function from a name to its bytes
     classes: tuple | None = None  # names of the classes
     crop: int | None = None  # side of the square to cut out, in pixels; None for the largest
@@ -51,7 +53,7 @@ class Stored:
 
     def __init__(self, path: Path):
         self.path = path
-        with open(path, "rb") as file:
+        with opened(path) as file:
             np.lib.format.read_magic(file)
             self.shape, _, self.dtype = np.lib.format.read_array_header_1_0(file)
             self.offset = file.tell()
@@ -93,7 +95,7 @@ def load(
 def read(path, stamp, size, channels):
     """The stored array and its facts; None where they are missing, damaged, or made from other files."""
     with suppress(Exception):
-        facts = json.loads(path.with_suffix(".json").read_text())
+        facts = json.loads(contents(path.with_suffix(".json"), LARGEST_FACTS))
         images = Stored(path)
         count, labels = len(images), facts["labels"]
         whole = images.shape == (facts["count"], size, size, channels) and isinstance(facts["skipped"], list)
@@ -127,7 +129,7 @@ def fill(path, pictures, limit, size, channels):
     for left in path.parent.glob(".*.part"):  # left by a process that was killed
         left.unlink()
     path.with_suffix(".json").unlink(missing_ok=True)
-    kept, skipped, unread = [], list(pictures.problems), bool(pictures.problems)
+    kept, skipped, unread = [], list(pictures.problems), False
     with (
         replacing(path) as file,
         ThreadPoolExecutor(machine.cores()) as pool,

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import UserError
+from toolkit.files.reading import contents
 from toolkit.files.writing import reason
+
+LARGEST = 2**26  # bytes; an epoch has some 600
 
 
 def entries(path: Path) -> Iterator[dict[str, Any]]:
     """The epochs of a log, one after the other, each checked; an error where it is missing or damaged."""
     try:
-        for line in path.read_text().splitlines():
+        for line in contents(path, LARGEST).decode().splitlines():
             entry = json.loads(line)
             if entry["epoch"] == 0:
                 continue
