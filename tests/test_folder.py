@@ -14,7 +14,7 @@ from PIL import Image
 from toolkit import datasets
 from toolkit.datasets import cache, folder
 from toolkit.errors import UserError
-from toolkit.files.writing import locked
+from toolkit.files import writing
 
 
 def jpeg(shade, size=(178, 218)):
@@ -193,7 +193,14 @@ def test_an_array_on_disk_is_indexed_like_one_in_memory(pets, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage", ["cut", "empty", "text", "no json", "wrong json", "json is a list", "gone", "smaller", "a number"]
+    "damage",
+    [
+        *("cut", "empty", "text", "no json", "wrong json", "json is a list", "gone", "smaller", "a number", "deep"),
+        *({"labels": None}, {"labels": [0] * 18 + [2]}, {"labels": [0] * 18 + [-1]}, {"labels": ["0"] * 19}),
+        *({"labels": [10**30] * 19}, {"labels": [[0]] * 19}, {"skipped": [1]}, {"skipped": {}}, {"count": "19"}),
+        *({"total": 1e400}, {"total": None}, {"checksum": []}),
+    ],
+    ids=str,
 )
 def test_a_damaged_cache_is_rebuilt(pets, tmp_path, damage):
     whole = load(pets, "train", tmp_path).images[:]
@@ -207,8 +214,11 @@ def test_a_damaged_cache_is_rebuilt(pets, tmp_path, damage):
         path.unlink()
     elif damage in ("smaller", "a number"):
         np.save(path, np.zeros((19, 8, 8, 3) if damage == "smaller" else (), np.uint8))
+    elif isinstance(damage, dict):
+        json_path.write_text(json.dumps(json.loads(json_path.read_text()) | damage))
     else:
-        json_path.write_text({"no json": "{", "wrong json": "{}", "json is a list": "[]"}[damage])
+        texts = {"no json": "{", "wrong json": "{}", "json is a list": "[]", "deep": '{"a": ' + "[" * 100_000}
+        json_path.write_text(texts[damage])
     np.testing.assert_array_equal(load(pets, "train", tmp_path).images[:], whole)
 
 
@@ -318,10 +328,9 @@ def test_what_a_killed_process_left_is_cleared_and_the_cache_can_be_elsewhere(pe
     load(pets, "train", tmp_path, cache_dir=elsewhere)
     (path,) = elsewhere.rglob("*.npy")
     path.unlink()
-    left = path.with_name(f".{path.name}.1.part")
+    left = path.with_name(f"{writing.PART}1.part")
     left.write_bytes(b"half")
-    with locked(path.parent):
-        pass  # free again
+    writing.sweep.cache_clear()  # as in another process
     load(pets, "train", tmp_path, cache_dir=elsewhere)
     assert not left.exists() and path.exists() and not (tmp_path / "data").exists()
 

@@ -7,6 +7,7 @@ decoded once, at the model's size, into a cache on disk (`cache.py`). A new data
 import difflib
 import os
 import re
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -55,6 +56,12 @@ class Split(NamedTuple):
     total: int  # images of the whole split, of which a limit, or missing or broken files, may leave fewer
     skipped: list = ()  # (name, reason) of each file that could not be read
     classes: tuple | None = None  # their names
+
+    def checksum(self) -> int:
+        """A number that differs once images or labels have changed."""
+        stored = isinstance(self.images, cache.Stored)
+        images = self.images.checksum if stored else zlib.crc32(np.ascontiguousarray(self.images))
+        return images if self.labels is None else zlib.crc32(np.ascontiguousarray(self.labels), images)
 
 
 def load(

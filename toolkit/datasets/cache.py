@@ -10,11 +10,12 @@ import os
 import shutil
 import warnings
 import weakref
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
@@ -22,11 +23,12 @@ from toolkit.datasets.decoding import decode
 from toolkit.errors import UserError
 from toolkit.files.progress import bar
 from toolkit.files.reading import contents, opened
+from toolkit.files.records import Whole, record
 from toolkit.files.writing import locked, make_folder, reason, replacing, write
 from toolkit.layers import machine
 from toolkit.wording import counted
 
-VERSION = 1  # of the pixels that decoding.py returns; a change rebuilds every cache
+VERSION = 2  # of the pixels that decoding.py returns; a change rebuilds every cache
 LARGEST_FACTS = 2**27  # bytes; a picture has a label there, and one that cannot be read its name and the reason
 BLOCK = 1024  # pictures handed to the threads at once
 
@@ -44,6 +46,18 @@ class Pictures(NamedTuple):
     problems: list = []  # (name, reason) of files and folders that could not be inspected
 
 
+class Facts(TypedDict):
+    """What a cache says of its array."""
+
+    version: int
+    stamp: str
+    checksum: Whole
+    count: Whole
+    total: Whole
+    labels: list[Whole] | None
+    skipped: list[tuple[str, str]]
+
+
 class Stored:
     """An array in a file, read where it is indexed; nothing of it stays in this process's memory.
 
@@ -51,8 +65,8 @@ class Stored:
     system's cache and half of it when it is, and no page counts as memory of this process.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, checksum: int):
+        self.path, self.checksum = path, checksum  # of its bytes
         with opened(path) as file:
             np.lib.format.read_magic(file)
             self.shape, _, self.dtype = np.lib.format.read_array_header_1_0(file)
@@ -80,11 +94,11 @@ def load(
     """Images (N, size, size, channels), labels or None, and facts: how many files there are and which were skipped."""
     some = f"_first_{limit}" if limit else ""
     path = Path(cache_dir) / pictures.key / f"{split}_{size}x{size}x{channels}{some}.npy"
-    stored = read(path, pictures.stamp, size, channels)
+    stored = read(path, pictures, size, channels)
     if stored is None:
         make_folder(path.parent)
         with locked(path.parent, "another process is decoding the same images: waiting for it"):
-            stored = read(path, pictures.stamp, size, channels)  # the other process may have made it
+            stored = read(path, pictures, size, channels)  # the other process may have made it
             if stored is None:
                 stored = fill(path, pictures, limit, size, channels)
     images, facts = stored
@@ -92,17 +106,16 @@ def load(
     return images, labels, facts
 
 
-def read(path, stamp, size, channels):
+def read(path, pictures, size, channels):
     """The stored array and its facts; None where they are missing, damaged, or made from other files."""
     with suppress(Exception):
-        facts = json.loads(contents(path.with_suffix(".json"), LARGEST_FACTS))
-        images = Stored(path)
-        count, labels = len(images), facts["labels"]
-        whole = images.shape == (facts["count"], size, size, channels) and isinstance(facts["skipped"], list)
+        facts = record(Facts, contents(path.with_suffix(".json"), LARGEST_FACTS))
+        images, labels = Stored(path, facts["checksum"]), facts["labels"]
         if (
-            whole
-            and (facts["version"], facts["stamp"]) == (VERSION, stamp)
-            and (labels is None or len(labels) == count)
+            (facts["version"], facts["stamp"]) == (VERSION, pictures.stamp)
+            and images.shape == (facts["count"], size, size, channels)
+            and (labels is None) == (pictures.classes is None)
+            and (labels is None or (len(labels) == len(images) and max(labels) < len(pictures.classes)))
         ):
             return images, facts
     return None
@@ -126,12 +139,10 @@ def fill(path, pictures, limit, size, channels):
             why = " ".join(reason(error).split())[:200]
             return Unread(why) if data is None and isinstance(error, OSError) else why
 
-    for left in path.parent.glob(".*.part"):  # left by a process that was killed
-        left.unlink()
     path.with_suffix(".json").unlink(missing_ok=True)
-    kept, skipped, unread = [], list(pictures.problems), False
+    kept, skipped, unread, checksum = [], list(pictures.problems), False, 0
     with (
-        replacing(path) as file,
+        replacing(path, durable=True) as file,
         ThreadPoolExecutor(machine.cores()) as pool,
         bar(len(names), "Decoding") as shown,
         warnings.catch_warnings(),
@@ -144,7 +155,8 @@ def fill(path, pictures, limit, size, channels):
                     skipped.append([names[i], made])
                     unread |= isinstance(made, Unread)
                 else:
-                    file.write(made.tobytes())
+                    file.write(data := made.tobytes())
+                    checksum = zlib.crc32(data, checksum)
                     kept.append(i)
                 shown.update()
         if not kept:
@@ -153,11 +165,10 @@ def fill(path, pictures, limit, size, channels):
                 "replace them"
             )
         write_header(file, (len(kept), size, size, channels))
-        file.flush()
-        os.fsync(file.fileno())
     facts = {
         "version": VERSION,
         "stamp": pictures.stamp,
+        "checksum": checksum,
         "count": len(kept),
         "total": total,
         "labels": labels and [labels[i] for i in kept],
@@ -165,7 +176,7 @@ def fill(path, pictures, limit, size, channels):
     }
     if not unread:  # otherwise the next run tries those files again
         write(path.with_suffix(".json"), json.dumps(facts).encode())
-    return Stored(path), facts
+    return Stored(path, checksum), facts
 
 
 class Unread(str):

@@ -11,6 +11,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+def is_there(path: Path | str) -> bool:
+    """Whether a name is taken. What cannot be looked at raises OSError: it is not absent."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def opened(path: Path | str, most: int | None = None) -> BinaryIO:
     """A regular file of at most `most` bytes. A pipe would wait for ever, a device may have no end."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer opens at once

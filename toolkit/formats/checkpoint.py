@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import mlx.core as mx
 import mlx.optimizers
@@ -29,6 +29,7 @@ from mlx.utils import tree_flatten
 
 from toolkit.errors import UserError
 from toolkit.files.reading import opened, unpacked
+from toolkit.files.records import Scalars, Whole, check, record
 from toolkit.files.writing import reason, write
 from toolkit.formats import pytorch
 from toolkit.model.mixture import Mixture
@@ -44,22 +45,37 @@ LARGEST_HEADER = 2**24  # bytes of that of a .safetensors file; a fitted prior i
 LARGEST_TORCH = 2**28  # bytes of a .pth file, whose numbers are read before its model is known
 OPTIMIZER = "optimizer."  # begins the names of the optimizer's arrays in a state
 MOST_OF_OPTIMIZER = 3  # numbers that an optimizer keeps for each of a model, at most
-# What facts may say, and as what. `binarize` and `likelihood` stood alone before the whole configuration was written.
-FACTS = {
-    "config": dict,
-    "dataset": str,
-    "binarize": str,
-    "likelihood": str,
-    "classes": list,
-    "collapsed": bool,
-    "epoch": int,
-    "options": dict,
-    "images": list,
-    "test": dict,
-    "best": (float, type(None)),
-    "plateau": dict,
-    "device": str,
-}
+
+
+class Facts(TypedDict, total=False):
+    """What a file may say, besides more that nobody here relies on."""
+
+    config: Scalars
+    dataset: str
+    binarize: str  # this and the next one stood alone before the whole configuration was written
+    likelihood: str
+    classes: list[str]
+    collapsed: bool
+    epoch: Whole
+    options: Scalars
+    test: Scalars
+    device: str
+
+
+class Plateau(TypedDict, total=False):
+    lowest: float | None
+    stalled: Whole
+    halvings: Whole
+
+
+class Memory(Facts):
+    """What the file of a state says."""
+
+    epoch: Whole
+    options: Scalars
+    images: tuple[Whole, Whole]  # of train and test
+    best: float | None
+    plateau: Plateau
 
 
 class Contents(NamedTuple):
@@ -118,8 +134,12 @@ def load_state(path: Path | str) -> State:
     contents = read(path)
     shapes, facts = contents.shapes, contents.facts
     optimizer = {key for key in shapes if key.startswith(OPTIMIZER)}
-    if not optimizer or not facts.keys() >= {"options", "images", "epoch", "best", "plateau"}:
-        raise UserError(f"{path} is not a training state — start without --resume")
+    try:
+        if not optimizer:
+            raise ValueError("it has no optimizer")
+        check(Memory, facts)
+    except ValueError as error:
+        raise UserError(f"{path} is not a training state, or is damaged ({error}) — start without --resume") from None
     model = model_of(path, {key: shape for key, shape in shapes.items() if key not in optimizer}, facts)
     if sum(shapes[key].size for key in optimizer) > MOST_OF_OPTIMIZER * model.parameter_count() + 1000:
         raise UserError(f"{path} is damaged: its optimizer has more than the model needs — start without --resume")
@@ -264,7 +284,7 @@ def read_comment(comment):
     checksum, _, text = comment.removeprefix(MARK).partition(b" ")
     if int(checksum, 16) != zlib.crc32(text):
         raise ValueError("the checksum of its metadata is wrong")
-    return checked(json.loads(text))
+    return record(Facts, text)
 
 
 def read_safetensors(path, start, size):
@@ -282,22 +302,12 @@ def read_safetensors(path, start, size):
     by_pytorch = kernel is not None and kernel.shape[2:] == (3, 3) and kernel.shape[1] != 3
     in_order = pytorch.channels_last if by_pytorch else dict
     prior = base64.b64decode(metadata.get(PRIOR_KEY, ""))
-    facts = checked(json.loads(metadata.get(FACTS_KEY, "{}")))
+    facts = record(Facts, metadata.get(FACTS_KEY, "{}"))
 
     def arrays():
         return in_order({key: np.array(array.astype(mx.float32)) for key, array in stored.items()})
 
     return Contents(in_order(shapes), facts, prior, arrays)
-
-
-def checked(facts):
-    """Facts, if each of them is of its kind."""
-    if not isinstance(facts, dict):
-        raise ValueError("its metadata is not a JSON object")
-    for name, kind in FACTS.items():
-        if name in facts and not isinstance(facts[name], kind):
-            raise ValueError(f"its metadata says {facts[name]!r} of its {name}")
-    return facts
 
 
 # From arrays to a model
@@ -307,6 +317,8 @@ def model_of(path: Path | str, shapes: dict[str, np.ndarray], facts: dict[str, A
     """The model that facts and shapes describe, yet without its weights; every shape is checked."""
     shapes = {key: array for key, array in shapes.items() if key not in STRAY_KEYS}
     model = VAE(config_from(path, shapes, facts))
+    if model.config.classes and len(facts.get("classes", [])) not in (0, model.config.classes):
+        raise UserError(f"{path} names {len(facts['classes'])} classes and has {model.config.classes} — copy it again")
     expected = {key: array.shape for key, array in tree_flatten(model.parameters())}
     problem = None
     if missing := expected.keys() - shapes.keys():

@@ -101,6 +101,11 @@ class Trainer:
     def update(self) -> Callable:
         return vae.training_step(self.model, self.optimizer, self.objective)
 
+    @cached_property
+    def checksums(self) -> list[int]:
+        """What tells these images from others of the same number."""
+        return [self.train.checksum(), self.test.checksum()]
+
     # What a run remembers
 
     def memory(self) -> dict[str, Any]:
@@ -108,6 +113,7 @@ class Trainer:
         return {
             "options": self.plan.options(),
             "images": [len(self.train.images), len(self.test.images)],
+            "checksums": self.checksums,
             "epoch": self.epoch,
             "best": self.best if math.isfinite(self.best) else None,
             "plateau": vars(self.plateau),
@@ -124,12 +130,15 @@ class Trainer:
                 f"the data has changed: {now[0]} training and {now[1]} test images, the run to resume had "
                 f"{memory['images'][0]} and {memory['images'][1]} — {START_AGAIN}"
             )
+        if memory.get("checksums", self.checksums) != self.checksums:
+            raise UserError(f"the data has changed: as many images as before, but not the same — {START_AGAIN}")
         self.model.update(model.parameters())
         if optimizer is not None:
             self.optimizer.state = tree_map_with_path(lambda path, _: optimizer[path], self.optimizer.state)
         self.epoch = memory["epoch"]
         self.best = math.inf if memory["best"] is None else memory["best"]
-        self.plateau = schedules.Plateau(**memory["plateau"])
+        remembered = memory["plateau"]
+        self.plateau = schedules.Plateau(**{name: remembered.get(name, v) for name, v in vars(self.plateau).items()})
 
     # An epoch
 
