@@ -248,6 +248,20 @@ def test_broken_pictures_are_skipped_counted_and_named(run, pets, tmp_path):
     assert len(pairs) == len(train.images) == len(train.labels)
 
 
+def test_what_libtiff_prints_about_broken_pictures_is_not_seen(pets, tmp_path, capfd):
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40), dtype=np.uint8)).convert("1").save(
+        buffer, "TIFF", compression="group4"
+    )
+    data = bytearray(buffer.getvalue())
+    for at in range(8, 300, 7):
+        data[at] ^= 255
+        (pets / "cats" / f"{at}.tif").write_bytes(data)
+        data[at] ^= 255
+    load(pets, "train", tmp_path)
+    assert capfd.readouterr().err == ""
+
+
 def test_folders_without_classes_and_pictures_beside_classes(tmp_path):
     for name in ("plain/1.png", "plain/2.png", "mixed/a/1.png", "mixed/2.png", "mixed/b/c/3.png"):
         path = tmp_path / name

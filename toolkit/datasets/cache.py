@@ -21,7 +21,7 @@ import numpy as np
 
 from toolkit.datasets.decoding import decode
 from toolkit.errors import UserError
-from toolkit.files.progress import bar
+from toolkit.files.progress import bar, quiet_libraries
 from toolkit.files.reading import contents, opened
 from toolkit.files.records import Whole, record
 from toolkit.files.writing import locked, make_folder, reason, replacing, write
@@ -143,6 +143,7 @@ def fill(path, pictures, limit, size, channels):
     kept, skipped, unread, checksum = [], list(pictures.problems), False, 0
     with (
         replacing(path, durable=True) as file,
+        quiet_libraries(),
         ThreadPoolExecutor(machine.cores()) as pool,
         bar(len(names), "Decoding") as shown,
         warnings.catch_warnings(),

@@ -7,9 +7,11 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from toolkit.errors import UserError
 from toolkit.model.inputs import Images, batches, image_keys, to_floats
 
 CHUNK = 250  # images at a time
+LARGEST_MEAN, LARGEST_LOG_VAR = 1e15, 300  # of latent vectors; beyond, squares and exponentials overflow
 BLOCK = 20  # samples of an image that are drawn at once; part of what a seed means
 
 
@@ -22,6 +24,8 @@ def encode(
         found.append([np.array(array, np.float64) for array in model.encode(*batch)])
         watch(len(batch[0]))
     means, log_vars = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    if not (np.abs(means) < LARGEST_MEAN).all() or not (np.abs(log_vars) < LARGEST_LOG_VAR).all():
+        raise UserError("the model's latent vectors are impossible: its weights are broken — train or copy it again")
     return means, log_vars
 
 

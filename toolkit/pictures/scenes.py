@@ -254,7 +254,7 @@ def latents(subject):
     else:
         centred = means - means.mean(axis=0)
         _, strengths, directions = np.linalg.svd(centred, full_matrices=False)
-        shares = strengths**2 / (strengths**2).sum()
+        shares = strengths**2 / ((strengths**2).sum() or 1)  # all means of a collapsed model are one
         origin = -means.mean(axis=0) @ directions[:2].T  # where the centre of the prior is, on this map
         means = centred @ directions[:2].T
         names = tuple(f"principal component {i + 1}, {shares[i]:.0%} of the variance" for i in range(2))
