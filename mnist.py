@@ -13,6 +13,7 @@ import numpy as np
 
 from toolkit.errors import UserError
 from toolkit.files.download import download
+from toolkit.files.reading import opened
 from toolkit.files.writing import reason
 
 MIRRORS = {
@@ -46,15 +47,14 @@ MD5 = {  # of the gzipped files
 }
 COUNTS = {"train": 60_000, "test": 10_000}
 DRAWN = (28, 20)  # pixels: the sides of an image, and of the box that a digit fills
-LARGEST = 2**30  # bytes of one unpacked file
 LARGEST_DOWNLOAD = 2**25  # bytes
 
 
 def load(split: str, data_dir: Path | str, dataset: str = "mnist") -> tuple[np.ndarray, np.ndarray]:
     """One split, "train" or "test": images (N, 28, 28, 1) as bytes, and labels (N,)."""
     images_file, labels_file = (find(Path(data_dir) / dataset, name) for name in NAMES[split])
-    images = read_idx(images_file, (28, 28))
-    labels = read_idx(labels_file, ())
+    images = read_idx(images_file, (28, 28), COUNTS[split])
+    labels = read_idx(labels_file, (), COUNTS[split])
     if len(images) != len(labels):
         raise UserError(
             f"{images_file.parent} has {len(images)} {split} images and {len(labels)} labels — replace its files"
@@ -73,20 +73,24 @@ def find(folder, name):
     return download(folder / f"{name}.gz", addresses, MD5[folder.name, name], LARGEST_DOWNLOAD)
 
 
-def read_idx(path, item):
-    """The array in an IDX file: two zeros, type 8 (bytes), the number of dimensions, their sizes, the values."""
+def read_idx(path, item, most):
+    """The array of at most `most` items in an IDX file.
+
+    It begins with two zeros, type 8 (bytes), the number of dimensions and their sizes; then come the values.
+    """
     dimensions = 1 + len(item)
     length = 4 + 4 * dimensions
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        with opened(path) as raw, gzip.open(raw) if path.suffix == ".gz" else raw as file:
             header = file.read(length)
             if len(header) < length or header[:4] != bytes([0, 0, 8, dimensions]):
                 raise damaged(path, f"it does not begin like an IDX file of {dimensions} dimension(s)")
             shape = struct.unpack(f">{dimensions}I", header[4:])
             if shape[1:] != item:
                 raise damaged(path, f"its images are {shape[1]}×{shape[2]}, not {item[0]}×{item[1]}")
-            if (size := math.prod(shape)) > LARGEST:
-                raise damaged(path, f"its header states {size} values")
+            if shape[0] > most:
+                raise damaged(path, f"its header states {shape[0]} items, there are {most}")
+            size = math.prod(shape)
             data = file.read(size + 1)  # anything beyond what the header states is not unpacked
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise damaged(path, f"gzip: {error}") from None

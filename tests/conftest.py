@@ -1,7 +1,11 @@
 """Small models and small data, and a way to call a command as a person would."""
 
 import importlib
+import io
 import struct
+import tracemalloc
+import zipfile
+from contextlib import contextmanager
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -102,3 +106,30 @@ def mnist_folder(tmp_path):
 def idx(array):
     """An array of bytes as the bytes of an IDX file."""
     return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def lying_zip(name, claim=1000, size=2**25, before=()):
+    """A zip file with an entry that claims a size and unpacks to another; `before` are (name, bytes) of others."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for other, data in before:
+            archive.writestr(other, data)
+        archive.writestr(name, bytes(size))
+        archive.filelist[-1].file_size = claim
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def small_memory():
+    """A block of code that must not take much memory."""
+
+    @contextmanager
+    def block(most=2**22):
+        tracemalloc.start()
+        try:
+            yield
+            assert tracemalloc.get_traced_memory()[1] < most
+        finally:
+            tracemalloc.stop()
+
+    return block

@@ -2,14 +2,17 @@
 
 import dataclasses
 import io
+import json
 import pickle
+import resource
+import struct
 import zipfile
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from conftest import make_model
+from conftest import lying_zip, make_model
 from mlx.utils import tree_flatten
 
 from toolkit.errors import UserError
@@ -199,6 +202,47 @@ def test_a_comment_from_elsewhere_says_nothing(tmp_path, model):
     with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
         archive.comment = b"made by hand"
     assert checkpoint.load_model(tmp_path / "a.npz")[1] == {}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        lying_zip("encoder.conv1.weight.npy"),
+        lying_zip("archive/data.pkl"),
+        lying_zip("archive/byteorder", 6, before=[("archive/data.pkl", b"\x80\x02}.")]),
+    ],
+    ids=["npz", "pickle", "byte order"],
+)
+def test_an_entry_is_never_unpacked_beyond_what_it_claims(fails, tmp_path, small_memory, data):
+    (tmp_path / "a.npz").write_bytes(data)
+    with small_memory():
+        assert "a.npz" in fails("generate", "--model", tmp_path / "a.npz")
+
+
+def test_numbers_are_read_once_their_shapes_are_those_of_a_model(tmp_path, model, small_memory):
+    """Files whose arrays fit no model; one is sparse and has a gigabyte."""
+    arrays, size = arrays_of(model), 2**28
+    np.savez(tmp_path / "a.npz", **arrays | {"encoder.conv1.weight": np.zeros(2**22, np.uint8)})
+    said = {key: {"dtype": "F32", "shape": a.shape, "data_offsets": [0, a.nbytes]} for key, a in arrays.items()}
+    said["encoder.conv1.weight"] = {"dtype": "F32", "shape": [size], "data_offsets": [0, 4 * size]}
+    text = json.dumps(said).encode()
+    with open(tmp_path / "a.safetensors", "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + 4 * size)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for name in ("a.npz", "a.safetensors"):
+        with small_memory(), pytest.raises(UserError):
+            checkpoint.load_model(tmp_path / name)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**16  # kilobytes; MLX's memory is not traced
+
+
+def test_a_state_whose_optimizer_is_too_large(fails, tmp_path, model):
+    facts = {"options": {}, "images": [1, 1], "epoch": 1, "best": None, "plateau": {}}
+    arrays = arrays_of(model) | {"optimizer.v": np.zeros(4 * model.parameter_count())}
+    facts["config"] = dataclasses.asdict(model.config)
+    (tmp_path / "state.npz").write_bytes(checkpoint.pack(arrays, facts))
+    with pytest.raises(UserError, match="more than the model needs"):
+        checkpoint.load_state(tmp_path / "state.npz")
 
 
 @pytest.mark.parametrize("facts", [{"epoch": 3}, {"epoch": 3, "options": {"lr": None}, "test": {"loss": "low"}}])

@@ -1,5 +1,6 @@
 """CIFAR: the binary files in a folder or in their archive, with every byte in its place, and hostile archives."""
 
+import gzip
 import hashlib
 import io
 import os
@@ -157,6 +158,31 @@ def test_bombs_and_broken_archives(tmp_path):
         path.write_bytes(data)
         with pytest.raises(UserError, match="is damaged"):
             datasets.load("cifar-10", "test", tmp_path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE])
+def test_a_name_of_gigabytes_is_not_read(tmp_path, small_memory, kind):
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = kind, 2**30
+    path = tmp_path / "cifar-10" / "cifar-10-binary.tar.gz"
+    path.parent.mkdir()
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(header.tobuf(tarfile.GNU_FORMAT) + b"a" * 2**26)
+    with small_memory(2**25), pytest.raises(UserError, match="a name in it claims 1073741824 bytes"):
+        datasets.load("cifar-10", "test", tmp_path)
+
+
+def test_no_file_has_more_records_than_were_published(tmp_path, small_memory):
+    large = tarfile.TarInfo("cifar-10-batches-bin/test_batch.bin")
+    large.size = 3073 * 10_001
+    path = pack(tmp_path / "cifar-10" / "cifar-10-binary.tar.gz", [("", large)])
+    with pytest.raises(UserError, match="test_batch.bin claims 30733073 bytes"):
+        datasets.load("cifar-10", "test", tmp_path)
+    path.unlink()
+    put(tmp_path, "cifar-10", {"test_batch.bin": b""})
+    os.truncate(tmp_path / "cifar-10" / INNER["cifar-10"] / "test_batch.bin", large.size)
+    with small_memory(), pytest.raises(UserError, match="is larger than 29 MiB"):
+        datasets.load("cifar-10", "test", tmp_path)
 
 
 def test_downloads_and_checks_the_archive(tmp_path, monkeypatch):

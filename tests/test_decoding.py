@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from toolkit.datasets import decoding
 from toolkit.datasets.decoding import decode
 
 RED, GREEN, BLUE = (200, 30, 20), (10, 180, 40), (30, 20, 220)
@@ -109,6 +110,34 @@ def png(width, height, data=b""):
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+
+def test_large_pictures_are_decoded_one_at_a_time_and_copied_small(monkeypatch):
+    monkeypatch.setattr(decoding, "LARGE", 10_000)
+    gradient = np.tile(np.linspace(0, 255, 300), (280, 1)).astype(np.uint8)
+    at_once = []
+    reduce = Image.Image.reduce
+
+    def watched(picture, factor, box):
+        at_once.append(decoding.one_at_a_time.locked())
+        made = reduce(picture, factor, box)
+        assert max(made.size) < 100
+        return made
+
+    monkeypatch.setattr(Image.Image, "reduce", watched)
+    for mode in ("L", "RGB", "RGBA", "CMYK"):
+        pixels = decode(stored(Image.fromarray(gradient).convert(mode), "TIFF"), 16, 1)
+        assert near(pixels[:, :, 0], 255 * (10 + 280 * (np.arange(16) + 0.5) / 16) / 300, 3)
+    assert set(at_once) == {True}
+
+
+def test_a_picture_inside_an_icon_is_not_decoded():
+    """It may be far larger than the icon says."""
+    inner = stored(Image.new("RGB", (500, 500)))
+    icon = struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(inner), 22) + inner
+    with pytest.raises(ValueError, match="is not an image"):
+        decode(icon, 8, 3)
+    assert not {".ico", ".icns"} & decoding.ENDINGS
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -59,6 +59,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if start >= len(data):
             return self.send_error(416)
         body = data[start:]
+        if way == "hesitates":  # a byte now and then, so that no single wait is long
+            for i in range(100):
+                self.wfile.write(b"HTTP/1.1 200 OK"[i : i + 1] or b" ")
+                time.sleep(0.02)
         self.send_response(206 if start or way == "shifted" else 200)
         if way == "endless":
             self.send_header("Transfer-Encoding", "chunked")
@@ -70,6 +74,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.close_connection = True
         try:
+            if way == "drips":
+                for i in range(100):
+                    self.wfile.write(body[i : i + 1])
+                    time.sleep(0.02)
             if way == "endless":
                 for _ in range(200):  # 13 MB, far more than was asked for
                     self.wfile.write(b"10000\r\n" + bytes(2**16) + b"\r\n")
@@ -226,6 +234,23 @@ def test_too_large_answers_are_stopped(server, path, way):
     assert os.listdir(path.parent) == []
     download(path, [server.url("good")], SHA256, largest=len(DATA))
     assert alone(path)
+
+
+@pytest.mark.parametrize("way", ["drips", "hesitates"])
+def test_a_server_that_answers_byte_by_byte_is_given_up(server, path, monkeypatch, way):
+    monkeypatch.setattr(downloads, "WINDOW", 1)
+    download(path, [server.url(way), server.url("good")], SHA256)
+    assert alone(path) and server.ways() == [way, "good"]
+
+
+def test_links_in_the_place_of_a_part_are_not_followed(server, path, tmp_path):
+    path.parent.mkdir()
+    for lay in (os.symlink, os.link):
+        (tmp_path / "precious").write_bytes(b"mine")
+        lay(tmp_path / "precious", part_of(path))
+        download(path, [server.url("good")], SHA256)
+        assert alone(path) and (tmp_path / "precious").read_bytes() == b"mine"
+        path.unlink()
 
 
 def test_no_server_at_all(path):

@@ -284,3 +284,22 @@ def test_one_image_has_no_standard_error():
     model, split = make_model(), datasets.load("synthetic", "test", None, 1)
     metrics = measure.measure(model, model.prior, split, None, 3, 0, 9, lambda *_: 0)
     assert not any("nan" in value or "±" in value for _, value, _ in words.rows(metrics))
+
+
+def test_impossible_latent_vectors_are_one_line(fails, tmp_path):
+    for name, factor in (("proj_mu", 3e38), ("proj_mu", 1e30), ("proj_log_var", -1e5)):
+        model = make_model()
+        model.encoder[name].bias = model.encoder[name].bias * 0 + factor
+        checkpoint.save_model(tmp_path / "a.npz", model, {"dataset": "synthetic"})
+        assert "its weights are broken" in fails("evaluate", "--model", tmp_path / "a.npz", "--limit", 4)
+
+
+def test_a_collapsed_model_is_measured_and_shown_without_a_warning(run, tmp_path):
+    model = make_model()
+    for name in ("proj_mu", "proj_log_var"):
+        model.encoder[name].weight *= 0
+        model.encoder[name].bias *= 0
+    checkpoint.save_model(tmp_path / "a.npz", model, {"dataset": "synthetic"})
+    flags = ["--model", tmp_path / "a.npz", "--limit", 20]
+    assert run("evaluate", *flags, "--importance_samples", 0)[0] == 0
+    assert run("visualize", "latents", *flags, "--outfile", tmp_path / "a.png")[0] == 0

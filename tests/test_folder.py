@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from toolkit import datasets
-from toolkit.datasets import cache
+from toolkit.datasets import cache, folder
 from toolkit.errors import UserError
-from toolkit.files.writing import locked
+from toolkit.files import writing
 
 
 def jpeg(shade, size=(178, 218)):
@@ -95,18 +95,38 @@ def test_links_are_followed_and_what_cannot_be_read_now_is_tried_again(pets, tmp
 
 
 def test_a_read_error_is_not_remembered(pets, tmp_path, monkeypatch):
-    from toolkit.datasets import folder
-
-    def gone(path):
+    def gone(path, most):
         if path.name.startswith("3"):
             raise OSError(5, "Input/output error")
-        return read(path)
+        return read(path, most)
 
-    read = folder.read
-    monkeypatch.setattr(folder, "read", gone)
+    read = folder.contents
+    monkeypatch.setattr(folder, "contents", gone)
     assert load(pets, "train", tmp_path).skipped[0][1] == "Input/output error"
-    monkeypatch.setattr(folder, "read", read)
+    monkeypatch.setattr(folder, "contents", read)
     assert load(pets, "train", tmp_path).skipped == []
+
+
+def test_pipes_and_devices_among_the_pictures_are_skipped_and_the_rest_is_decoded_once(pets, tmp_path, capsys):
+    os.mkfifo(pets / "cats" / "pipe.jpg")
+    (pets / "cats" / "endless.jpg").symlink_to("/dev/zero")
+    (pets / "cats" / "nowhere.jpg").symlink_to("nothing.jpg")
+    for _ in range(2):
+        skipped = dict(load(pets, "train", tmp_path).skipped)
+        assert skipped["cats/pipe.jpg"] == skipped["cats/endless.jpg"] == "it is not a regular file"
+        assert "cats/nowhere.jpg" in skipped and len(skipped) == 3
+    assert capsys.readouterr().out.count("Decoding") == 1
+    (pets / "cats" / "pipe.jpg").unlink()
+    assert len(load(pets, "train", tmp_path).skipped) == 2
+
+
+def test_a_link_to_what_a_folder_lies_in_is_not_followed(pets, tmp_path, monkeypatch, fails):
+    (pets / "cats" / "machine").symlink_to("/")
+    (pets / "above").symlink_to(tmp_path)
+    (tmp_path / "other.jpg").write_bytes(jpeg(1))
+    assert sum(len(load(pets, split, tmp_path).images) for split in ("train", "test")) == 20
+    monkeypatch.setattr(folder, "MOST_FOLDERS", 3)
+    assert "more than 3 folders" in fails("train", "--dataset", f"folder:{pets}", "--outdir", tmp_path / "out")
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="paths have at most 1,024 bytes there")
@@ -175,7 +195,14 @@ def test_an_array_on_disk_is_indexed_like_one_in_memory(pets, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage", ["cut", "empty", "text", "no json", "wrong json", "json is a list", "gone", "smaller", "a number"]
+    "damage",
+    [
+        *("cut", "empty", "text", "no json", "wrong json", "json is a list", "gone", "smaller", "a number", "deep"),
+        *({"labels": None}, {"labels": [0] * 18 + [2]}, {"labels": [0] * 18 + [-1]}, {"labels": ["0"] * 19}),
+        *({"labels": [10**30] * 19}, {"labels": [[0]] * 19}, {"skipped": [1]}, {"skipped": {}}, {"count": "19"}),
+        *({"total": 1e400}, {"total": None}, {"checksum": []}),
+    ],
+    ids=str,
 )
 def test_a_damaged_cache_is_rebuilt(pets, tmp_path, damage):
     whole = load(pets, "train", tmp_path).images[:]
@@ -189,8 +216,11 @@ def test_a_damaged_cache_is_rebuilt(pets, tmp_path, damage):
         path.unlink()
     elif damage in ("smaller", "a number"):
         np.save(path, np.zeros((19, 8, 8, 3) if damage == "smaller" else (), np.uint8))
+    elif isinstance(damage, dict):
+        json_path.write_text(json.dumps(json.loads(json_path.read_text()) | damage))
     else:
-        json_path.write_text({"no json": "{", "wrong json": "{}", "json is a list": "[]"}[damage])
+        texts = {"no json": "{", "wrong json": "{}", "json is a list": "[]", "deep": '{"a": ' + "[" * 100_000}
+        json_path.write_text(texts[damage])
     np.testing.assert_array_equal(load(pets, "train", tmp_path).images[:], whole)
 
 
@@ -218,6 +248,20 @@ def test_broken_pictures_are_skipped_counted_and_named(run, pets, tmp_path):
     assert status == 0 and len(train.images) + len(train.skipped) == train.total
     pairs = list((tmp_path / "rec" / "folder-Meine_Tiere_ä_train" / "0008_latent_dims").glob("img*.png"))
     assert len(pairs) == len(train.images) == len(train.labels)
+
+
+def test_what_libtiff_prints_about_broken_pictures_is_not_seen(pets, tmp_path, capfd):
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40), dtype=np.uint8)).convert("1").save(
+        buffer, "TIFF", compression="group4"
+    )
+    data = bytearray(buffer.getvalue())
+    for at in range(8, 300, 7):
+        data[at] ^= 255
+        (pets / "cats" / f"{at}.tif").write_bytes(data)
+        data[at] ^= 255
+    load(pets, "train", tmp_path)
+    assert capfd.readouterr().err == ""
 
 
 def test_folders_without_classes_and_pictures_beside_classes(tmp_path):
@@ -300,10 +344,9 @@ def test_what_a_killed_process_left_is_cleared_and_the_cache_can_be_elsewhere(pe
     load(pets, "train", tmp_path, cache_dir=elsewhere)
     (path,) = elsewhere.rglob("*.npy")
     path.unlink()
-    left = path.with_name(f".{path.name}.1.part")
+    left = path.with_name(f"{writing.PART}1.part")
     left.write_bytes(b"half")
-    with locked(path.parent):
-        pass  # free again
+    writing.sweep.cache_clear()  # as in another process
     load(pets, "train", tmp_path, cache_dir=elsewhere)
     assert not left.exists() and path.exists() and not (tmp_path / "data").exists()
 
@@ -340,6 +383,14 @@ def test_celeb_a_from_the_archive_and_from_a_folder(tmp_path, zipped, capsys):
         assert total == len(shades) and skipped == []
     assert datasets.load("celeb-a", "test", tmp_path / "data", image_size=16).names == ["000009.jpg", "000010.jpg"]
     assert ("img_align_celeba.zip is not the published file" in capsys.readouterr().out) == zipped
+
+
+def test_celeb_a_with_a_pipe_among_its_images(tmp_path):
+    pipe = celeb(tmp_path, zipped=False) / "img_align_celeba" / "000009.jpg"
+    pipe.unlink()
+    os.mkfifo(pipe)
+    test = datasets.load("celeb-a", "test", tmp_path / "data", image_size=16)
+    assert len(test.images) == 1 and list(test.skipped[0]) == ["000009.jpg", "it is not a regular file"]
 
 
 def test_celeb_a_says_exactly_what_goes_where(fails, tmp_path):

@@ -69,18 +69,26 @@ def test_damaged_images(fails, mnist_folder, tmp_path, kind, zipped):
 
 
 def test_a_bomb_is_not_unpacked(mnist_folder):
-    """A gzip file of a few kilobytes that would unpack to a gigabyte."""
+    """A gzip file of a few kilobytes that would unpack to 64 MiB."""
     path = mnist_folder / "train-images-idx3-ubyte"
     path.unlink()
     with gzip.open(f"{path}.gz", "wb", compresslevel=1) as file:
         file.write(idx(IMAGES))
-        for _ in range(64):
-            file.write(bytes(2**24))
+        file.write(bytes(2**26))
     tracemalloc.start()
     with pytest.raises(UserError, match="it contains more"):
         load(mnist_folder)
     assert tracemalloc.get_traced_memory()[1] < 2**22
     tracemalloc.stop()
+
+
+def test_a_header_of_a_billion_values(mnist_folder, small_memory):
+    path = mnist_folder / "train-images-idx3-ubyte"
+    path.unlink()
+    with gzip.open(f"{path}.gz", "wb", compresslevel=1) as file:
+        file.write(struct.pack(">IIII", 0x803, 1_275_510, 28, 28) + bytes(2**24))
+    with small_memory(), pytest.raises(UserError, match="1275510 items"):
+        load(mnist_folder)
 
 
 def test_impossible_labels(mnist_folder):

@@ -15,7 +15,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import make_model
+from conftest import lying_zip, make_model
 from mlx.utils import tree_flatten
 
 from toolkit.errors import UserError
@@ -242,6 +242,17 @@ def test_hostile_pickles(fails, tmp_path, monkeypatch, kind):
     assert tracemalloc.get_traced_memory()[1] < 2**27
     tracemalloc.stop()
     assert sorted(os.listdir(tmp_path)) == ["a.pth"]
+
+
+def test_storages_are_read_once_and_no_further_than_they_claim(fails, tmp_path, small_memory):
+    pickled = b"\x80\x02}(" + b"".join(primitive(f"{i}") + rebuilt("0", 2, 0, (2,), (1,)) for i in range(16)) + b"u."
+    (tmp_path / "a.pth").write_bytes(lying_zip("archive/data/0", 8, before=[("archive/data.pkl", pickled)]))
+    many, size = tmp_path / "b.pth", 2**20
+    pickled = b"".join(primitive(f"encoder.proj_{i}.weight") + rebuilt("0", size, 0, (size,), (1,)) for i in range(16))
+    many.write_bytes(torch_file(b"\x80\x02}(" + pickled + b"u.", {"0": bytes(4 * size)}))
+    for path, most in ((tmp_path / "a.pth", 2**20), (many, 3 * 2**22)):
+        with small_memory(most):
+            fails("convert", path, tmp_path / "b.npz")
 
 
 def in_mlx(arrays):

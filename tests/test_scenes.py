@@ -4,6 +4,7 @@ import base64
 import html.parser
 import io
 import json
+import os
 from statistics import NormalDist
 
 import mlx.core as mx
@@ -243,7 +244,28 @@ def test_logs_that_are_none(run, fails, tmp_path, model_file):
     (tmp_path / "nan").write_text(json.dumps(LOG[0] | {"kl": float("nan")}))
     (tmp_path / "word").write_text(json.dumps(LOG[0] | {"reconstruction": "x"}))
     (tmp_path / "lacks").write_text(json.dumps(LOG[0] | {"test": {"loss": 1.0}}))
-    for name in ("text", "empty", "list", "half", "nothing", "nan", "word", "lacks"):
+    (tmp_path / "deep").write_text(json.dumps(LOG[0])[:-1] + ', "a": ' + "[" * 100_000)
+    (tmp_path / "huge").write_text(json.dumps(LOG[0] | {"loss": 1e308}) + "\n")
+    (tmp_path / "falling").write_text(f"{json.dumps(LOG[0])}\n{json.dumps(LOG[0])}\n")
+    (tmp_path / "odd").write_text(json.dumps(LOG[0] | {"epoch": 10**30}))
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    for name in (
+        "text",
+        "empty",
+        "list",
+        "half",
+        "nothing",
+        "nan",
+        "word",
+        "lacks",
+        "deep",
+        "huge",
+        "falling",
+        "odd",
+        "pipe",
+        "endless",
+    ):
         assert name in fails("visualize", "curves", "--logs", tmp_path / name, "--outfile", tmp_path / "a.png")
     assert "no run lies beside" in fails("visualize", "curves", "--model", model_file, "--outfile", tmp_path / "a.png")
 

@@ -11,17 +11,23 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
+import unicodedata
 
+import numpy as np
 import pytest
+from conftest import make_model
 
 import toolkit
+from toolkit.formats import checkpoint
 from toolkit.options import from_values, option, options_of, weight
 from toolkit.shell.opening import ROOT
 from toolkit.shell.parser import Parser, parse
 from toolkit.training.plan import TrainConfig
 from vae import ModelConfig
 
+TINY = "--dataset synthetic --limit 40 --image_size 16 --max_filters 8 --epochs 1".split()
 COMMANDS = ("train", "generate", "reconstruct", "encode", "evaluate", "visualize", "convert")
 
 
@@ -202,3 +208,59 @@ def test_bars_show_on_stderr_while_stdout_is_piped(tmp_path):
     os.close(here)
     assert b"Epoch 1/3" in seen and b"/1800" in seen and b"loss" in seen
     assert "Epoch 3/3 |" in out and "it/s" not in out
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(tmp_path, closed):
+    line = f"{sys.executable} train.py {' '.join(TINY)} --outdir {tmp_path} {closed}"
+    ended = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0 and ended.stderr == "", ended.stderr
+    assert len(list(tmp_path.glob("*/*"))) == 4 and list(tmp_path.glob("*.npz"))
+
+
+def test_ctrl_c_at_any_moment_and_many_times_is_one_line_at_most(tmp_path):
+    """Also while modules are imported, while the first press is being handled, and while the command ends."""
+    random = np.random.default_rng(0)
+    traced = os.environ | {"PYTHONPROFILEIMPORTTIME": "1"}  # so that we see when our first module is there
+    for i in range(TIMES := 6):
+        process = start("train.py", *TINY, "--epochs", 3, "--cpu", "--outdir", tmp_path / str(i), env=traced)
+        while process.stderr.readline().split()[-1:] != ["toolkit"]:
+            pass
+        reader = threading.Thread(target=lambda to, of: to.append(of.stderr.read()), args=(read := [], process))
+        reader.start()
+        time.sleep(0.8 * i / TIMES)
+        for _ in range(i % 3 + 1):
+            process.send_signal(signal.SIGINT)
+            time.sleep(random.uniform(0, 0.02))
+        assert process.wait(60) in (0, 130)
+        reader.join()
+        said = [line for line in read[0].splitlines() if not line.startswith("import time:")]
+        assert len(said) <= 1 and "Traceback" not in read[0], said
+        process.stdout.close(), process.stderr.close()
+
+
+def test_what_others_wrote_cannot_act_on_the_terminal(run, fails, tmp_path):
+    evil = "\x1b]0;title\x07\x9b31mred\u202e\nline\r"
+    model = make_model(classes=2)
+    checkpoint.save_model(tmp_path / "a.npz", model, {"dataset": evil, "classes": [evil, "b"], "options": {evil: evil}})
+    _, out, _ = run("generate", "--model", tmp_path / "a.npz", "--info")
+    shown = out + fails("generate", "--model", tmp_path / "a.npz", "--label", f"{evil}?")
+    (tmp_path / f"{evil}.npz").write_bytes(b"nothing")
+    shown += fails("generate", "--model", tmp_path / f"{evil}.npz")
+    arrays = {evil: np.zeros(3)}
+    (tmp_path / "b.npz").write_bytes(checkpoint.pack(arrays, {}))
+    shown += fails("generate", "--model", tmp_path / "b.npz") + fails("train", evil + "/")
+    assert not [
+        character for character in shown if unicodedata.category(character) in ("Cc", "Cf") and character != "\n"
+    ]
+    assert "\\x1b]0;title\\x07\\x9b31mred\\u202e line" in shown
+
+
+@pytest.mark.parametrize(
+    "command, flags",
+    [("generate", ["--label", "9" * 5000]), ("train", ["--dataset", "synthetic", "--epochs", "9" * 401])],
+)
+def test_numbers_of_thousands_of_digits(fails, tmp_path, command, flags):
+    checkpoint.save_model(tmp_path / "a.npz", make_model(classes=2), {})
+    flags += ["--model", tmp_path / "a.npz"] if command == "generate" else ["--outdir", tmp_path / "out"]
+    assert len(fails(command, *flags)) < 300

@@ -14,6 +14,7 @@ import pytest
 from mlx.utils import tree_flatten, tree_unflatten
 from PIL import Image
 
+import train
 import vae
 from toolkit import datasets
 from toolkit.errors import UserError
@@ -370,6 +371,87 @@ def test_two_runs_do_not_share_a_folder(fails, tmp_path):
         assert "another process" in fails("train", *TINY, 1, "--outdir", tmp_path)
 
 
+def test_a_resume_reads_the_state_once_it_has_the_lock(run, fails, tmp_path, monkeypatch):
+    run("train", *TINY, 1, "--outdir", tmp_path)
+    read = []
+    monkeypatch.setattr(checkpoint, "load_state", read.append)
+    with writing.locked(tmp_path / NAME):
+        assert "another process" in fails("train", *TINY, 2, "--resume", "--outdir", tmp_path)
+    assert read == []
+
+
+@pytest.mark.parametrize("flags", [[], ["--resume"]])
+def test_a_state_that_cannot_be_read_now_is_not_absent(run, fails, tmp_path, flags, monkeypatch):
+    run("train", *TINY, 1, "--keep_best", "--outdir", tmp_path)
+    (tmp_path / f"{NAME}.npz").unlink()
+    state = tmp_path / NAME / "state.npz"
+    state.rename(tmp_path / "moved")
+    state.symlink_to(tmp_path / "other disk" / "moved")  # not mounted
+    fails("train", *TINY, 1, "--keep_best", *flags, "--outdir", tmp_path)
+
+    def broken(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("toolkit.formats.checkpoint.opened", broken)
+    assert "Input/output error" in fails("train", *TINY, 1, "--keep_best", *flags, "--outdir", tmp_path)
+    monkeypatch.undo()
+    (tmp_path / "other disk").mkdir()
+    (tmp_path / "moved").rename(tmp_path / "other disk" / "moved")
+    assert run("train", *TINY, 2, "--keep_best", "--resume", "--outdir", tmp_path)[0] == 0
+
+
+def test_a_log_that_cannot_be_read_now_is_not_written_anew(run, fails, tmp_path, monkeypatch):
+    run("train", *TINY, 2, "--outdir", tmp_path)
+
+    def broken(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("toolkit.training.log.contents", broken)
+    assert "log.jsonl: Input/output error" in fails("train", *TINY, 3, "--resume", "--outdir", tmp_path)
+    monkeypatch.undo()
+    assert len(read_log(tmp_path)) == 2
+
+
+def test_other_pictures_of_the_same_number_are_noticed(run, fails, tmp_path):
+    flags = f"--dataset folder:{tmp_path / 'pets'} --image_size 16 --max_filters 8 --outdir {tmp_path}".split()
+    flags += ["--cache_dir", tmp_path / "cache"]
+    (tmp_path / "pets").mkdir()
+
+    def draw(shade):
+        for i in range(4):
+            Image.new("L", (16, 16), shade + i).save(tmp_path / "pets" / f"{i}.png")
+
+    draw(10)
+    assert run("train", *flags, "--epochs", 1)[0] == 0
+    draw(10)  # the same ones, written again
+    assert run("train", *flags, "--epochs", 2, "--resume")[0] == 0
+    draw(20)
+    assert "not the same" in fails("train", *flags, "--epochs", 3, "--resume")
+
+
+def test_other_images_in_the_files_of_a_data_set_are_noticed(run, fails, mnist_folder, tmp_path):
+    flags = f"--data_dir {mnist_folder.parent} --image_size 16 --max_filters 8 --outdir {tmp_path / 'out'}".split()
+    assert run("train", *flags, "--epochs", 1)[0] == 0
+    path = mnist_folder / "train-labels-idx1-ubyte"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x05")
+    path.write_bytes(path.read_bytes()[:-2] + bytes([9 - path.read_bytes()[-2], 5]))
+    assert "not the same" in fails("train", *flags, "--epochs", 2, "--resume")
+
+
+def test_whatever_an_epoch_writes_outlives_a_power_cut(run, tmp_path, monkeypatch):
+    written = {}
+    write = writing.write
+
+    def watched(path, data, durable=False):
+        written[path.name] = durable
+        write(path, data, durable)
+
+    for module in (folder, checkpoint):
+        monkeypatch.setattr(module, "write", watched)
+    run("train", *TINY, 1, "--outdir", tmp_path)
+    assert len(written) == 5 and all(written.values()), written
+
+
 def test_interrupted_save_is_finished_first(run, tmp_path, monkeypatch):
     write = folder.write
 
@@ -475,6 +557,46 @@ def test_the_path_of_pictures_stays_on_this_machine(run, tmp_path, monkeypatch):
     assert run("reconstruct", "--model", tmp_path / "moved.npz", "--outdir", tmp_path)[0] == 2
     monkeypatch.chdir(pictures.parent)
     assert run("reconstruct", "--model", tmp_path / "moved.npz", "--outdir", tmp_path, *data[2:])[0] == 0
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"options": {"lr": [1]}},
+        {"options": {"arch": {}}},
+        {"options": {"epochs": "2"}},
+        {"options": {"dataset": None}},
+        {"options": {"batchsize": 10**30}},
+        {"options": []},
+        {"images": [1]},
+        {"images": [None, "a"]},
+        {"epoch": -3},
+        {"best": "low"},
+        {"plateau": {"lowest": [1]}},
+        {"plateau": {"halvings": -1}},
+        {"classes": [1, 2]},
+        {"device": 5},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("flags", [[], ["--resume"]], ids=["", "resume"])
+def test_what_a_state_says_of_itself_is_checked(fails, tiny_state, tmp_path, facts, flags):
+    arrays, said = tiny_state
+    (tmp_path / NAME).mkdir()
+    changed = said | facts
+    if facts.get("options"):  # one option is another one
+        changed["options"] = said["options"] | facts["options"]
+    (tmp_path / NAME / "state.npz").write_bytes(checkpoint.pack(arrays, changed))
+    assert "state" in fails("train", *TINY, 2, *flags, "--outdir", tmp_path)
+
+
+@pytest.fixture(scope="module")
+def tiny_state(tmp_path_factory):
+    """The arrays and the facts of a state after one epoch."""
+    path = tmp_path_factory.mktemp("run")
+    train.main([*map(str, TINY), "1", "--outdir", str(path)])
+    contents = checkpoint.read(path / NAME / "state.npz")
+    return contents.arrays(), contents.facts
 
 
 def test_a_state_of_another_version_is_one_line(run, fails, tmp_path):

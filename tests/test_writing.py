@@ -36,6 +36,69 @@ def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a"]
 
 
+def test_nobody_can_guess_where_a_file_is_written(tmp_path, monkeypatch):
+    """Links that someone laid for this process are not followed, also where processes have the same number."""
+    (tmp_path / "other").write_bytes(b"ours too")
+    for name in (f".a.{os.getpid()}.part", ".a.part"):
+        (tmp_path / name).symlink_to("other")
+    names = set()
+    for i in range(3):
+        with writing.replacing(tmp_path / "a") as first, writing.replacing(tmp_path / "a") as second:
+            names |= set(tmp_path.glob(f"{writing.PART}*"))
+            first.write(b"first")
+            second.write(b"second")
+        assert len(names) == 2 * i + 2
+    assert (tmp_path / "a").read_bytes() == b"first" and (tmp_path / "other").read_bytes() == b"ours too"
+
+
+def test_the_longest_names_that_the_system_has(tmp_path):
+    writing.write(tmp_path / ("x" * 255), b"new")
+    assert os.listdir(tmp_path) == ["x" * 255]
+
+
+def test_mode_and_owner_of_what_is_replaced_stay(tmp_path):
+    path = tmp_path / "a"
+    writing.write(path, b"new")
+    umask = os.umask(0o022)
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+    path.chmod(0o640)
+    if os.getuid() == 0:
+        os.chown(path, 1234, 2345)
+    before = path.stat()
+    writing.write(path, b"newer")
+    after = path.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+
+
+def test_the_next_command_removes_what_a_killed_one_left_and_nothing_that_is_in_use(tmp_path):
+    write = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from toolkit.files import writing"
+    hold = f"{write}\nwith writing.replacing({str(tmp_path / 'a')!r}): print(flush=True), sys.stdin.read()"
+    start = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", hold], **start) as living:
+        with subprocess.Popen([sys.executable, "-c", hold], **start) as killed:
+            living.stdout.readline(), killed.stdout.readline()
+            killed.kill()
+        assert len(os.listdir(tmp_path)) == 2
+        (tmp_path / ".mine.part").touch()  # of another program
+        writing.sweep.cache_clear()
+        writing.write(tmp_path / "b", b"")
+        assert len(os.listdir(tmp_path)) == 3
+        living.stdin.close()
+    assert sorted(os.listdir(tmp_path)) == [".mine.part", "a", "b"]
+
+
+def test_what_is_durable_is_on_the_disk_with_its_name(tmp_path, monkeypatch):
+    """A power cut keeps what was flushed: the file before it takes its name, the folder after."""
+    done = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (done.append(os.fstat(handle)), sync(handle)))
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append("renamed"), replace(*names)))
+    writing.write(tmp_path / "a", b"12345", durable=True)
+    file, renamed, folder = done
+    assert file.st_size == 5 and renamed == "renamed" and folder.st_ino == tmp_path.stat().st_ino
+
+
 def test_names_in_the_way(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "folder").mkdir()

@@ -1,3 +1,16 @@
 """Variational autoencoders in MLX. README.md shows the commands; docs/contributing.md is a tour of the rooms."""
 
+import os
+import signal
+import sys
+
 __version__ = "2.0.0"
+
+
+def interrupted(*_: object) -> None:
+    """Ctrl-C while a command (a script beside this folder) starts; toolkit/shell/command.py takes over from here."""
+    os._exit(130)
+
+
+if os.path.dirname(os.path.abspath(getattr(sys.modules["__main__"], "__file__", ""))) == os.path.dirname(__path__[0]):
+    signal.signal(signal.SIGINT, interrupted)

@@ -148,8 +148,8 @@ def read_run_name(text: str) -> str:
     return text
 
 
-count = number(int, 1)
-whole = number(int, 0)
+count = number(int, 1, 10**9)
+whole = number(int, 0, 10**9)
 rate = number(float, 0, above=True)
 weight = number(float, 0)
 seed = number(int, 0, 2**32)

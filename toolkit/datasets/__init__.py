@@ -7,6 +7,7 @@ decoded once, at the model's size, into a cache on disk (`cache.py`). A new data
 import difflib
 import os
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -77,6 +78,12 @@ class Split(NamedTuple):
     def names(self) -> list[str]:
         """What each image is called: the name of its file, or else its number in the split."""
         return self.file_names() if self.file_names else [str(i) for i in range(len(self.images))]
+
+    def checksum(self) -> int:
+        """A number that differs once images or labels have changed."""
+        stored = isinstance(self.images, cache.Stored)
+        images = self.images.checksum if stored else zlib.crc32(np.ascontiguousarray(self.images))
+        return images if self.labels is None else zlib.crc32(np.ascontiguousarray(self.labels), images)
 
 
 def load(

@@ -10,22 +10,26 @@ import os
 import shutil
 import warnings
 import weakref
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
 from toolkit.datasets.decoding import decode
 from toolkit.errors import UserError
-from toolkit.files.progress import bar
+from toolkit.files.progress import bar, quiet_libraries
+from toolkit.files.reading import contents, opened
+from toolkit.files.records import Whole, record
 from toolkit.files.writing import locked, make_folder, reason, replacing, write
 from toolkit.layers import machine
 from toolkit.wording import as_text, counted
 
-VERSION = 1  # of the pixels that decoding.py returns; a change rebuilds every cache
+VERSION = 2  # of the pixels that decoding.py returns; a change rebuilds every cache
+LARGEST_FACTS = 2**27  # bytes; a picture has a label there, and one that cannot be read its name and the reason
 BLOCK = 1024  # pictures handed to the threads at once
 
 
@@ -34,11 +38,23 @@ class Pictures(NamedTuple):
 
     where: str  # where they are, for messages
     key: str  # the name of their folder in the cache
-    stamp: str  # a hash that differs once the files have changed
+    stamp: str  # a hash that differs once the files have changed, or the problems
     open: Callable  # () → file names, a class number for each (or None), and a function from a name to its bytes
     classes: tuple | None = None  # names of the classes
     total: int | None = None  # images that there should be; None for as many as there are
     problems: list = []  # (name, reason) of files and folders that could not be inspected
+
+
+class Facts(TypedDict):
+    """What a cache says of its array."""
+
+    version: int
+    stamp: str
+    checksum: Whole
+    count: Whole
+    total: Whole
+    labels: list[Whole] | None
+    skipped: list[tuple[str, str]]
 
 
 class Stored:
@@ -48,9 +64,9 @@ class Stored:
     system's cache and half of it when it is, and no page counts as memory of this process.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
-        with open(path, "rb") as file:
+    def __init__(self, path: Path, checksum: int):
+        self.path, self.checksum = path, checksum  # of its bytes
+        with opened(path) as file:
             np.lib.format.read_magic(file)
             self.shape, _, self.dtype = np.lib.format.read_array_header_1_0(file)
             self.offset = file.tell()
@@ -83,11 +99,11 @@ def load(
     """Images (N, size, size, channels), labels or None, and facts: how many files there are and which were skipped."""
     some = f"_first_{limit}" if limit else ""
     path = Path(cache_dir) / pictures.key / f"{split}_{size}x{size}x{channels}{some}.npy"
-    stored = read(path, pictures.stamp, size, channels)
+    stored = read(path, pictures, size, channels)
     if stored is None:
         make_folder(path.parent)
         with locked(path.parent, "another process is decoding the same images: waiting for it"):
-            stored = read(path, pictures.stamp, size, channels)  # the other process may have made it
+            stored = read(path, pictures, size, channels)  # the other process may have made it
             if stored is None:
                 stored = fill(path, pictures, limit, size, channels, crop)
     images, facts = stored
@@ -95,17 +111,16 @@ def load(
     return images, labels, facts
 
 
-def read(path, stamp, size, channels):
+def read(path, pictures, size, channels):
     """The stored array and its facts; None where they are missing, damaged, or made from other files."""
     with suppress(Exception):
-        facts = json.loads(path.with_suffix(".json").read_text())
-        images = Stored(path)
-        count, labels = len(images), facts["labels"]
-        whole = images.shape == (facts["count"], size, size, channels) and isinstance(facts["skipped"], list)
+        facts = record(Facts, contents(path.with_suffix(".json"), LARGEST_FACTS))
+        images, labels = Stored(path, facts["checksum"]), facts["labels"]
         if (
-            whole
-            and (facts["version"], facts["stamp"]) == (VERSION, stamp)
-            and (labels is None or len(labels) == count)
+            (facts["version"], facts["stamp"]) == (VERSION, pictures.stamp)
+            and images.shape == (facts["count"], size, size, channels)
+            and (labels is None) == (pictures.classes is None)
+            and (labels is None or (len(labels) == len(images) and max(labels) < len(pictures.classes)))
         ):
             return images, facts
     return None
@@ -121,12 +136,11 @@ def fill(path, pictures, limit, size, channels, crop):
     def picture(name):
         return decoded(lambda: open_picture(name), size, channels, crop)
 
-    for left in path.parent.glob(".*.part"):  # left by a process that was killed
-        left.unlink()
     path.with_suffix(".json").unlink(missing_ok=True)
-    kept, skipped, unread = [], list(pictures.problems), bool(pictures.problems)
+    kept, skipped, unread, checksum = [], list(pictures.problems), False, 0
     with (
-        replacing(path) as file,
+        replacing(path, durable=True) as file,
+        quiet_libraries(),
         ThreadPoolExecutor(machine.cores()) as pool,
         bar(len(names), "Decoding") as shown,
         warnings.catch_warnings(),
@@ -139,7 +153,8 @@ def fill(path, pictures, limit, size, channels, crop):
                     skipped.append([names[i], made])
                     unread |= isinstance(made, Unread)
                 else:
-                    file.write(made.tobytes())
+                    file.write(data := made.tobytes())
+                    checksum = zlib.crc32(data, checksum)
                     kept.append(i)
                 shown.update()
         if not kept:
@@ -148,11 +163,10 @@ def fill(path, pictures, limit, size, channels, crop):
                 "replace them"
             )
         write_header(file, (len(kept), size, size, channels))
-        file.flush()
-        os.fsync(file.fileno())
     facts = {
         "version": VERSION,
         "stamp": pictures.stamp,
+        "checksum": checksum,
         "count": len(kept),
         "total": total,
         "labels": labels and [labels[i] for i in kept],
@@ -160,7 +174,7 @@ def fill(path, pictures, limit, size, channels, crop):
     }
     if not unread:  # otherwise the next run tries those files again
         write(path.with_suffix(".json"), json.dumps(facts).encode())
-    return Stored(path), facts
+    return Stored(path, checksum), facts
 
 
 def names(pictures: Pictures, limit: int | None, facts: dict) -> list[str]:

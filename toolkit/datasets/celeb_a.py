@@ -13,12 +13,14 @@ from toolkit.datasets.cache import Pictures
 from toolkit.datasets.decoding import LARGEST_FILE
 from toolkit.datasets.folder import listing, path_hash, stamp
 from toolkit.errors import UserError
+from toolkit.files.reading import contents, unpacked
 from toolkit.files.writing import reason
 
 ARCHIVE, FOLDER, PARTITION = "img_align_celeba.zip", "img_align_celeba", "list_eval_partition.txt"
 MD5 = "00d2c5bc6d35e252742224ab0c1e8fcb"  # of the archive
 SPLITS = {"train": "0", "test": "2"}  # 1 is the validation split
 CROP = 148 / 178  # of the width of its images
+LARGEST_PARTITION = 2**24  # bytes; the published one has 2.8 million
 
 
 def pictures(split: str, data_dir: Path | str) -> Pictures:
@@ -34,7 +36,7 @@ def pictures(split: str, data_dir: Path | str) -> Pictures:
             "both there as they are"
         )
     try:
-        text = partition.read_text()
+        text = contents(partition, LARGEST_PARTITION).decode()
         facts = source.stat()
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {place}: {reason(error)} — replace its files") from None
@@ -42,7 +44,7 @@ def pictures(split: str, data_dir: Path | str) -> Pictures:
     files = listing(folder)[0] if source == folder else [(ARCHIVE, facts.st_size, facts.st_mtime_ns)]
 
     def open_pictures():
-        names, read = (opened if source == folder else unzipped)(source, wanted)
+        names, read = (in_folder if source == folder else in_archive)(source, wanted)
         if not names:
             raise UserError(f"{source} contains none of the {len(wanted)} {split} images of {PARTITION} — replace it")
         return names, None, read
@@ -67,13 +69,13 @@ def names_of(path, partition, split):
     return names
 
 
-def opened(folder, wanted):
+def in_folder(folder, wanted):
     """The names that exist in a folder, and a function that reads one."""
     there = set(os.listdir(folder))
-    return [name for name in wanted if name in there], lambda name: (folder / name).read_bytes()
+    return [name for name in wanted if name in there], lambda name: contents(folder / name, LARGEST_FILE)
 
 
-def unzipped(path, wanted):
+def in_archive(path, wanted):
     """The names that exist in an archive, and a function that reads one; nothing is unpacked to disk."""
     try:
         archive = zipfile.ZipFile(path)
@@ -87,7 +89,7 @@ def unzipped(path, wanted):
         entry = members[f"{FOLDER}/{name}"]
         if (claimed := max(entry.file_size, entry.compress_size)) > LARGEST_FILE:
             raise ValueError(f"it claims {claimed} bytes")
-        return archive.read(entry)
+        return unpacked(archive, entry)
 
     return [name for name in wanted if f"{FOLDER}/{name}" in members], read
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from toolkit.errors import UserError
 from toolkit.files.download import download
+from toolkit.files.reading import contents
 from toolkit.files.writing import reason
 
 HUAWEI = "https://mindspore-website.obs.cn-north-4.myhuaweicloud.com/notebook/datasets/"
@@ -39,49 +40,56 @@ CIFAR_100 = (
 )  # fmt: skip
 COUNTS = {"train": 50_000, "test": 10_000}
 PIXELS = 32 * 32 * 3
-LARGEST = 50_000 * (2 + PIXELS)  # bytes of one file
-LARGEST_ARCHIVE = 2**28  # bytes
+LARGEST_ARCHIVE = 2**28  # bytes, packed or unpacked: the published ones hold 184 MB
+LONGEST_NAME = 2**16  # bytes of a header that gives the name of another one
 MOST_MEMBERS = 100  # of an archive that are read
 
 
 def load_cifar_10(split: str, data_dir: Path | str) -> tuple[np.ndarray, np.ndarray]:
     """One split: images (N, 32, 32, 3) as bytes, and labels (N,)."""
     names = [f"data_batch_{i}.bin" for i in range(1, 6)] if split == "train" else ["test_batch.bin"]
-    return read(Path(data_dir) / "cifar-10", "cifar-10-batches-bin", names, labels=(len(CIFAR_10),))
+    return read(Path(data_dir) / "cifar-10", "cifar-10-batches-bin", names, (len(CIFAR_10),), 10_000)
 
 
 def load_cifar_100(split: str, data_dir: Path | str) -> tuple[np.ndarray, np.ndarray]:
     """One split: images (N, 32, 32, 3) as bytes, and their fine labels (N,)."""
-    return read(Path(data_dir) / "cifar-100", "cifar-100-binary", [f"{split}.bin"], labels=(20, len(CIFAR_100)))
+    return read(Path(data_dir) / "cifar-100", "cifar-100-binary", [f"{split}.bin"], (20, len(CIFAR_100)), COUNTS[split])
 
 
-def read(folder, inner, names, labels):
-    """Images and labels from some files. A record begins with label bytes of `labels` classes; the last one is used."""
-    files = found(folder, inner, names) or unpacked(archive(folder), inner, names)
+def read(folder, inner, names, labels, most):
+    """Images and labels from some files of at most `most` records each.
+
+    A record begins with label bytes of `labels` classes; the last one is used.
+    """
+    largest = most * (len(labels) + PIXELS)
+    files = found(folder, inner, names, largest) or unpacked(archive(folder), inner, names, largest)
+    parts = [records(name, data, labels) for name, data in files]
+    return tuple(map(np.concatenate, zip(*parts, strict=True)))
+
+
+def records(name, data, labels):
+    """The images and labels in the bytes of one file."""
     length = len(labels) + PIXELS
-    records = []
-    for name, data in files:
-        if not data or len(data) % length or len(data) > LARGEST:
-            raise damaged(name, f"its {len(data)} bytes are not a whole number of records of {length}")
-        rows = np.frombuffer(data, np.uint8).reshape(-1, length)
-        for column, classes in enumerate(labels):
-            if (largest := rows[:, column].max()) >= classes:
-                raise damaged(name, f"it has a label {largest}")
-        records.append(rows)
-    records = np.concatenate(records)
-    planes = records[:, len(labels) :].reshape(-1, 3, 32, 32)
-    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), records[:, len(labels) - 1].copy()
+    if not data or len(data) % length:
+        raise damaged(name, f"its {len(data)} bytes are not a whole number of records of {length}")
+    rows = np.frombuffer(data, np.uint8).reshape(-1, length)
+    for column, classes in enumerate(labels):
+        if (largest := rows[:, column].max()) >= classes:
+            raise damaged(name, f"it has a label {largest}")
+    planes = rows[:, len(labels) :].reshape(-1, 3, 32, 32)
+    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), rows[:, len(labels) - 1].copy()
 
 
-def found(folder, inner, names):
+def found(folder, inner, names, largest):
     """The files that exist in a folder: (path, bytes)."""
     files = []
     for name in names:
         for path in (folder / inner / name, folder / name):
             if path.is_file():
                 try:
-                    with open(path, "rb") as file:
-                        files.append((path, file.read(LARGEST + 1)))
+                    files.append((path, contents(path, largest)))
+                except ValueError as error:
+                    raise damaged(path, error) from None
                 except OSError as error:
                     raise UserError(
                         f"cannot read {path}: {reason(error)} — check its permissions, or replace it"
@@ -99,15 +107,30 @@ def archive(folder):
     return download(path, addresses, SHA256[path.name], LARGEST_ARCHIVE)
 
 
-def unpacked(path, inner, names):
+class Member(tarfile.TarInfo):
+    """A header in an archive. tarfile reads what follows those of long names whole, however much it is."""
+
+    @classmethod
+    def frombuf(cls, *args):
+        member = super().frombuf(*args)
+        kinds = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
+        if member.type in (*kinds, tarfile.SOLARIS_XHDTYPE) and member.size > LONGEST_NAME:
+            raise ValueError(f"a name in it claims {member.size} bytes")
+        return member
+
+
+def unpacked(path, inner, names, largest):
     """Some files of an archive, by name: (name, bytes). Its other members are skipped."""
     wanted = {f"{inner}/{name}": None for name in names}
+    seen = 0
     try:
-        with tarfile.open(path, "r|gz") as members:  # a stream: read once, never written to disk
+        with tarfile.open(path, "r|gz", tarinfo=Member) as members:  # a stream: read once, never written to disk
             for member in itertools.islice(members, MOST_MEMBERS):
-                if member.size > LARGEST:
+                seen += member.size
+                name = member.name.removeprefix("./")
+                if member.size > (largest if name in wanted else LARGEST_ARCHIVE) or seen > LARGEST_ARCHIVE:
                     raise damaged(path, f"{member.name} claims {member.size} bytes")
-                if (name := member.name.removeprefix("./")) in wanted:
+                if name in wanted:
                     if not member.isreg():
                         raise damaged(path, f"{member.name} is not a regular file")
                     wanted[name] = members.extractfile(member).read()

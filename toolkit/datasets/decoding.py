@@ -4,18 +4,27 @@ What happens to such a file, and where the pixels go, is left to `cache.py`.
 """
 
 import io
+import threading
+import warnings
+from contextlib import nullcontext
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 LARGEST = 10**8  # pixels
-LARGEST_FILE = 2**28  # bytes
+LARGEST_FILE = 2**27  # bytes; a photo of that many pixels has 100 MB as PNG
+LARGE = 2**24  # pixels from which one picture at a time is decoded: it takes up to 10 bytes for each
 Image.init()
-# All that Pillow reads, except formats that start other programs or only refer to a file elsewhere.
-FORMATS = sorted(Image.OPEN.keys() - {"EPS", "WMF", "FPX", "MIC", "BUFR", "GRIB", "HDF5", "MPEG"})
+# All that Pillow reads, except formats that start other programs or only refer to a file elsewhere, and icons, which
+# hold pictures larger than they say.
+FORMATS = sorted(Image.OPEN.keys() - {"EPS", "WMF", "FPX", "MIC", "BUFR", "GRIB", "HDF5", "MPEG", "ICO", "ICNS"})
 ENDINGS = {ending for ending, name in Image.registered_extensions().items() if name in FORMATS}
-Image.MAX_IMAGE_PIXELS = None  # LARGEST replaces it: Pillow's only prints a warning
+# Pillow looks at pictures inside pictures too. It warns above this, and fails above twice as much.
+Image.MAX_IMAGE_PIXELS = LARGEST // 2
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 MODES = {1: "L", 3: "RGB"}
+REDUCED = ("L", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # modes that Pillow averages
+one_at_a_time = threading.Lock()
 
 
 def decode(data: bytes, size: int, channels: int, crop: float = 1.0) -> np.ndarray:
@@ -24,19 +33,29 @@ def decode(data: bytes, size: int, channels: int, crop: float = 1.0) -> np.ndarr
         opened = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise ValueError("it is not an image, or its first bytes are damaged") from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"its pixels exceed the limit of {LARGEST // 10**6} million") from None
     with opened as picture:
         width, height = picture.size
-        if width * height > LARGEST:
-            raise ValueError(f"{width}×{height} pixels exceed the limit of {LARGEST // 10**6} million")
         if crop == 1:
             picture.draft(None, (2 * size, 2 * size))  # a JPEG need not be decoded at full size
-        ImageOps.exif_transpose(picture, in_place=True)
-        width, height = picture.size
-        side = max(1, round(crop * min(width, height)))
-        left, top = (width - side) // 2, (height - side) // 2
-        square = opaque(picture.crop((left, top, left + side, top + side))).convert(MODES[channels])
-        square = square.resize((size, size), Image.Resampling.BILINEAR)
-        return np.asarray(square).reshape(size, size, channels)
+        with one_at_a_time if picture.width * picture.height > LARGE else nullcontext():
+            return square(picture, size, channels, crop)
+
+
+def square(picture, size, channels, crop):
+    """The central square of a picture, as it is meant to be seen."""
+    ImageOps.exif_transpose(picture, in_place=True)
+    width, height = picture.size
+    side = max(1, round(crop * min(width, height)))
+    left, top = (width - side) // 2, (height - side) // 2
+    box = (left, top, left + side, top + side)
+    if side**2 > LARGE and side >= 8 * size and picture.mode in REDUCED:  # so that no other copy is that large
+        made = picture.reduce(side // (4 * size), box)
+    else:
+        made = picture.crop(box)
+    made = opaque(made).convert(MODES[channels])
+    return np.asarray(made.resize((size, size), Image.Resampling.BILINEAR)).reshape(size, size, channels)
 
 
 def opaque(picture):
@@ -45,7 +64,10 @@ def opaque(picture):
         deep = np.asarray(picture)
         if deep.min() < 0 or deep.max() > 65535:
             raise ValueError("its pixels have more than 16 bits")
-        return Image.fromarray(((deep.astype(np.uint32) + 128) // 257).astype(np.uint8))
+        made = np.empty(deep.shape, np.uint8)
+        for row, numbers in zip(made, deep, strict=True):  # row by row, so that no copy of four bytes a pixel is made
+            row[:] = (numbers.astype(np.uint32) + 128) // 257
+        return Image.fromarray(made)
     if picture.mode == "F":
         raise ValueError("its pixels are floating-point numbers of unknown range")
     if picture.has_transparency_data:

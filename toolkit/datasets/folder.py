@@ -7,15 +7,18 @@ left to `cache.py`.
 
 import hashlib
 import os
+import stat
 from pathlib import Path
 
 from toolkit.datasets.cache import Pictures
 from toolkit.datasets.decoding import ENDINGS, LARGEST_FILE
 from toolkit.errors import UserError
+from toolkit.files.reading import contents
 from toolkit.files.writing import reason
 from toolkit.wording import counted
 
 TEST_ONE_IN = 10
+MOST_FOLDERS = 2**16  # in a tree of pictures; ImageNet-21k has 21,841
 
 
 def pictures(split: str, folder: Path | str) -> Pictures:
@@ -39,31 +42,35 @@ def pictures(split: str, folder: Path | str) -> Pictures:
         tests = min(max(1, sum(name_hash(name) < CUT for name in names)), len(names) - 1)
         names = names[:tests] if split == "test" else names[tests:]
         labels = [numbers[name.split("/")[0] if "/" in name else ""] for name in names] if classes else None
-        return names, labels, lambda name: read(folder / name)
+        return names, labels, lambda name: contents(folder / name, LARGEST_FILE)
 
     key = f"{folder.name[:30]}-{path_hash(folder)}"
-    return Pictures(str(folder), key, stamp(found), open_pictures, classes or None, problems=problems)
+    stamped = stamp([*found, *((name, why, 0) for name, why in problems)])
+    return Pictures(str(folder), key, stamped, open_pictures, classes or None, problems=problems)
 
 
 def listing(folder):
     """All image files in a tree except hidden ones, sorted: (name below the folder, size, time of last change).
 
-    Also what cannot be inspected: (name, reason). Links are followed, but no folder is visited twice.
+    Also what cannot be inspected: (name, reason). Links are followed, but no folder is visited twice, and none that
+    this one lies in.
     """
-    found, problems, seen, waiting = [], [], set(), [("", folder)]
+    found, problems, waiting = [], [], [("", folder)]
+    seen = {identity(above) for above in Path(os.path.realpath(folder)).parents}
     while waiting:
         inside, place = waiting.pop()
         try:
-            facts = os.stat(place)
-            if (facts.st_dev, facts.st_ino) in seen:
+            if (this := identity(place)) in seen:
                 continue
-            seen.add((facts.st_dev, facts.st_ino))
+            seen.add(this)
             entries = list(os.scandir(place))
         except OSError as error:
             if place == folder:
                 raise UserError(f"cannot read {folder}: {reason(error)} — check its permissions") from None
             problems.append((inside.rstrip("/"), reason(error)))
             continue
+        if len(seen) > MOST_FOLDERS:
+            raise UserError(f"{folder} holds more than {MOST_FOLDERS} folders — name the one that holds the pictures")
         for entry in entries:
             if entry.name.startswith("."):
                 continue
@@ -73,10 +80,19 @@ def listing(folder):
                     waiting.append((f"{name}/", entry.path))
                 elif os.path.splitext(entry.name)[1].lower() in ENDINGS:
                     facts = entry.stat()
-                    found.append((name, facts.st_size, facts.st_mtime_ns))
+                    if stat.S_ISREG(facts.st_mode):
+                        found.append((name, facts.st_size, facts.st_mtime_ns))
+                    else:  # a pipe would wait for ever, a device may have no end
+                        problems.append((name, "it is not a regular file"))
             except OSError as error:
                 problems.append((name, reason(error)))
     return sorted(found), sorted(problems)
+
+
+def identity(folder):
+    """What tells one folder from another, by whatever names it is reached."""
+    facts = os.stat(folder)
+    return facts.st_dev, facts.st_ino
 
 
 def stamp(found):
@@ -95,10 +111,3 @@ def name_hash(name):
 
 
 CUT = 2**64 // TEST_ONE_IN  # images with smaller hashes go to the test split
-
-
-def read(path):
-    with open(path, "rb") as file:
-        if os.fstat(file.fileno()).st_size > LARGEST_FILE:
-            raise ValueError(f"it is larger than {LARGEST_FILE // 2**20} MiB")
-        return file.read()

@@ -9,16 +9,25 @@ import hashlib
 import http.client
 import os
 import re
+import signal
+import stat
+import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from toolkit.errors import UserError
 from toolkit.files.progress import bar
-from toolkit.files.writing import locked, make_folder, reason
+from toolkit.files.reading import is_there
+from toolkit.files.writing import flush_folder, locked, make_folder, reason
 
 TIMEOUT = 10  # seconds without an answer before the connection is given up
+WINDOW = 30  # seconds in which a connection has to answer, and then has to bring SLOWEST bytes again and again
+SLOWEST = 2**15  # bytes
 TRIES = 20  # connections to one mirror, as long as each brings the download forward
 LARGEST = 2**30  # bytes
 
@@ -33,11 +42,13 @@ def download(path: Path, addresses: Sequence[str], checksum: str, largest: int =
         with locked(path.parent, f"another process is downloading to {path.parent}: waiting for it"):
             if path.is_file():  # the other process has fetched it
                 return path
-            with open(left, "ab+") as file:
+            with open_part(left) as file:
                 part = Part(file, checksum)
                 done = part.complete() or any(fetch_from(address, part, largest, reasons) for address in addresses)
+                os.fsync(file.fileno())
             if done:
                 os.replace(left, target)
+                flush_folder(target.parent)
                 return path
             if part.size == 0:
                 left.unlink()
@@ -48,6 +59,23 @@ def download(path: Path, addresses: Sequence[str], checksum: str, largest: int =
         f"{path.name} is not in {path.parent} and cannot be downloaded ({'; '.join(dict.fromkeys(reasons))}) — "
         f"{again}put it there, or try --dataset synthetic, which needs no files"
     )
+
+
+@contextmanager
+def open_part(path: Path) -> Iterator[BinaryIO]:
+    """The file that a download is continued in. Its name can be guessed, so a link that someone laid there goes."""
+
+    def is_ours(facts):
+        return stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1
+
+    if is_there(path) and not is_ours(os.lstat(path)):
+        path.unlink()
+    with open(
+        path, "ab+", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    ) as file:
+        if not is_ours(os.fstat(file.fileno())):
+            raise OSError(f"{path.name} is a link")
+        yield file
 
 
 class Part:
@@ -91,7 +119,7 @@ def fetch_from(address, part, largest, reasons):
         try:
             fetch(address, part, largest)
         except (OSError, ValueError, http.client.HTTPException) as error:  # timeouts are OSErrors
-            if part.size > before and tries_left:
+            if part.size > before and tries_left and not isinstance(error, TooSlow):
                 continue
             why = reason(getattr(error, "reason", error))
             reasons.append(" ".join(str(why).split())[:200])
@@ -111,7 +139,8 @@ def fetch(address, part, largest):
     """Append the rest of a file to its part over one connection; raises if the connection ends early."""
     request = urllib.request.Request(address, headers={"Range": f"bytes={part.size}-"} if part.size else {})
     try:
-        answer = urllib.request.urlopen(request, timeout=TIMEOUT)
+        with at_most(WINDOW):
+            answer = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code != 416 or not part.size:
@@ -133,13 +162,46 @@ def fetch(address, part, largest):
         if total and total > largest:
             raise too_large(part, largest)
         with bar(total, address.rsplit("/", 1)[1], unit="B", done=part.size) as shown:
-            while data := getattr(answer, "read1", answer.read)(2**16):  # read1 returns what came before a break
+            read = getattr(answer, "read1", answer.read)  # read1 returns what came before a break
+            since, size = time.monotonic(), part.size
+            while True:
+                with at_most(WINDOW):
+                    data = read(2**16)
+                if not data:
+                    break
+                if time.monotonic() - since > WINDOW:
+                    if part.size - size < SLOWEST:
+                        raise TooSlow(f"{part.size - size} bytes in {WINDOW} seconds")
+                    since, size = time.monotonic(), part.size
                 if part.size + len(data) > largest:
                     raise too_large(part, largest)
                 part.add(data)
                 shown.update(len(data))
     if total and part.size < total:
         raise ConnectionError(f"the connection ended after {part.size} of {total} bytes")
+
+
+class TooSlow(OSError):
+    """A server that answers, but so slowly that it would hold us for ever."""
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Raise TooSlow once a block has taken so long: a socket's own timeout begins anew with every byte."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread gets signals
+        return
+
+    def give_up(*_):
+        raise TooSlow(f"no answer in {seconds} seconds")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def first_byte(answer):

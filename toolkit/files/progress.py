@@ -1,6 +1,9 @@
 """Bars that show long pieces of work. They go to stderr, so they also show while stdout is piped into a file."""
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 
@@ -8,6 +11,7 @@ def bar(total: int | None, title: str, unit: str = " images", done: int = 0) -> 
     """A bar that counts to `total` from `done` if stderr is a terminal, and shows nothing elsewhere."""
     from tqdm import tqdm
 
+    stream = getattr(sys.stderr, "plain", sys.stderr)  # a bar moves the cursor, which commands let nobody else do
     # The time left comes before what a narrow terminal cuts off.
     return tqdm(
         total=total,
@@ -18,8 +22,8 @@ def bar(total: int | None, title: str, unit: str = " images", done: int = 0) -> 
         leave=False,
         bar_format="{desc}: {percentage:3.0f}% |{bar}| {remaining} left, {n_fmt}/{total_fmt}, {rate_fmt}{postfix}",
         dynamic_ncols=True,
-        file=sys.stderr,
-        disable=sys.stderr is None or not sys.stderr.isatty(),
+        file=stream,
+        disable=stream is None or not stream.isatty(),
     )
 
 
@@ -46,3 +50,15 @@ class Bars:
 
     def __exit__(self, *_):
         self.close()
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """What libraries in C print about files, such as libtiff, goes nowhere while the block runs; bars still show."""
+    with os.fdopen(os.dup(2), "w") as stream, open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            with redirect_stderr(stream):
+                yield
+        finally:
+            os.dup2(stream.fileno(), 2)

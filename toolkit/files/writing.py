@@ -5,7 +5,9 @@ standard output.
 """
 
 import fcntl
+import functools
 import os
+import secrets
 import signal
 import stat
 import sys
@@ -18,6 +20,7 @@ from typing import BinaryIO
 from toolkit.errors import UserError
 
 STDOUT = "-"
+PART = ".vae-"  # begins the names of files that are being written
 
 
 def make_folder(folder: Path | str) -> None:
@@ -31,15 +34,26 @@ def make_folder(folder: Path | str) -> None:
 
 
 @contextmanager
-def replacing(path: Path | str) -> Iterator[BinaryIO]:
-    """A file to write to, beside its name; renamed into place at the end of the block, removed if that fails."""
+def replacing(path: Path | str, durable: bool = False) -> Iterator[BinaryIO]:
+    """A file to write to, in the folder of `path`; renamed into place at the end of the block, removed if that fails.
+
+    `durable` survives a power cut: the file and its new name are on the disk when the block ends.
+    """
     make_folder(Path(path).parent)
     target = Path(os.path.realpath(path))  # a link stays a link: what it points to is replaced
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    sweep(target.parent)
+    part = None
     try:
-        with open(part, "wb") as file:
+        part, handle = new_part(target.parent)
+        with os.fdopen(handle, "wb") as file:
             yield file
-        os.replace(part, target)
+            file.flush()
+            take_over_rights(handle, target)
+            if durable:
+                os.fsync(handle)
+            os.replace(part, target)  # while it is open, and so locked
+        if durable:
+            flush_folder(target.parent)
     except IsADirectoryError:
         raise UserError(f"cannot write {path}: a folder is in its way — choose another name") from None
     except BrokenPipeError:
@@ -47,8 +61,57 @@ def replacing(path: Path | str) -> Iterator[BinaryIO]:
     except OSError as error:
         raise UserError(f"cannot write {path}: {reason(error)} — make room or choose another place") from None
     finally:
+        if part:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+def new_part(folder: Path) -> tuple[Path, int]:
+    """A file that did not exist, under a name that nobody can guess, and locked: others see that it is in use."""
+    while True:
+        part = folder / f"{PART}{secrets.token_hex(8)}.part"
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return part, handle
+        os.close(handle)  # swept away before it was locked
+
+
+@functools.cache
+def sweep(folder: Path) -> None:
+    """Remove what killed processes have left in a folder; once in each process."""
+    for part in folder.glob(f"{PART}*.part"):
         with suppress(OSError):
-            part.unlink(missing_ok=True)
+            handle = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while it is written to
+                part.unlink()
+            finally:
+                os.close(handle)
+
+
+def take_over_rights(handle: int, target: Path) -> None:
+    """Give a file the owner and the mode of what it replaces, as far as the system lets us."""
+    try:
+        before, now = os.stat(target), os.fstat(handle)
+    except OSError:  # it replaces nothing
+        return
+    if (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid):
+        with suppress(OSError):
+            os.fchown(handle, before.st_uid, before.st_gid)
+    with suppress(OSError):
+        os.fchmod(handle, before.st_mode & 0o777)
+
+
+def flush_folder(folder: Path) -> None:
+    """Put a folder's names on the disk."""
+    with suppress(OSError):  # a file system that cannot
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write(path: Path | str, data: bytes, durable: bool = False) -> None:
@@ -56,18 +119,15 @@ def write(path: Path | str, data: bytes, durable: bool = False) -> None:
     if is_stream(path):
         out = str(path) == STDOUT
         try:
-            with open(sys.__stdout__.fileno() if out else path, "wb", closefd=not out) as file:
+            with open(1 if out else path, "wb", closefd=not out) as file:
                 file.write(data)
         except BrokenPipeError:
             raise
         except OSError as error:
             raise UserError(f"cannot write {path}: {reason(error)} — choose another place") from None
         return
-    with uninterrupted(), replacing(path) as file:
+    with uninterrupted(), replacing(path, durable) as file:
         file.write(data)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def is_stream(path: Path | str) -> bool:

@@ -5,16 +5,22 @@ these arrays cannot say (the model's configuration, data set, options, test metr
 the comment of the zip archive, because an extra array would make other loaders refuse the file. The arrays of a fitted
 prior travel in the comments of the archive's entries. In `.safetensors` both are metadata. Files from elsewhere have no
 facts; their configuration is read off the shapes of their arrays. Nothing is unpickled.
+
+A file is read in two steps: names and shapes, then, once they are those of a model, the numbers. So a file that claims
+more than a model can have is refused before it takes memory.
 """
 
 import base64
 import io
 import json
+import struct
 import zipfile
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import mlx.core as mx
 import mlx.optimizers
@@ -22,6 +28,8 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from toolkit.errors import UserError
+from toolkit.files.reading import opened, unpacked
+from toolkit.files.records import Scalars, Whole, check, record
 from toolkit.files.writing import reason, write
 from toolkit.formats import hub, pytorch
 from toolkit.model.mixture import Mixture
@@ -33,23 +41,51 @@ STRAY_KEYS = {"encoder.kl_div"}  # in published files of the family
 MARK = b"vae "  # begins the comment of our files
 FACTS_KEY, PRIOR_KEY = "vae_facts", "vae_prior"  # in the metadata of .safetensors
 COMMENT = 2**16 - 1  # bytes that the comment of an entry may have
-# What facts may say, and as what. `binarize` and `likelihood` stood alone before the whole configuration was written.
-FACTS = {
-    "config": dict,
-    "dataset": str,
-    "binarize": str,
-    "likelihood": str,
-    "classes": list,
-    "collapsed": bool,
-    "epoch": int,
-    "options": dict,
-    "images": list,
-    "test": dict,
-    "test_loss": (int, float),
-    "best": (float, type(None)),
-    "plateau": dict,
-    "device": str,
-}
+LARGEST_HEADER = 2**24  # bytes of that of a .safetensors file; a fitted prior is in it, and has at most 1.1 MB
+LARGEST_TORCH = 2**28  # bytes of a .pth file, whose numbers are read before its model is known
+OPTIMIZER = "optimizer."  # begins the names of the optimizer's arrays in a state
+MOST_OF_OPTIMIZER = 3  # numbers that an optimizer keeps for each of a model, at most
+
+
+class Facts(TypedDict, total=False):
+    """What a file may say, besides more that nobody here relies on."""
+
+    config: Scalars
+    dataset: str
+    binarize: str  # this and the next one stood alone before the whole configuration was written
+    likelihood: str
+    classes: list[str]
+    collapsed: bool
+    test_loss: float
+    epoch: Whole
+    options: Scalars
+    test: Scalars
+    device: str
+
+
+class Plateau(TypedDict, total=False):
+    lowest: float | None
+    stalled: Whole
+    halvings: Whole
+
+
+class Memory(Facts):
+    """What the file of a state says."""
+
+    epoch: Whole
+    options: Scalars
+    images: tuple[Whole, Whole]  # of train and test
+    best: float | None
+    plateau: Plateau
+
+
+class Contents(NamedTuple):
+    """What a file says before its numbers are read."""
+
+    shapes: dict[str, np.ndarray]  # for each of its arrays one of the same shape that takes no memory
+    facts: dict[str, Any]
+    prior: bytes  # of a fitted prior
+    arrays: Callable[[], dict[str, np.ndarray]]  # reads the numbers
 
 
 class State(NamedTuple):
@@ -89,31 +125,41 @@ def save_folder(folder: Path | str, model: VAE, facts: dict[str, Any], card: str
 
 def load_model(path: Path | str) -> tuple[VAE, dict[str, Any]]:
     """Read a model, ready to use, and its facts."""
-    arrays, facts, prior = read(path)
-    if any(key.startswith("optimizer.") for key in arrays):
+    contents = read(path)
+    if any(key.startswith(OPTIMIZER) for key in contents.shapes):
         model = Path(path).resolve().parent.with_suffix(".npz").name
         raise UserError(f"{path} is a training state — the model is {model}, beside its folder")
-    model = model_from(path, arrays, facts)
-    if prior:
-        model.mixture = mixture_from(path, prior, model.config)
-    return model, facts
+    model = model_of(path, contents.shapes, contents.facts)
+    put_weights(path, model, contents.arrays())
+    if contents.prior:
+        model.mixture = mixture_from(path, contents.prior, model.config)
+    return model, contents.facts
 
 
 def save_state(path: Path | str, model: VAE, optimizer: mlx.optimizers.Optimizer, facts: dict[str, Any]) -> None:
     """Write a training state."""
     arrays = dict(tree_flatten(model.parameters()))
-    arrays |= {f"optimizer.{key}": array for key, array in tree_flatten(optimizer.state)}
+    arrays |= {f"{OPTIMIZER}{key}": array for key, array in tree_flatten(optimizer.state)}
     write(path, pack(arrays, {"config": asdict(model.config)} | facts), durable=True)
 
 
 def load_state(path: Path | str) -> State:
     """Read a training state."""
-    arrays, facts, _ = read(path)
-    optimizer = {k.removeprefix("optimizer."): mx.array(a) for k, a in arrays.items() if k.startswith("optimizer.")}
-    if not optimizer or not facts.keys() >= {"options", "images", "epoch", "best", "plateau"}:
-        raise UserError(f"{path} is not a training state — start without --resume")
-    weights = {key: array for key, array in arrays.items() if not key.startswith("optimizer.")}
-    return State(model_from(path, weights, facts), optimizer, facts)
+    contents = read(path)
+    shapes, facts = contents.shapes, contents.facts
+    optimizer = {key for key in shapes if key.startswith(OPTIMIZER)}
+    try:
+        if not optimizer:
+            raise ValueError("it has no optimizer")
+        check(Memory, facts)
+    except ValueError as error:
+        raise UserError(f"{path} is not a training state, or is damaged ({error}) — start without --resume") from None
+    model = model_of(path, {key: shape for key, shape in shapes.items() if key not in optimizer}, facts)
+    if sum(shapes[key].size for key in optimizer) > MOST_OF_OPTIMIZER * model.parameter_count() + 1000:
+        raise UserError(f"{path} is damaged: its optimizer has more than the model needs — start without --resume")
+    arrays = contents.arrays()
+    put_weights(path, model, arrays)
+    return State(model, {key.removeprefix(OPTIMIZER): mx.array(arrays[key]) for key in optimizer}, facts)
 
 
 # Packing
@@ -153,27 +199,32 @@ def pack_safetensors(arrays: dict[str, mx.array], facts: dict[str, Any], prior: 
 # Reading
 
 
-def read(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, Any], bytes]:
-    """Read arrays, facts and the bytes of a prior; whatever a broken file does to its readers becomes one line."""
+def read(path: Path | str) -> Contents:
+    """Read names, shapes and facts; whatever a broken file does to its readers becomes one line."""
     path = Path(path)
-    if not path.exists():
-        raise UserError(f"no such file: {path} — check the name, or train a model with train.py")
     if path.is_dir():
         return read_folder(path)
-    try:
-        size = path.stat().st_size
-        with open(path, "rb") as file:
-            start = file.read(16)
+    with in_one_line(path):
+        with opened(path) as file:
+            start, size = file.read(16), path.stat().st_size
         if start.startswith(pytorch.OLD_FORMAT):
             raise UserError(
                 f"{path} is in PyTorch's format of before 2020 — load it with PyTorch and save it again, torch.save "
                 "writes the newer one"
             )
-        if start[8:9] == b"{":
-            return read_safetensors(path, size)
-        return read_zip(path, size)
+        contents = read_safetensors(path, start, size) if start[8:9] == b"{" else read_zip(path, size)
+    return contents._replace(arrays=in_one_line(path)(contents.arrays))
+
+
+@contextmanager
+def in_one_line(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong with a file into one line."""
+    try:
+        yield
     except UserError:
         raise
+    except FileNotFoundError:
+        raise UserError(f"no such file: {path} — check the name, or train a model with train.py") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {reason(error)} — check its rights, or copy it again") from None
     except Exception as error:  # zipfile, NumPy and MLX raise nearly anything on damaged files
@@ -186,17 +237,17 @@ def read_folder(path):
     """What a model folder holds: its weights say all, or else its configuration is asked."""
     if not hub.is_folder(path):
         raise UserError(f"{path} is a folder without {hub.MODEL} — name a checkpoint (.npz) in it")
-    arrays, facts, prior = read(path / hub.MODEL)
-    if "config" not in facts and (path / hub.CONFIG).exists():
-        try:
-            facts = checked(facts | hub.facts_of((path / hub.CONFIG).read_bytes()))
-        except Exception as error:  # as above
-            raise UserError(f"{path / hub.CONFIG} is damaged ({in_short(error)}) — copy it again") from None
-    return arrays, facts, prior
+    contents = read(path / hub.MODEL)
+    if "config" in contents.facts or not (path / hub.CONFIG).exists():
+        return contents
+    with in_one_line(path / hub.CONFIG), opened(path / hub.CONFIG) as file:
+        facts = contents.facts | hub.facts_of(file.read(LARGEST_HEADER))
+        check(Facts, facts)
+    return contents._replace(facts=facts)
 
 
 def read_zip(path, size):
-    with zipfile.ZipFile(path) as archive:
+    with opened(path) as file, zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         claimed = sum(entry.file_size for entry in entries)
         if claimed > 16 * size + 2**20 or any(entry.compress_size > size for entry in entries):
@@ -204,11 +255,21 @@ def read_zip(path, size):
         if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
             raise ValueError("it is compressed in an unusual way")
         if any(entry.filename.endswith("data.pkl") for entry in entries):
+            if claimed > LARGEST_TORCH:
+                raise ValueError(f"its numbers have more than {LARGEST_TORCH / 2**20:.0f} MiB")
             arrays, facts = pytorch.read_torch(archive)
-            return arrays, checked(facts), b""
-        arrays = read_arrays(archive, entries)
+            check(Facts, facts)
+            return Contents(arrays, facts, b"", lambda: arrays)
+        shapes = {name_of(entry): shape_of(archive, entry) for entry in entries}
         facts = read_comment(archive.comment)
-        return arrays, facts, b"".join(entry.comment for entry in entries) if facts else b""
+        prior = b"".join(entry.comment for entry in entries) if facts else b""
+    return Contents(shapes, facts, prior, lambda: read_arrays(path))
+
+
+def read_arrays(file: Path | io.BytesIO) -> dict[str, np.ndarray]:
+    """All arrays of an `.npz` file."""
+    with zipfile.ZipFile(file) as archive:
+        return {name_of(entry): read_array(unpacked(archive, entry)) for entry in archive.infolist()}
 
 
 def in_short(error: Exception) -> str:
@@ -216,15 +277,32 @@ def in_short(error: Exception) -> str:
     return " ".join(str(error).split())[:100] or type(error).__name__
 
 
-def read_arrays(archive, entries):
-    return {entry.filename.removesuffix(".npy"): read_array(archive.read(entry)) for entry in entries}
+def name_of(entry):
+    return entry.filename.removesuffix(".npy")
+
+
+def shape_of(archive, entry):
+    """What stands for an array until its numbers are read, from its header alone."""
+    with archive.open(entry) as file:
+        if (version := np.lib.format.read_magic(file)) != (1, 0):
+            raise ValueError(f"its arrays have the unknown version {version}")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        header = file.tell()
+    if dtype.kind not in "fiu":
+        raise ValueError(f"it holds values of type {dtype}")
+    stand_in = placeholder(shape, dtype)
+    if header + stand_in.nbytes != entry.file_size:
+        raise ValueError(f"{entry.filename} does not have the size that its header claims")
+    return stand_in
+
+
+def placeholder(shape, dtype=np.float32):
+    """An array of a shape that takes no memory."""
+    return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 def read_array(data):
-    array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    if array.dtype.kind not in "fiu":
-        raise ValueError(f"it holds values of type {array.dtype}")
-    return array
+    return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
 
 
 def read_comment(comment):
@@ -234,72 +312,76 @@ def read_comment(comment):
     checksum, _, text = comment.removeprefix(MARK).partition(b" ")
     if int(checksum, 16) != zlib.crc32(text):
         raise ValueError("the checksum of its metadata is wrong")
-    return checked(json.loads(text))
+    return record(Facts, text)
 
 
-def read_safetensors(path, size):
-    arrays, metadata = mx.load(str(path), format="safetensors", return_metadata=True)
-    if any(n < 0 for array in arrays.values() for n in array.shape):
+def read_safetensors(path, start, size):
+    if struct.unpack("<Q", start[:8])[0] > LARGEST_HEADER:
+        raise ValueError("its header is far too large")
+    stored, metadata = mx.load(
+        str(path), format="safetensors", return_metadata=True
+    )  # reads numbers when they are used
+    if any(n < 0 for array in stored.values() for n in array.shape):
         raise ValueError("its header has impossible shapes")
-    if sum(array.nbytes for array in arrays.values()) > size:
+    if sum(array.nbytes for array in stored.values()) > size:
         raise ValueError("its header claims more than the file holds")
-    arrays = {key: np.array(array.astype(mx.float32)) for key, array in arrays.items()}
-    kernel = arrays.get("encoder.conv2.weight")
-    if kernel is not None and kernel.shape[2:] == (3, 3) and kernel.shape[1] != 3:
-        arrays = pytorch.channels_last(arrays)
+    shapes = {key: placeholder(array.shape) for key, array in stored.items()}
+    kernel = shapes.get("encoder.conv2.weight")
+    by_pytorch = kernel is not None and kernel.shape[2:] == (3, 3) and kernel.shape[1] != 3
+    in_order = pytorch.channels_last if by_pytorch else dict
     prior = base64.b64decode(metadata.get(PRIOR_KEY, ""))
-    return arrays, checked(json.loads(metadata.get(FACTS_KEY, "{}"))), prior
+    facts = record(Facts, metadata.get(FACTS_KEY, "{}"))
 
+    def arrays():
+        return in_order({key: np.array(array.astype(mx.float32)) for key, array in stored.items()})
 
-def checked(facts):
-    """Facts, if each of them is of its kind."""
-    if not isinstance(facts, dict):
-        raise ValueError("its metadata is not a JSON object")
-    for name, kind in FACTS.items():
-        if name in facts and not isinstance(facts[name], kind):
-            raise ValueError(f"its metadata says {facts[name]!r} of its {name}")
-    return facts
+    return Contents(in_order(shapes), facts, prior, arrays)
 
 
 # From arrays to a model
 
 
-def model_from(path: Path | str, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> VAE:
-    """Build the model that facts and arrays describe, and check every one of them."""
-    arrays = {key: array for key, array in arrays.items() if key not in STRAY_KEYS}
-    model = VAE(config_from(path, arrays, facts))
+def model_of(path: Path | str, shapes: dict[str, np.ndarray], facts: dict[str, Any]) -> VAE:
+    """The model that facts and shapes describe, yet without its weights; every shape is checked."""
+    shapes = {key: array for key, array in shapes.items() if key not in STRAY_KEYS}
+    model = VAE(config_from(path, shapes, facts))
+    if model.config.classes and len(facts.get("classes", [])) not in (0, model.config.classes):
+        raise UserError(f"{path} names {len(facts['classes'])} classes and has {model.config.classes} — copy it again")
     expected = {key: array.shape for key, array in tree_flatten(model.parameters())}
     problem = None
-    if missing := expected.keys() - arrays.keys():
+    if missing := expected.keys() - shapes.keys():
         problem = f"lacks {min(missing)}"
-    elif unknown := arrays.keys() - expected.keys():
+    elif unknown := shapes.keys() - expected.keys():
         problem = f"contains an unexpected array {min(unknown)}"
     if problem:
         raise UserError(f"{path} {problem} — it is not a checkpoint of this family")
-    weights = []
     for key, shape in expected.items():
+        statistics = key.endswith(("running_mean", "running_var"))
+        if shapes[key].shape != shape and not (statistics and shapes[key].shape == (1, 1, 1, *shape)):
+            raise UserError(f"{path}: {key} has shape {shapes[key].shape} instead of {shape} — it fits no model")
+    return model
+
+
+def put_weights(path: Path | str, model: VAE, arrays: dict[str, np.ndarray]) -> None:
+    """Give a model its weights, if they are possible ones."""
+    weights = []
+    for key, before in tree_flatten(model.parameters()):
         with np.errstate(over="ignore"):  # the next lines see what has become infinite
-            array = arrays[key].astype(np.float32)
-        if key.endswith(("running_mean", "running_var")) and array.shape == (1, 1, 1, *shape):
-            array = array.reshape(shape)
-        if array.shape != shape:
-            raise UserError(f"{path}: {key} has shape {array.shape} instead of {shape} — it fits no model")
+            array = arrays[key].astype(np.float32).reshape(before.shape)
         if not np.isfinite(array).all() or (key.endswith("running_var") and (array < 0).any()):
             raise UserError(f"{path}: {key} contains impossible values — train or copy it again")
         weights.append((key, mx.array(array)))
     model.load_weights(weights)
     model.eval()
-    return model
 
 
 def mixture_from(path: Path | str, prior: bytes, config: ModelConfig) -> Mixture:
     """The prior that a file holds beside its model."""
     try:
         with zipfile.ZipFile(io.BytesIO(prior)) as archive:
-            entries = archive.infolist()
-            if sum(entry.file_size for entry in entries) > len(prior):
+            if sum(entry.file_size for entry in archive.infolist()) > len(prior):
                 raise ValueError("its prior claims far more data than it holds")
-            return Mixture.from_arrays(read_arrays(archive, entries), config.latent_dims, config.decoder_classes)
+        return Mixture.from_arrays(read_arrays(io.BytesIO(prior)), config.latent_dims, config.decoder_classes)
     except Exception as error:  # as in `read`
         raise UserError(f"{path} is damaged ({in_short(error)}) — train or copy it again") from None
 

@@ -48,4 +48,4 @@ def fact_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         said = [f"{name} {round(v, 4) if isinstance(v, float) else v}" for name, v in values.items() if v is not None]
         if said:
             rows.append((title, ", ".join(said)))
-    return rows
+    return [(title, " ".join(words.split())) for title, words in rows]

@@ -153,19 +153,14 @@ class Reader:
         kind, storage, key, _, count = described
         if kind != "storage" or not isinstance(storage, Global) or not isinstance(key, str) or type(count) is not int:
             raise ValueError("its pickle points to something that is not a tensor's storage")
-        dtype = STORAGES[storage]
-        if key not in self.storages:
-            self.storages[key] = self.read(key)
-        if len(data := self.storages[key]) != count * dtype.itemsize:
-            raise ValueError(f"a tensor's storage has {len(data)} bytes, not as many as it claims")
-        numbers = np.frombuffer(data, dtype)
-        if storage == BFLOAT16:  # the upper half of a float32
-            self.claim(2 * len(data))
-            numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
-        self.stack.append(numbers)
+        if (numbers := self.storages.get(key)) is None:
+            numbers = self.storages[key] = storage, numbers_of(self.read(key), storage)
+        if numbers[0] != storage or len(numbers[1]) != count:
+            raise ValueError("a tensor's storage does not have as many numbers as it claims")
+        self.stack.append(numbers[1])
 
     def claim(self, size):
-        """Count bytes that are made; a file may refer to the same storage again and again."""
+        """Count the bytes of tensors; a file may refer to the same storage again and again."""
         self.limit -= size
         if self.limit < 0:
             raise ValueError("its tensors claim more than the file holds")
@@ -196,6 +191,12 @@ CONSTANTS = {
 LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINUNICODE", "BINUNICODE"}
 
 
+def numbers_of(data, storage):
+    """The bytes of a storage as numbers."""
+    numbers = np.frombuffer(data, STORAGES[storage])
+    return (numbers.astype(np.uint32) << 16).view(np.float32) if storage == BFLOAT16 else numbers
+
+
 def tensor(storage, offset, shape, strides):
     """The view of a storage that a tensor is, if it lies within it and no number counts twice."""
     if not isinstance(storage, np.ndarray):
@@ -207,4 +208,4 @@ def tensor(storage, offset, shape, strides):
     if math.prod(shape) > len(storage) or (0 not in shape and last >= len(storage)):
         raise ValueError("a tensor claims more than its storage holds")
     steps = [step * storage.itemsize for step in strides]
-    return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps).copy()
+    return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps, writeable=False)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from toolkit.files.reading import unpacked
 from toolkit.formats.pickles import Reader
 
 LARGEST_PICKLE = 2**20  # bytes; that of a model has some thousands
@@ -33,10 +34,12 @@ def read_torch(archive: zipfile.ZipFile) -> tuple[dict[str, np.ndarray], dict[st
     folder = pickled.removesuffix("data.pkl")
     if entries[pickled].file_size > LARGEST_PICKLE:
         raise ValueError("its pickle is far too large")
-    if (order := entries.get(f"{folder}byteorder")) and archive.read(order) != b"little":
+    if (order := entries.get(f"{folder}byteorder")) and unpacked(archive, order) != b"little":
         raise ValueError("its byte order is that of another kind of machine")
     limit = 4 * sum(entry.file_size for entry in archive.infolist())  # bfloat16 becomes float32, and is copied
-    saved = Reader(lambda key: archive.read(entries[f"{folder}data/{key}"]), limit).run(archive.read(pickled))
+    saved = Reader(lambda key: unpacked(archive, entries[f"{folder}data/{key}"]), limit).run(
+        unpacked(archive, entries[pickled])
+    )
     state = saved
     for name in ("state_dict", "model_state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(name), dict):

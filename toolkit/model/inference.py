@@ -7,10 +7,12 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from toolkit.errors import UserError
 from toolkit.layers import ranks
 from toolkit.model.inputs import Images, batches, image_keys, to_floats
 
 CHUNK = 250  # images at a time
+LARGEST_MEAN, LARGEST_LOG_VAR = 1e15, 300  # of latent vectors; beyond, squares and exponentials overflow
 BLOCK = 20  # samples of an image that are drawn at once; part of what a seed means
 
 
@@ -24,7 +26,10 @@ def encode(
         found.append(np.stack([np.array(array, np.float64) for array in model.encode(*batch)]))
         watch(len(batch[0]) * ranks.size)
     both = np.concatenate(found, axis=1)
-    return ranks.gathered(both[0], count), ranks.gathered(both[1], count)
+    means, log_vars = ranks.gathered(both[0], count), ranks.gathered(both[1], count)
+    if not (np.abs(means) < LARGEST_MEAN).all() or not (np.abs(log_vars) < LARGEST_LOG_VAR).all():
+        raise UserError("the model's latent vectors are impossible: its weights are broken — train or copy it again")
+    return means, log_vars
 
 
 def decode(

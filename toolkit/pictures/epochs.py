@@ -7,8 +7,9 @@ import numpy as np
 from PIL import Image
 
 from toolkit.errors import UserError
+from toolkit.files.reading import opened
 from toolkit.pictures.charts import Canvas
-from toolkit.pictures.images import Animation
+from toolkit.pictures.images import LARGEST, Animation
 
 MOST = 60  # frames; of longer runs as many epochs are chosen, closer together at the beginning
 STEP, HOLD = 200, 2000  # milliseconds that a frame is shown, and the last one
@@ -40,9 +41,11 @@ def chosen(epochs: list[int]) -> list[int]:
 def frame(path: Path, words: str) -> np.ndarray:
     """One sheet with words below it."""
     try:
-        with Image.open(path) as sheet:
+        with opened(path) as file, Image.open(file, formats=["PNG"]) as sheet:
+            if sheet.width * sheet.height > LARGEST:
+                raise ValueError(f"it has {sheet.width}×{sheet.height} pixels")
             picture = np.asarray(sheet.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:  # Pillow raises nearly anything on damaged files
         raise UserError(f"{path} is not a sheet, or is damaged ({error}) — delete it") from None
     height, width = picture.shape[:2]
     canvas = Canvas(width, height + CAPTION)

@@ -118,7 +118,7 @@ def class_number(model: VAE, facts: dict[str, Any], label: str | None) -> int | 
     names = facts.get("classes", [])
     if label in names:
         return names.index(label)
-    if label.isdecimal() and int(label) < classes:
+    if label.isdecimal() and len(label) < 10 and int(label) < classes:
         return int(label)
     known = f"0 to {classes - 1}" + (f" or {', '.join(names)}" if names[:1] not in ([], ["0"]) else "")
-    raise UserError(f"--label {label}: the classes of this model are {known} — take one of them")
+    raise UserError(f"--label {label[:40]}: the classes of this model are {known} — take one of them")

@@ -315,7 +315,7 @@ def plane_of(means: np.ndarray) -> Plane:
         return Plane(means, np.zeros(2), np.eye(2), ("z0", "z1"))
     middle = means.mean(axis=0)
     _, strengths, directions = np.linalg.svd(means - middle, full_matrices=False)
-    shares = strengths**2 / (strengths**2).sum()
+    shares = strengths**2 / ((strengths**2).sum() or 1)  # all means of a collapsed model are one
     names = tuple(f"principal component {i + 1}, {shares[i]:.0%} of the variance" for i in range(2))
     return Plane((means - middle) @ directions[:2].T, middle, directions[:2], names)
 

@@ -10,12 +10,17 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, redirect_stdout, suppress
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr, redirect_stdout, suppress
+from typing import Any, TextIO
 
+import toolkit
 from toolkit.errors import RankError, UserError
 from toolkit.files.writing import STDOUT
+from toolkit.wording import visible
 
-PATIENCE = 5  # seconds
+PATIENCE = 3  # seconds after Ctrl-C from which another one ends the process at once
+
+RANK_PATIENCE = 5  # seconds
 
 
 def command(main: Callable) -> Callable:
@@ -25,32 +30,39 @@ def command(main: Callable) -> Callable:
     def run(argv=None):
         if is_quiet():
             sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-        for stream in filter(None, (sys.stdout, sys.stderr)):  # a stream may be closed
-            stream.reconfigure(errors="backslashreplace", line_buffering=True)
+        open_streams()
         pressed = []
 
         def interrupt(*_):
-            pressed.append(True)
-            raise KeyboardInterrupt
+            pressed.append(time.monotonic())
+            if len(pressed) == 1:  # the others would disturb what clears up after the first
+                raise KeyboardInterrupt
+            if pressed[-1] - pressed[0] > PATIENCE:
+                os._exit(130)
 
-        before = signal.signal(signal.SIGINT, interrupt)
-        try:
-            main(argv)
-        except BaseException as error:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            if pressed:  # whatever an interrupted import or library made of it
-                said = str(error) if isinstance(error, KeyboardInterrupt) else ""
-                leave(130, said or "interrupted — files written so far are kept; run the same command to start again")
-            status, message = explain(error)
-            if isinstance(error, RankError):
-                sys.stderr = sys.__stderr__
-            elif is_quiet() and status:
-                time.sleep(PATIENCE)  # mlx.launch ends all ranks with the first, which should be the one that speaks
-            if status is None:
-                raise
-            leave(status, message)
-        finally:
-            signal.signal(signal.SIGINT, before)
+        before = signal.getsignal(signal.SIGINT)
+        with redirect_stdout(Visible(sys.stdout)), redirect_stderr(Visible(sys.stderr)):
+            try:
+                signal.signal(signal.SIGINT, interrupt)
+                main(argv)
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+            except BaseException as error:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                if pressed:  # whatever an interrupted import or library made of it
+                    said = str(error) if isinstance(error, KeyboardInterrupt) else ""
+                    restart = "interrupted — files written so far are kept; run the same command to start again"
+                    leave(130, said or restart)
+                status, message = explain(error)
+                if isinstance(error, RankError):
+                    sys.stderr = sys.__stderr__
+                elif is_quiet() and status:
+                    time.sleep(RANK_PATIENCE)  # mlx.launch ends all with the first, which should be the one that speaks
+                if status is None:
+                    raise
+                leave(status, message)
+            finally:
+                if before is not toolkit.interrupted:  # who has called this goes on
+                    signal.signal(signal.SIGINT, before)
 
     return run
 
@@ -58,6 +70,33 @@ def command(main: Callable) -> Callable:
 def is_quiet() -> bool:
     """Whether this is one of several processes that mlx.launch or mpirun has started, and not the one that prints."""
     return any(os.environ.get(name, "0") != "0" for name in ("MLX_RANK", "OMPI_COMM_WORLD_RANK"))
+
+
+def open_streams() -> None:
+    """Make streams that print anything a line at a time. One that is closed (`>&-`) leads nowhere; without that, the
+    next file to be opened would take its place, and get what a library prints."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace", line_buffering=True)
+
+
+class Visible:
+    """A stream on which nothing that others wrote (names, keys, a server's words) can act on the terminal."""
+
+    def __init__(self, stream: TextIO):
+        self.plain = stream
+
+    def write(self, text: str) -> int:
+        return self.plain.write(visible(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.plain, name)
 
 
 def explain(error: BaseException) -> tuple[int | None, str]:

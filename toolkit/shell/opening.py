@@ -193,8 +193,7 @@ def trained_on(model_file: Path, facts: dict[str, Any]) -> str:
     name = datasets.full_name(facts.get("dataset", "mnist"))
     state = model_file.with_suffix("") / "state.npz"
     if name.startswith("folder:") and not Path(name.removeprefix("folder:")).is_dir() and state.is_file():
-        _, of_run, _ = checkpoint.read(state)
-        remembered = of_run.get("options", {}).get("dataset", name)
+        remembered = checkpoint.read(state).facts.get("options", {}).get("dataset", name)
         return remembered if datasets.public_name(remembered) == datasets.public_name(name) else name
     return name
 

@@ -14,6 +14,7 @@ from typing import Any
 import vae
 from toolkit.datasets import file_name, public_name
 from toolkit.errors import UserError
+from toolkit.files.reading import is_there
 from toolkit.files.writing import locked, make_folder, uninterrupted, write
 from toolkit.formats import checkpoint
 from toolkit.layers import ranks
@@ -52,9 +53,13 @@ class RunFolder:
     # What an earlier session left
 
     def state(self) -> checkpoint.State | None:
-        """The state of an earlier session; None if there is none."""
+        """The state of an earlier session; None if there is none, and an error if it cannot be read now."""
         path = self.folder / "state.npz"
-        return checkpoint.load_state(path) if path.exists() else None
+        if not is_there(path):
+            return None
+        state = checkpoint.load_state(path)
+        self.plan.resumed((), state.facts["options"])  # stops where they are none
+        return state
 
     def check_free(self) -> bool:
         """Stop where an earlier run would be lost; False where that run is the same one, and has ended."""
@@ -65,11 +70,11 @@ class RunFolder:
             why = str(error).partition(" — ")[0]
             raise UserError(f"{self.folder} holds a run whose state cannot be read ({why}) — {ways}") from None
         if state is None:
-            if self.model_file.exists():
+            if is_there(self.model_file):
                 raise UserError(f"{self.model_file} exists — {ways}")
             return True
         options, done = state.facts["options"], state.facts["epoch"]
-        if done == 0 and not self.model_file.exists():
+        if done == 0 and not is_there(self.model_file):
             return True
         if done < (asked := options.get("epochs", 0)):
             of = f"{done} of {counted(asked, 'epoch')}"
@@ -78,7 +83,7 @@ class RunFolder:
             if other == ["--epochs"] and self.plan.train.epochs > done:
                 ways = f"train it further with --resume, {ways}"
             raise UserError(f"{self.folder} holds a finished run with another {', '.join(other)} — {ways}")
-        if not self.model_file.exists():
+        if not is_there(self.model_file):
             ways = f"--resume with a larger --epochs writes it again; {ways}"
             raise UserError(f"{self.folder} holds a finished run, but its model {self.model_file} is gone — {ways}")
         return False
@@ -96,13 +101,11 @@ class RunFolder:
             self.held.enter_context(locked(self.folder))
             if not (resumed or overwrite or self.check_free()):  # another process was here meanwhile
                 raise UserError(f"another process has trained {self.model_file} meanwhile — choose another --outdir")
-        leftovers = [*self.folder.glob(".*.part"), *self.folder.parent.glob(f".{self.model_file.name}.*.part")]
         if resumed:
             self.log = log.read_until(self.folder / "log.jsonl", trainer.epoch)
-        else:
-            leftovers += [*self.folder.glob("epoch_*.png"), *self.folder.glob("log.jsonl")]
-        for path in leftovers:  # of killed processes, or of the run that this one replaces
-            path.unlink()
+        else:  # what the run that this one replaces has left
+            for path in (*self.folder.glob("epoch_*.png"), *self.folder.glob("log.jsonl")):
+                path.unlink()
         self.skipped = {"train": trainer.train.skipped, "test": trainer.test.skipped}
         if not resumed:
             self.save_state(trainer)
@@ -114,16 +117,16 @@ class RunFolder:
         """
         with uninterrupted():
             for name, png in sheets.items():
-                write(self.folder / f"epoch_{trainer.epoch:04d}_{name}.png", png())
+                write(self.folder / f"epoch_{trainer.epoch:04d}_{name}.png", png(), durable=True)
             self.log.append(entry)
-            write(self.folder / "log.jsonl", log.packed(self.log, self.skipped))
+            write(self.folder / "log.jsonl", log.packed(self.log, self.skipped), durable=True)
             if trainer.is_best:
                 checkpoint.save_model(self.model_file, trainer.model, model_facts(trainer, entry))
             self.save_state(trainer)
 
     def model_without_prior(self) -> vae.VAE | None:
         """The model that was kept; None if it has a fitted prior, or is gone."""
-        if not self.model_file.exists():
+        if not is_there(self.model_file):
             return None
         model, self.facts = checkpoint.load_model(self.model_file)
         return model if model.mixture is None else None

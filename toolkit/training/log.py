@@ -1,40 +1,65 @@
 """The log of a run: a JSON object a line for each epoch, behind one that names the files that could not be read."""
 
 import json
-import math
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from toolkit.errors import UserError
+from toolkit.files.reading import contents
+from toolkit.files.records import Whole, record
 from toolkit.files.writing import reason
 
+LARGEST = 2**26  # bytes; an epoch has some 600
 
-def entries(path: Path) -> Iterator[dict[str, Any]]:
-    """The epochs of a log, one after the other, each checked; an error where it is missing or damaged."""
-    try:
-        for line in path.read_text().splitlines():
-            entry = json.loads(line)
-            if entry["epoch"] == 0:
-                continue
-            values = [part[key] for part in (entry, entry["test"]) for key in ("loss", "reconstruction", "kl")]
-            if not all(math.isfinite(value) for value in (entry["epoch"], entry["images_per_second"], *values)):
-                raise ValueError
-            yield entry
-    except OSError as error:
-        raise UserError(
-            f"cannot read the log {path}: {reason(error)} — name a run's folder or log with --logs"
-        ) from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is not the log of a run, or is damaged — name a run's folder or log") from None
+
+class Scores(TypedDict):
+    loss: float
+    reconstruction: float
+    kl: float
+
+
+class Entry(Scores):
+    """What readers of a log rely on; there is more in it."""
+
+    epoch: Whole
+    test: Scores
+    images_per_second: float
+
+
+class Skipped(TypedDict):
+    """The first line of a log, if files could not be read."""
+
+    epoch: Whole
+    skipped: dict[str, list[tuple[str, str]]]
+
+
+def entries(text: bytes) -> Iterator[dict[str, Any]]:
+    """The epochs of a log, one after the other, each checked; ValueError where it is damaged."""
+    before = 0
+    for line in text.decode().splitlines():
+        if line.startswith('{"epoch": 0, '):
+            record(Skipped, line)
+            continue
+        entry = record(Entry, line)
+        if entry["epoch"] <= before:
+            raise ValueError("its epochs do not rise")
+        before = entry["epoch"]
+        yield entry
 
 
 def read(path: Path | str) -> list[dict[str, Any]]:
     """All epochs of a log, or of that in a run's folder; at least one."""
     path = Path(path)
     path = path / "log.jsonl" if path.is_dir() else path
-    if not (found := list(entries(path))):
+    try:
+        found = list(entries(contents(path, LARGEST)))
+    except OSError as error:
+        raise cannot_read(path, error, "name a run's folder or log with --logs") from None
+    except ValueError:
+        raise UserError(f"{path} is not the log of a run, or is damaged — name a run's folder or log") from None
+    if not found:
         raise UserError(f"{path} has no epoch yet — train at least one")
     return found
 
@@ -42,12 +67,19 @@ def read(path: Path | str) -> list[dict[str, Any]]:
 def read_until(path: Path, epochs: int) -> list[dict[str, Any]]:
     """The first epochs of a log, to resume a run: what a crash left behind them is done again.
 
-    A damaged log costs only itself: what cannot be read, and all behind it, is left out.
+    A damaged log costs only itself: what cannot be understood, and all behind it, is left out.
     """
     found = []
-    with suppress(UserError):
-        found.extend(entry for entry in entries(path) if entry["epoch"] <= epochs)
+    try:
+        with suppress(ValueError, FileNotFoundError):
+            found.extend(entry for entry in entries(contents(path, LARGEST)) if entry["epoch"] <= epochs)
+    except OSError as error:  # it is there, and would be written anew
+        raise cannot_read(path, error, "try again, or move it away") from None
     return found
+
+
+def cannot_read(path, error, remedy):
+    return UserError(f"cannot read the log {path}: {reason(error)} — {remedy}")
 
 
 def packed(log: list[dict[str, Any]], skipped: dict[str, Any]) -> bytes:

@@ -105,6 +105,11 @@ class Trainer:
     def update(self) -> Callable:
         return vae.training_step(self.model, self.optimizer, self.objective)
 
+    @cached_property
+    def checksums(self) -> list[int]:
+        """What tells these images from others of the same number."""
+        return [self.train.checksum(), self.test.checksum()]
+
     # What a run remembers
 
     def memory(self) -> dict[str, Any]:
@@ -112,6 +117,7 @@ class Trainer:
         return {
             "options": self.plan.options(),
             "images": [len(self.train.images), len(self.test.images)],
+            "checksums": self.checksums,
             "epoch": self.epoch,
             "best": self.best if math.isfinite(self.best) else None,
             "plateau": vars(self.plateau),
@@ -128,6 +134,8 @@ class Trainer:
                 f"the data has changed: {now[0]} training and {now[1]} test images, the run to resume had "
                 f"{memory['images'][0]} and {memory['images'][1]} — {START_AGAIN}"
             )
+        if memory.get("checksums", self.checksums) != self.checksums:
+            raise UserError(f"the data has changed: as many images as before, but not the same — {START_AGAIN}")
         self.model.update(model.parameters())
         if optimizer is not None:
             self.optimizer.state = tree_map_with_path(lambda path, _: optimizer[path], self.optimizer.state)
@@ -136,7 +144,8 @@ class Trainer:
     def remember(self, memory: dict[str, Any]) -> None:
         self.epoch = memory["epoch"]
         self.best = math.inf if memory["best"] is None else memory["best"]
-        self.plateau = schedules.Plateau(**memory["plateau"])
+        remembered = memory["plateau"]
+        self.plateau = schedules.Plateau(**{name: remembered.get(name, v) for name, v in vars(self.plateau).items()})
 
     def same_on_all_ranks(self) -> None:
         """Check that the ranks have the same data, and give all of them the weights and the memory of rank 0."""

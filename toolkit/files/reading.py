@@ -1,0 +1,47 @@
+"""Reading what others wrote: regular files only, and never more than is allowed or claimed.
+
+What the bytes mean is the readers' matter. A file that is not what it should be raises ValueError, one that the system
+cannot read OSError.
+"""
+
+import os
+import stat
+import zipfile
+from pathlib import Path
+from typing import BinaryIO
+
+
+def is_there(path: Path | str) -> bool:
+    """Whether a name is taken. What cannot be looked at raises OSError: it is not absent."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def opened(path: Path | str, most: int | None = None) -> BinaryIO:
+    """A regular file of at most `most` bytes. A pipe would wait for ever, a device may have no end."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer opens at once
+    file = os.fdopen(handle, "rb") if stat.S_ISREG(os.fstat(handle).st_mode) else os.close(handle)
+    if file is None:
+        raise ValueError("it is not a regular file")
+    if most is not None and os.fstat(handle).st_size > most:
+        file.close()
+        raise ValueError(f"it is larger than {most / 2**20:.0f} MiB")
+    return file
+
+
+def contents(path: Path | str, most: int) -> bytes:
+    """All bytes of a file, of which there may be `most`."""
+    with opened(path, most) as file:
+        return file.read(most)  # it may have grown
+
+
+def unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """An entry of a zip file, as long as its directory claims; ZipFile.read unpacks a gigabyte before it compares."""
+    with archive.open(entry) as file:
+        data = file.read(entry.file_size)
+    if len(data) != entry.file_size:
+        raise ValueError(f"{entry.filename} holds less than it claims")
+    return data

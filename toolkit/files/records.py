@@ -1,0 +1,81 @@
+"""JSON that comes from a file, checked against the TypedDict that declares it.
+
+    class Entry(TypedDict):
+        epoch: Whole
+        loss: float
+
+    entry = record(Entry, b'{"epoch": 1, "loss": 31.4, "more": "is kept"}')
+
+Whatever does not fit raises ValueError, which names the field.
+"""
+
+import json
+import math
+import types
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+T = TypeVar("T")
+LARGEST = 1e100  # of numbers; sums and squares of them are finite
+Whole = Annotated[int, lambda number: number >= 0]
+Scalar = str | int | float | bool | None
+Scalars = dict[str, Scalar]
+
+
+def record(declared: type[T], text: bytes | str) -> T:
+    """The JSON object in a text. Fields that are not declared are kept."""
+    try:
+        value = json.loads(text, parse_constant=no_number, parse_int=integer, parse_float=fraction)
+    except RecursionError:
+        raise ValueError("its JSON is nested too deep") from None
+    if not isinstance(value, dict):
+        raise ValueError("its metadata is not a JSON object")
+    check(declared, value)
+    return value
+
+
+def check(declared: Any, value: dict[str, Any]) -> None:
+    """Stop at a field that is missing, or not of its type."""
+    if missing := declared.__required_keys__ - value.keys():
+        raise ValueError(f"its metadata lacks {min(missing)}")
+    for name, kind in get_type_hints(declared, include_extras=True).items():
+        if name in value and not fits(value[name], kind):
+            raise ValueError(f"its metadata says {str(value[name])[:40]!r} of its {name}")
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type: of a plain one, a list, a dictionary, a TypedDict, one of several, or a subset."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return any(fits(value, part) for part in parts)
+    if origin is Annotated:
+        return fits(value, parts[0]) and all(test(value) for test in parts[1:])
+    if origin is list:
+        return isinstance(value, list) and all(fits(each, parts[0]) for each in value)
+    if origin is tuple:
+        same = isinstance(value, list) and len(value) == len(parts)
+        return same and all(fits(each, part) for each, part in zip(value, parts, strict=True))
+    if origin is dict:
+        return isinstance(value, dict) and all(fits(each, parts[1]) for each in value.values())
+    if is_typeddict(kind):
+        if isinstance(value, dict):
+            check(kind, value)
+        return isinstance(value, dict)
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def no_number(text: str) -> None:
+    raise ValueError(f"{text} is not a number")
+
+
+def integer(text: str) -> int:
+    if len(text) > 18:
+        raise ValueError(f"{text[:18]}… has more than 64 bits")
+    return int(text)
+
+
+def fraction(text: str) -> float:
+    if not math.fabs(number := float(text)) <= LARGEST:
+        raise ValueError(f"{text[:40]} is too large")
+    return number
