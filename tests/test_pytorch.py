@@ -88,7 +88,7 @@ def test_the_older_format_gets_a_clear_error(fails):
 )
 def test_safetensors_both_ways(run, tmp_path, config):
     model = make_model(**config, likelihood="bce", binarize="dynamic")
-    facts = {"dataset": "cifar-10", "epoch": 3, "classes": ["ä", "b"]}
+    facts = {"dataset": "cifar-10", "epoch": 3, "classes": ["ä", "b", "c", "d"]}
     checkpoint.save_model(tmp_path / "a.npz", model, facts)
     assert run("convert", tmp_path / "a.npz", tmp_path / "b.safetensors")[0] == 0
     assert run("convert", tmp_path / "b.safetensors", tmp_path / "c.npz", "--dataset", "mnist")[0] == 0

@@ -13,9 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from toolkit.datasets.cache import decoded
-from toolkit.datasets.folder import listing, read
+from toolkit.datasets.decoding import LARGEST_FILE
+from toolkit.datasets.folder import listing
 from toolkit.errors import UserError
 from toolkit.files.progress import bar
+from toolkit.files.reading import contents
 from toolkit.layers import machine
 from toolkit.wording import as_text, distinct
 
@@ -37,7 +39,7 @@ def load(
     files = [file for path in paths for file in found(Path(path))]
     with ThreadPoolExecutor(machine.cores()) as pool, bar(len(files), "Decoding") as shown:
         images = []
-        for image in pool.map(lambda file: decoded(lambda: read(file.path), size, channels, crop), files):
+        for image in pool.map(lambda file: image_of(file.path, size, channels, crop), files):
             images.append(image)
             shown.update()
     skipped = [(file, why) for file, why in zip(files, images, strict=True) if isinstance(why, str)]
@@ -50,6 +52,11 @@ def load(
     names = distinct([file.name for file in kept])
     pixels = np.stack([image for image in images if not isinstance(image, str)])
     return pixels, labels, None if labels is None else classes, names, [(file.name, why) for file, why in skipped]
+
+
+def image_of(path: Path, size: int, channels: int, crop: float) -> np.ndarray | str:
+    """A file as an image, or why it cannot be."""
+    return decoded(lambda: contents(path, LARGEST_FILE), size, channels, crop)
 
 
 def found(path: Path) -> Iterator[Given]:

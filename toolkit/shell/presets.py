@@ -46,7 +46,7 @@ def alike(typed: Typed) -> Typed:
     if not (name := typed.of(PresetOptions).like):
         return typed
     place = find_model(name)
-    _, facts, _ = checkpoint.read(place)
+    facts = checkpoint.read(place).facts
     if "options" not in facts:
         raise UserError(f"{name} does not say how it was trained — give the flags")
     try:
