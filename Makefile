@@ -1,7 +1,7 @@
-# `make demo` sets up and runs the main job, `make test` sets up and runs the tests.
-# Each needs only Python 3.10 or newer; everything is installed into VENV. `make docs` makes the tables of flags anew, and
-# `make gallery` the pictures of README and docs, from the included models and the data in VAE_DATA_DIR; `make film` makes
-# that of the explorer as well.
+# `make demo` sets up and runs the main job, `make test` sets up and runs the tests, `make attack SEED=7` gives broken
+# files to every reader for a minute. Each needs only Python 3.10 or newer; everything is installed into VENV.
+# `make docs` makes the tables of flags anew, `make gallery` the pictures of README and docs, from the included models and
+# the data in VAE_DATA_DIR, and `make film` that of the explorer as well.
 
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
@@ -11,7 +11,7 @@ DEMO = demo
 DEMO_FLAGS = --limit 8000 --epochs 10
 MODEL = $(DEMO)/vae_synthetic_filters_0032_dims_0008.npz
 
-.PHONY: demo test lint docs gallery film clean
+.PHONY: demo test lint attack docs gallery film clean
 
 demo: $(VENV)/installed
 	$(RUN) train.py --dataset synthetic --image_size 32 --max_filters 32 $(DEMO_FLAGS) --outdir $(DEMO)
@@ -25,6 +25,11 @@ test: $(VENV)/installed-dev
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+SEED ?= 0
+
+attack: $(VENV)/installed
+	$(RUN) bench/attack.py --seconds 60 --seed $(SEED)
 
 docs: $(VENV)/installed
 	$(RUN) -m toolkit.shell.tables

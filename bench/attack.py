@@ -1,0 +1,370 @@
+"""python bench/attack.py --seconds 60 --seed 0
+
+Broken and hostile files for every reader: checkpoints, states, logs, caches, data sets, pictures, and a server that
+misbehaves. Each must load, or end in one line of ours, within SLOWEST seconds and LARGEST bytes. What does not is kept
+in --keep, with the number that makes it again: the same seed makes the same files.
+"""
+
+import argparse
+import contextlib
+import gzip
+import hashlib
+import http.server
+import io
+import json
+import math
+import os
+import resource
+import shutil
+import signal
+import struct
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+import traceback
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from toolkit import datasets  # noqa: E402
+from toolkit.errors import UserError  # noqa: E402
+from toolkit.files import download  # noqa: E402
+from toolkit.formats import checkpoint  # noqa: E402
+from toolkit.layers import device  # noqa: E402
+from toolkit.model.mixture import fit_prior  # noqa: E402
+from toolkit.pictures.curves import curves  # noqa: E402
+from toolkit.training.folder import RunFolder  # noqa: E402
+from toolkit.training.plan import Plan, TrainConfig  # noqa: E402
+from toolkit.training.trainer import Trainer  # noqa: E402
+from vae import ModelConfig  # noqa: E402
+
+SLOWEST, LARGEST = 3, 300 * 2**20
+ODD = (
+    *(None, True, -1, 0, 10**30, 2**63, 1e308, math.nan, math.inf, 0.5, "", "x", "\x1b[31m\x07", "9" * 5000, [], {}),
+    *([[]], [1, "2"], {"a": {}}, [None] * 50, "../../etc/passwd", "\ud800"),
+)
+CONFIG = {"max_filters": 8, "image_size": 8, "latent_dims": 2}
+PLAN = Plan(TrainConfig(dataset="synthetic", limit=40, epochs=2), ModelConfig(**CONFIG))
+
+
+# Damage
+
+
+def mutated(data, random):
+    """Bytes with some flipped, replaced, cut away or repeated; half of the damage is near the ends."""
+    data = bytearray(data)
+    for _ in range(random.integers(1, 5)):
+        at = int(random.integers(len(data) + 1))
+        if random.integers(2):
+            near = min(at, 300)
+            at = near if random.integers(2) else len(data) - near
+        match random.integers(5):
+            case 0:
+                data[at : at + 1] = random.bytes(1)
+            case 1:
+                data[at : at + 4] = random.choice([b"\xff" * 4, bytes(4), b"\x7f\xff\xff\xff", b"\0\0\0\x80"])
+            case 2:
+                del data[at : at + int(random.integers(1, 100))]
+            case 3:
+                data[at:at] = data[at : at + int(random.integers(1, 100))]
+            case 4:
+                data = data[:at] or bytearray(b"x")
+    return bytes(data)
+
+
+def odd(value, random):
+    """JSON of which one part is another one, or deep, or gone."""
+    if isinstance(value, (dict, list)) and value and random.integers(5):
+        value = type(value)(value)
+        key = random.choice(list(value)) if isinstance(value, dict) else int(random.integers(len(value)))
+        if isinstance(value, dict):
+            key = str(key)
+        if random.integers(6):
+            value[key] = odd(value[key], random)
+        else:
+            del value[key]
+        return value
+    return ODD[random.integers(len(ODD))]
+
+
+def text_of(value, random):
+    text = json.dumps(value)
+    return text if random.integers(20) else text[:-1] + ', "deep": ' + "[" * 100_000
+
+
+def zipped(entries, random):
+    """A zip file, of which one entry may lie about its size."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        liar = random.integers(2 * len(entries))
+        for i, (name, data) in enumerate(entries):
+            archive.writestr(name, bytes(2**26) if i == liar and not random.integers(10) else data)
+            if i == liar:
+                archive.filelist[-1].file_size = int(random.choice([0, 8, 1000, 2**31, len(data) + 1]))
+    return buffer.getvalue()
+
+
+# Targets: each makes a file from random numbers, and gives it to its reader
+
+
+class Targets:
+    def __init__(self, place):
+        self.place = place
+        splits = [datasets.load("synthetic", split, None, 40) for split in ("train", "test")]
+        self.trainer = Trainer(PLAN, *splits)
+        with RunFolder(place / "run", PLAN) as run:
+            run.begin(self.trainer, "CPU", resumed=False)
+            for batch in self.trainer.batches():
+                self.trainer.step(batch)
+            run.save(self.trainer, self.trainer.end_epoch(), {})
+            run.add_prior(lambda model: fit_prior(model, splits[0]))
+        self.run, self.model = run, run.model_file
+        self.state, self.log = run.folder / "state.npz", run.folder / "log.jsonl"
+        model, facts = checkpoint.load_model(self.model)
+        checkpoint.save_model(place / "a.safetensors", model, facts)
+        self.bytes = {path: path.read_bytes() for path in (self.model, self.state, self.log, place / "a.safetensors")}
+        self.bytes[place / "a.pth"] = (ROOT / "tests/pytorch/vae.pth").read_bytes()
+        self.remembered = (contents := checkpoint.read(self.state)).arrays(), contents.facts
+        self.pets = place / "pets"
+        self.pets.mkdir()
+        self.pictures = []
+        pixels = np.random.default_rng(0).integers(0, 256, (24, 20, 3), np.uint8)
+        for kind in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "TGA", "JPEG2000", "DDS", "ICO"):
+            buffer = io.BytesIO()
+            with contextlib.suppress(OSError, KeyError):  # what this Pillow was built without
+                Image.fromarray(pixels).save(buffer, kind)
+                self.pictures.append(buffer.getvalue())
+        for i in range(12):
+            (self.pets / f"{i}.png").write_bytes(self.pictures[0])
+
+    def checkpoint(self, random):
+        path = [path for path in self.bytes if path != self.log][random.integers(4)]
+        (self.place / "x").write_bytes(mutated(self.bytes[path], random))
+        checkpoint.load_model(self.place / "x")
+
+    def archive(self, random):
+        """Entries that lie, in files of both kinds."""
+        path = self.place / "a.pth" if random.integers(2) else self.model
+        with zipfile.ZipFile(path if path == self.model else io.BytesIO(self.bytes[path])) as archive:
+            entries = [(entry.filename, archive.read(entry)) for entry in archive.infolist()]
+        (self.place / "x").write_bytes(zipped(entries, random))
+        checkpoint.load_model(self.place / "x")
+
+    def facts(self, random):
+        """Metadata that is wrong under a right checksum."""
+        contents = checkpoint.read(self.model)
+        facts = odd(contents.facts, random)
+        data = checkpoint.pack(contents.arrays(), facts, mutated(contents.prior, random) if random.integers(2) else b"")
+        (self.place / "x").write_bytes(data)
+        checkpoint.load_model(self.place / "x")
+
+    def sparse(self, random):
+        """Headers of .safetensors that claim what a sparse file seems to hold."""
+        shape = [int(n) for n in random.integers(0, 40_000, random.integers(1, 4))]
+        said = {"dtype": "F32", "shape": shape, "data_offsets": [0, 4 * math.prod(shape)]}
+        text = json.dumps({"encoder.conv1.weight": said, "decoder.lin1.bias": odd(said, random)}).encode()
+        with open(self.place / "x", "wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+            file.truncate(min(8 + len(text) + 4 * math.prod(shape), 2**36))
+        checkpoint.load_model(self.place / "x")
+
+    def resume(self, random):
+        arrays, facts = self.remembered
+        data = checkpoint.pack(arrays, odd(facts, random)) if random.integers(3) else None
+        self.state.write_bytes(data or mutated(self.bytes[self.state], random))
+        with self.run as run:
+            state = run.state()
+            self.trainer.resume(state.model, state.optimizer, state.facts)
+
+    def logs(self, random):
+        lines = self.bytes[self.log].splitlines() * 3
+        if random.integers(3):
+            lines = [text_of(odd(json.loads(line), random), random).encode() for line in lines]
+            self.log.write_bytes(b"\n".join(lines))
+        else:
+            self.log.write_bytes(mutated(b"\n".join(lines), random))
+        curves([self.log])
+
+    def cache(self, random):
+        def load():
+            return datasets.load(f"folder:{self.pets}", "train", None, image_size=8, cache_dir=self.place / "cache")
+
+        load()
+        described = next((self.place / "cache").rglob("*.json"))
+        path = described if random.integers(3) else described.with_suffix(".npy")
+        if path == described and random.integers(4):
+            path.write_text(text_of(odd(json.loads(path.read_text()), random), random))
+        else:
+            path.write_bytes(mutated(path.read_bytes(), random))
+        split = load()
+        assert len(split.images[:]) == len(split.labels if split.labels is not None else split.images)
+
+    def picture(self, random):
+        data = self.pictures[random.integers(len(self.pictures))]
+        (self.pets / "broken.png").write_bytes(mutated(data, random))
+        datasets.load(f"folder:{self.pets}", "train", self.place / "data", image_size=8)
+
+    def mnist(self, random):
+        folder = self.place / "data" / "mnist"
+        folder.mkdir(parents=True, exist_ok=True)
+        images = struct.pack(">IIII", 0x803, 9, 28, 28) + bytes(9 * 784)
+        labels = struct.pack(">II", 0x801, 9) + bytes(9)
+        for name, data in (("t10k-images-idx3-ubyte", images), ("t10k-labels-idx1-ubyte", labels)):
+            data = data if random.integers(3) else mutated(data, random)
+            data = gzip.compress(data, 1)
+            (folder / f"{name}.gz").write_bytes(data if random.integers(3) else mutated(data, random))
+        datasets.load("mnist", "test", self.place / "data")
+
+    def cifar(self, random):
+        path = self.place / "data" / "cifar-10" / "cifar-10-binary.tar.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        header, record = tarfile.TarInfo("cifar-10-batches-bin/test_batch.bin"), bytes(3073 * 3)
+        header.size = len(record)
+        if not random.integers(3):
+            header.type = bytes(random.choice(list(b"0LKxgS125\0"), 1).astype(np.uint8))
+            header.size = int(random.choice([0, 5, 2**20, 2**31, 2**33, len(record)]))
+        data = header.tobuf(tarfile.GNU_FORMAT) + record + bytes(1024 if random.integers(5) else 2**26)
+        data = gzip.compress(mutated(data, random) if random.integers(2) else data, 1)
+        path.write_bytes(mutated(data, random) if not random.integers(3) else data)
+        datasets.load("cifar-10", "test", self.place / "data")
+
+    def celeb_a(self, random):
+        folder = self.place / "data" / "celeb-a"
+        folder.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()
+        Image.new("RGB", (178, 218)).save(buffer, "JPEG")
+        data = zipped([(f"img_align_celeba/{i:06d}.jpg", buffer.getvalue()) for i in range(3)], random)
+        (folder / "img_align_celeba.zip").write_bytes(data if random.integers(2) else mutated(data, random))
+        text = "".join(f"{i:06d}.jpg {i % 2 * 2}\n" for i in range(3)).encode()
+        (folder / "list_eval_partition.txt").write_bytes(text if random.integers(3) else mutated(text, random))
+        datasets.load("celeb-a", "test", self.place / "data", image_size=8)
+
+    def server(self, random):
+        """A server of random habits; the file itself is right or wrong."""
+        data = random.bytes(5000)
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), misbehaving(data, random)) as server:
+            thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+            thread.start()
+            try:
+                address = f"http://127.0.0.1:{server.server_port}/file"
+                path = self.place / "downloads" / "file"
+                download.download(path, [address] * 2, hashlib.sha256(data).hexdigest(), 10_000)
+                assert path.read_bytes() == data
+                path.unlink()
+            finally:
+                server.shutdown()
+                thread.join()
+
+
+HEADERS = (
+    *("Content-Length: 5000", "Content-Length: -1", "Content-Length: 99999999999999999999", "Content-Length: x"),
+    *("Transfer-Encoding: chunked", "Content-Range: bytes 7-4999/5000", "Content-Range: bytes 0-", "Location: /file"),
+    *("Location: file:///etc/passwd", "X: " + "x" * 70_000, "Content-Encoding: gzip", "\x1b[31m: \x07"),
+)
+STATUS = ("200 OK", "206 Partial", "200 \x1b[31mred", "404 no", "416 no", "302 go", "301 go", "999", "x", "100 wait")
+
+
+def misbehaving(data, random):
+    status = STATUS[0] if random.integers(2) else STATUS[random.integers(len(STATUS))]
+    headers = [HEADERS[i] for i in random.integers(0, len(HEADERS), random.integers(0, 3))]
+    body = data if random.integers(2) else mutated(data, random)
+    body = b"5\r\nabcde\r\n" * 5000 if not random.integers(8) else body
+    pause = 0 if random.integers(10) else 0.1
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def handle(self):
+            with contextlib.suppress(OSError):
+                self.connection.recv(2**16)
+                answer = "\r\n".join([f"HTTP/1.1 {status}", *headers, "", ""]).encode() + body
+                for i in range(0, 20 if pause else 0):
+                    self.connection.sendall(answer[i : i + 1])
+                    time.sleep(pause)
+                self.connection.sendall(answer[20 if pause else 0 :])
+
+    return Handler
+
+
+# The attack
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", help="one target")
+    parser.add_argument("--first", type=int, default=0, help="number of the first file")
+    parser.add_argument("--keep", default="attack", help="folder for what was found")
+    options = parser.parse_args()
+    device.start(cpu=True)
+    download.WINDOW, download.TRIES = 0.5, 2
+    place = Path(tempfile.mkdtemp())
+    try:
+        found = attack(Targets(place), options)
+    finally:
+        shutil.rmtree(place)
+    sys.exit(1 if found else 0)
+
+
+def attack(targets, options):
+    """Files until the time is up; returns how many found something."""
+    names = [options.only] if options.only else [name for name in vars(Targets) if not name.startswith("_")]
+    ended, found, number = Counter(), 0, options.first
+    until = time.monotonic() + options.seconds
+    while time.monotonic() < until:
+        name = names[number % len(names)]
+        random = np.random.default_rng([options.seed, number])
+        before, start = peak(), time.process_time()  # a busy machine is not our fault
+        try:
+            with contextlib.redirect_stdout(io.StringIO()), hang_after(20):
+                getattr(targets, name)(random)
+            ended[f"{name}: loads"] += 1
+            wrong = ""
+        except UserError as error:
+            ended[f"{name}: one line"] += 1
+            wrong = "" if " — " in str(error) and len(str(error)) < 1000 else f"says {error}"
+        except BaseException:
+            wrong = traceback.format_exc()
+        if (seconds := time.process_time() - start) > SLOWEST:
+            wrong += f"takes {seconds:.1f} s"
+        if (grown := peak() - before) > LARGEST:
+            wrong += f"takes {grown / 2**20:.0f} MB"
+        if wrong:
+            found += 1
+            print(f"{name} {number}: {wrong}", flush=True)
+            os.makedirs(options.keep, exist_ok=True)
+            Path(options.keep, f"{name}_{number}.txt").write_text(wrong)
+        number += 1
+    for what, count in sorted(ended.items()):
+        print(f"{count:7,} {what}")
+    print(f"{number - options.first:,} files, {found} found")
+    return found
+
+
+def peak():
+    """The most memory that this process ever had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+@contextlib.contextmanager
+def hang_after(seconds):
+    def give_up(*_):
+        raise TimeoutError(f"it hangs for {seconds} seconds")
+
+    signal.signal(signal.SIGVTALRM, give_up)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+
+if __name__ == "__main__":
+    main()
