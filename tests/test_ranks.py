@@ -1,6 +1,7 @@
 """Several processes on loopback against one: the same losses, weights, scores and errors."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,8 @@ def launch(count, *words, timeout=60):
     ended = subprocess.run(
         list(map(str, command)), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout
     )
-    return [line for line in ended.stdout.splitlines() if "[WARN]" not in line]
+    said = re.sub(r"\x1b\[\d*m", "", ended.stdout).splitlines()  # mlx.launch writes in colours
+    return [line for line in said if line and "[WARN]" not in line]
 
 
 @pytest.fixture(scope="module")
