@@ -125,7 +125,9 @@ class Targets:
             for batch in self.trainer.batches():
                 self.trainer.step(batch)
             run.save(self.trainer, self.trainer.end_epoch(), {})
-            run.add_prior(lambda model: fit_prior(model, splits[0]))
+            model = run.model_without_prior()
+            model.mixture = fit_prior(model, splits[0])
+            run.save_model(model)
         self.run, self.model = run, run.model_file
         self.state, self.log = run.folder / "state.npz", run.folder / "log.jsonl"
         model, facts = checkpoint.load_model(self.model)
