@@ -454,8 +454,8 @@ def test_whatever_an_epoch_writes_outlives_a_power_cut(run, tmp_path, monkeypatc
 def test_interrupted_save_is_finished_first(run, tmp_path, monkeypatch):
     write = folder.write
 
-    def write_and_press(path, data):
-        write(path, data)
+    def write_and_press(path, data, durable):
+        write(path, data, durable)
         if "0002_reconstructions" in str(path):
             signal.raise_signal(signal.SIGINT)
 

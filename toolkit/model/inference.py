@@ -25,7 +25,7 @@ def encode(
         watch(len(batch[0]))
     means, log_vars = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     if not (np.abs(means) < LARGEST_MEAN).all() or not (np.abs(log_vars) < LARGEST_LOG_VAR).all():
-        raise UserError("the model's latent vectors are impossible: its weights are broken — train or copy it again")
+        raise UserError("some images have impossible latent vectors: the model's weights are broken — train it again")
     return means, log_vars
 
 

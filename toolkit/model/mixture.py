@@ -150,8 +150,6 @@ def fit_prior(model: Any, split: Images, seed: int = 0, watch: Watch = nobody) -
     if not is_possible(model.config.latent_dims, classes):
         raise UserError(f"{model.config.latent_dims} latent dims are too many for a mixture — use --prior normal")
     means, log_vars = inference.encode(model, split, watch=lambda done: watch("Encoding", done, count))
-    if not (np.isfinite(means).all() and np.isfinite(log_vars).all()):
-        raise UserError("some images have impossible latent vectors — use --prior normal")
     labels = np.asarray(split.labels) if classes else np.zeros(count, int)
     return fit(means, log_vars, [np.flatnonzero(labels == c) for c in range(max(1, classes))], seed, watch)
 
