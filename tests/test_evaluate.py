@@ -291,7 +291,7 @@ def test_impossible_latent_vectors_are_one_line(fails, tmp_path):
         model = make_model()
         model.encoder[name].bias = model.encoder[name].bias * 0 + factor
         checkpoint.save_model(tmp_path / "a.npz", model, {"dataset": "synthetic"})
-        assert "its weights are broken" in fails("evaluate", "--model", tmp_path / "a.npz", "--limit", 4)
+        assert "impossible latent vectors" in fails("evaluate", "--model", tmp_path / "a.npz", "--limit", 4)
 
 
 def test_a_collapsed_model_is_measured_and_shown_without_a_warning(run, tmp_path):

@@ -22,6 +22,7 @@ from conftest import make_model
 import toolkit
 from toolkit.formats import checkpoint
 from toolkit.options import from_values, option, options_of, weight
+from toolkit.shell.command import command
 from toolkit.shell.opening import ROOT
 from toolkit.shell.parser import Parser, parse
 from toolkit.training.plan import TrainConfig
@@ -237,6 +238,23 @@ def test_ctrl_c_at_any_moment_and_many_times_is_one_line_at_most(tmp_path):
         said = [line for line in read[0].splitlines() if not line.startswith("import time:")]
         assert len(said) <= 1 and "Traceback" not in read[0], said
         process.stdout.close(), process.stderr.close()
+
+
+def test_a_ctrl_c_that_python_drops_is_not_lost(capsys):
+    """As it does where a signal comes while an object is deleted."""
+
+    class Deleted:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    @command
+    def main(argv):
+        del argv[0]
+        time.sleep(20)
+
+    with pytest.raises(SystemExit) as ended:
+        main([Deleted()])
+    assert ended.value.code == 130 and capsys.readouterr().err.count("\n") == 1
 
 
 def test_what_others_wrote_cannot_act_on_the_terminal(run, fails, tmp_path):

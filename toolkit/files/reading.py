@@ -35,7 +35,7 @@ def opened(path: Path | str, most: int | None = None) -> BinaryIO:
 def contents(path: Path | str, most: int) -> bytes:
     """All bytes of a file, of which there may be `most`."""
     with opened(path, most) as file:
-        return file.read(os.fstat(file.fileno()).st_size)  # a number without which Python reserves more
+        return file.read(os.fstat(file.fileno()).st_size)  # and no more, should it grow
 
 
 def unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:

@@ -345,8 +345,6 @@ def model_of(path: Path | str, shapes: dict[str, np.ndarray], facts: dict[str, A
     """The model that facts and shapes describe, yet without its weights; every shape is checked."""
     shapes = {key: array for key, array in shapes.items() if key not in STRAY_KEYS}
     model = VAE(config_from(path, shapes, facts))
-    if model.config.classes and len(facts.get("classes", [])) not in (0, model.config.classes):
-        raise UserError(f"{path} names {len(facts['classes'])} classes and has {model.config.classes} — copy it again")
     expected = {key: array.shape for key, array in tree_flatten(model.parameters())}
     problem = None
     if missing := expected.keys() - shapes.keys():

@@ -28,7 +28,7 @@ def encode(
     both = np.concatenate(found, axis=1)
     means, log_vars = ranks.gathered(both[0], count), ranks.gathered(both[1], count)
     if not (np.abs(means) < LARGEST_MEAN).all() or not (np.abs(log_vars) < LARGEST_LOG_VAR).all():
-        raise UserError("the model's latent vectors are impossible: its weights are broken — train or copy it again")
+        raise UserError("some images have impossible latent vectors: the model's weights are broken — train it again")
     return means, log_vars
 
 

@@ -115,7 +115,7 @@ def class_number(model: VAE, facts: dict[str, Any], label: str | None) -> int | 
         raise UserError(
             f"--label {label}: this model is not class-conditional — leave it out, or train with --conditional"
         )
-    names = facts.get("classes", [])
+    names = facts.get("classes", [])[:classes]
     if label in names:
         return names.index(label)
     if label.isdecimal() and len(label) < 10 and int(label) < classes:

@@ -8,6 +8,7 @@ import functools
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, redirect_stderr, redirect_stdout, suppress
@@ -17,8 +18,6 @@ import toolkit
 from toolkit.errors import RankError, UserError
 from toolkit.files.writing import STDOUT
 from toolkit.wording import visible
-
-PATIENCE = 3  # seconds after Ctrl-C from which another one ends the process at once
 
 RANK_PATIENCE = 5  # seconds
 
@@ -34,16 +33,15 @@ def command(main: Callable) -> Callable:
         pressed = []
 
         def interrupt(*_):
-            pressed.append(time.monotonic())
-            if len(pressed) == 1:  # the others would disturb what clears up after the first
+            pressed.append(True)
+            if not is_handled(KeyboardInterrupt):  # another one would disturb what clears up after the first
                 raise KeyboardInterrupt
-            if pressed[-1] - pressed[0] > PATIENCE:
-                os._exit(130)
 
-        before = signal.getsignal(signal.SIGINT)
+        before, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
         with redirect_stdout(Visible(sys.stdout)), redirect_stderr(Visible(sys.stderr)):
             try:
                 signal.signal(signal.SIGINT, interrupt)
+                sys.unraisablehook = press_again
                 main(argv)
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
             except BaseException as error:
@@ -61,6 +59,7 @@ def command(main: Callable) -> Callable:
                     raise
                 leave(status, message)
             finally:
+                sys.unraisablehook = hook
                 if before is not toolkit.interrupted:  # who has called this goes on
                     signal.signal(signal.SIGINT, before)
 
@@ -70,6 +69,22 @@ def command(main: Callable) -> Callable:
 def is_quiet() -> bool:
     """Whether this is one of several processes that mlx.launch or mpirun has started, and not the one that prints."""
     return any(os.environ.get(name, "0") != "0" for name in ("MLX_RANK", "OMPI_COMM_WORLD_RANK"))
+
+
+def is_handled(kind: type[BaseException]) -> bool:
+    """Whether an exception of a kind is being handled right now, here or in a caller."""
+    error = sys.exc_info()[1]
+    while error is not None and not isinstance(error, kind):
+        error = error.__context__
+    return error is not None
+
+
+def press_again(lost: Any) -> None:
+    """Python drops an exception that comes while an object is deleted; a Ctrl-C that is lost so is raised once more."""
+    if isinstance(lost.exc_value, KeyboardInterrupt):
+        threading.Timer(0.01, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def open_streams() -> None:
