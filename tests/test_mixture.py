@@ -113,7 +113,7 @@ def test_what_cannot_have_a_mixture_says_so(run, tmp_path, monkeypatch):
         mixture.fit_prior(make_model(latent_dims=700), split)
     broken = make_model()
     broken.encoder.proj_mu.bias = mx.full(3, math.inf)
-    with pytest.raises(UserError, match="latent vectors are impossible"):
+    with pytest.raises(UserError, match="impossible latent vectors"):
         mixture.fit_prior(broken, split)
     monkeypatch.setattr(mixture, "LARGEST", 9)
     training = ["--dataset", "synthetic", "--limit", 40, "--image_size", 16, "--max_filters", 8, "--epochs", 1]
