@@ -550,7 +550,7 @@ def training_step(model: VAE, optimizer: Any, objective: Elbo | ImportanceWeight
     objective = objective or Elbo()
 
     def seen(images, key, place):
-        """The floats that the model sees, where sampled anew at every step, and a key for the noise of each image."""
+        """The floats that the model sees, binary ones sampled anew at every step, and a random key for each image."""
         first, count = place
         pixels, noise = (mx.random.split(one, count)[first : first + len(images)] for one in mx.random.split(key))
         return to_floats(images, model.config, pixels), noise
@@ -579,9 +579,15 @@ def training_step(model: VAE, optimizer: Any, objective: Elbo | ImportanceWeight
         return mx.compile(step, inputs=state, outputs=state)
 
     prepare = mx.compile(seen)
-    log_sum = model.compiled(lambda *args: objective.log_sum(model, *args))
-    gradients_of = mx.compile(loss_and_gradients, inputs=model.state, outputs=model.state)
+    log_sum = mx.compile(lambda *part: objective.log_sum(model, *part), inputs=model.state, outputs=model.state)
 
+    def of_part(*part):
+        weights = model.trainable_parameters()
+        found = loss_and_gradients(*part)
+        model.update(weights)  # it has left in the model what it took the gradients by
+        return found
+
+    gradients_of = mx.compile(of_part, inputs=model.state, outputs=model.state)
     compiled_update = mx.compile(update, inputs=state, outputs=state)
 
     def step_by_parts(images, labels, key, beta, place=None):
@@ -590,12 +596,12 @@ def training_step(model: VAE, optimizer: Any, objective: Elbo | ImportanceWeight
         keys = mx.vmap(lambda key: mx.random.split(key, len(objective.parts)))(keys)  # (N, parts, 2)
         parts = [(keys[:, i], samples) for i, samples in enumerate(objective.parts)]
         log_sums = []
-        for of_part, samples in parts:
-            log_sums.append(log_sum(x, labels, of_part, samples))
+        for part_keys, samples in parts:
+            log_sums.append(log_sum(x, labels, part_keys, samples))
             mx.eval(log_sums)
         whole, sums, gradients = mx.logsumexp(mx.stack(log_sums), axis=0), mx.zeros(3), None
-        for of_part, samples in parts:
-            (_, more_sums), more = gradients_of(x, labels, of_part, beta, len(x) / place[1], samples, whole)
+        for part_keys, samples in parts:
+            (_, more_sums), more = gradients_of(x, labels, part_keys, beta, len(x) / place[1], samples, whole)
             sums, gradients = sums + more_sums, tree_map(mx.add, gradients, more) if gradients else more
             mx.eval(sums, gradients, model.state)
         return compiled_update(sums, gradients)

@@ -17,7 +17,13 @@ def on_cpu() -> bool:
     return mx.default_device() == mx.Device(mx.cpu)
 
 
+RANK = ("MLX_RANK", "OMPI_COMM_WORLD_RANK")  # variables in which mlx.launch and mpirun tell a process which one it is
 neighbours = 1  # processes of this training on this machine, with this one
+
+
+def launched_as() -> int | None:
+    """The rank that a launcher has given this process; None if it is alone."""
+    return next((int(os.environ[name]) for name in RANK if os.environ.get(name, "").isdecimal()), None)
 
 
 def cores() -> int:

@@ -25,6 +25,8 @@ rank, size = 0, 1  # of this process; how many there are
 def join() -> None:
     """Meet the other ranks, if there are any, and share this machine's cores with those that are here, too."""
     global rank, size
+    if machine.launched_as() is None:
+        return
     try:
         group = mx.distributed.init()
     except RuntimeError as error:

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 import toolkit
 from toolkit.errors import RankError, UserError
 from toolkit.files.writing import STDOUT
+from toolkit.layers.machine import launched_as
 from toolkit.wording import visible
 
 RANK_PATIENCE = 5  # seconds
@@ -67,8 +68,8 @@ def command(main: Callable) -> Callable:
 
 
 def is_quiet() -> bool:
-    """Whether this is one of several processes that mlx.launch or mpirun has started, and not the one that prints."""
-    return any(os.environ.get(name, "0") != "0" for name in ("MLX_RANK", "OMPI_COMM_WORLD_RANK"))
+    """Whether another one of several processes that work together prints."""
+    return bool(launched_as())
 
 
 def is_handled(kind: type[BaseException]) -> bool:
