@@ -123,6 +123,15 @@ def test_like_a_model_of_ones_own_pictures(run, fails, tmp_path, monkeypatch):
     assert "pass --dataset folder:PATH" in line
 
 
+def test_another_architecture_leaves_the_options_of_the_model_s_own_behind(run, tmp_path):
+    tiny = "--dataset synthetic --limit 40 --image_size 16 --max_filters 8 --epochs 1".split()
+    assert run("train", *tiny, "--arch", "bounded", "--model_version", "v2", "--outdir", tmp_path / "a")[0] == 0
+    (model,) = (tmp_path / "a").glob("*.npz")
+    again = ["--like", model, "--arch", "conv", "--max_filters", 8, "--outdir", tmp_path / "b"]
+    status, out, _ = run("train", *again)
+    assert status == 0 and "convolutions, upsampling decoder" in out
+
+
 def test_models_that_do_not_say(fails, model_file, tmp_path):
     assert "does not say how it was trained" in fails("train", "--like", model_file)
     checkpoint.save_model(tmp_path / "new.npz", make_model(), {"options": {"younger": 1}})

@@ -36,7 +36,6 @@ def decode(data: bytes, size: int, channels: int, crop: float = 1.0) -> np.ndarr
     except Image.DecompressionBombError:
         raise ValueError(f"its pixels exceed the limit of {LARGEST // 10**6} million") from None
     with opened as picture:
-        width, height = picture.size
         if crop == 1:
             picture.draft(None, (2 * size, 2 * size))  # a JPEG need not be decoded at full size
         with one_at_a_time if picture.width * picture.height > LARGE else nullcontext():

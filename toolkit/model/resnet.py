@@ -23,7 +23,6 @@ class Residual(Architecture):
     least_width = 2
     least_size = 4
     step = 4
-    recipe = {}
 
     def defaults(self, config: Config) -> dict[str, Any]:
         return super().defaults(config) | {"depth": 2}

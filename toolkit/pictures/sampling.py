@@ -94,7 +94,7 @@ def decoded(
     """What the latent vectors of a file decode to; in a class-conditional model as class `label`, or else as theirs."""
     labels, columns = None, images.check_sheet(len(codes.mean), model.config.image_size, columns)
     asked = class_number(model, facts, label)
-    if model.config.classes:
+    if model.config.decoder_classes:
         if asked is None and codes.classes is None:
             raise UserError("the model wants classes, and these latent vectors have none — give --label")
         found = codes.classes if asked is None else [label] * len(codes.mean)

@@ -51,6 +51,7 @@ class Subject:
     ):
         self.model, self.facts, self.load, self.label = model, facts, load, label
         self.open_files = open_files
+        self.found: dict[int | str, Shown] = {}  # images that were asked for
         self.sampler = sampler or sampling.Sampler(model.prior)  # how samples are drawn
         if label != sampling.ALL or not model.config.decoder_classes:
             sampling.class_number(model, facts, label)  # stops where there is no such class
@@ -76,9 +77,11 @@ class Subject:
 
     def image(self, which: int | str) -> Shown:
         """A test image by its number, or a picture by its file."""
-        if isinstance(which, str):
-            return self.picture(which)
-        number = which
+        if which not in self.found:
+            self.found[which] = self.picture(which) if isinstance(which, str) else self.test_image(which)
+        return self.found[which]
+
+    def test_image(self, number: int) -> Shown:
         if not 0 <= number < len(self.test.images):
             raise UserError(f"there is no test image {number} — take 0 to {len(self.test.images) - 1}")
         pixels, numbers, labels = batch(self.test, np.array([number]))
@@ -249,14 +252,14 @@ def interpolations(subject, rows, columns, chosen=()):
     if len(chosen) == 1:
         raise UserError("--images names one image — name two or more to go between")
     pairs = list(zip(chosen, chosen[1:], strict=False)) or pairs_of(subject, rows or 4)
-    known = {which: subject.image(which) for pair in pairs for which in pair}
     shown, left = [], []
     for a, b in pairs:
+        start, end = subject.image(a), subject.image(b)
         for spherical, word in ((False, "linear"), (True, "spherical")):
             steps = np.linspace(0, 1, columns)
-            z = [between(known[a].mean, known[b].mean, share, spherical) for share in steps]
-            shown.append(np.stack([known[a].pixels, *subject.decode(z, known[a].label), known[b].pixels]))
-            names = [f"#{which}" if isinstance(which, int) else shortened(known[which].words) for which in (a, b)]
+            z = [between(start.mean, end.mean, share, spherical) for share in steps]
+            shown.append(np.stack([start.pixels, *subject.decode(z, start.label), end.pixels]))
+            names = [f"#{i}" if isinstance(i, int) else shortened(one.words) for i, one in ((a, start), (b, end))]
             left.append(f"{' to '.join(names)}  {word}")
     return np.stack(shown), left
 

@@ -42,6 +42,7 @@ def alike(typed: Typed) -> Typed:
     """
     from toolkit.formats import checkpoint
     from toolkit.training.plan import RECIPES, remembered
+    from vae import ModelConfig
 
     if not (name := typed.of(PresetOptions).like):
         return typed
@@ -56,7 +57,8 @@ def alike(typed: Typed) -> Typed:
         raise UserError(f"the options in {name} are none of this version ({why}) — give the flags") from None
     options["dataset"] = trained_on(place, facts)
     renewed = {name for name in ("recipe", "arch") if typed.values.get(name, options[name]) != options[name]}
-    followed = [*(RECIPES["fast"] if renewed else ()), *(("max_filters", "depth") if "arch" in renewed else ())]
+    of_architecture = [name for name, default, _ in options_of(ModelConfig) if default is None]
+    followed = [*(RECIPES["fast"] if renewed else ()), *(of_architecture if "arch" in renewed else ())]
     return dataclasses.replace(typed, base={name: v for name, v in options.items() if name not in followed})
 
 

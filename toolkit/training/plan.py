@@ -104,7 +104,7 @@ class TrainConfig:
     conditional: bool = option(
         False, "tell encoder and decoder the class of each image; bounded: the encoder alone", "model"
     )
-    objective: str = option("elbo", objectives_help, "objective", kind=text, choices=lambda: objectives())
+    objective: str = option("elbo", objectives_help, "objective", kind=text, choices=objectives)
     iw_samples: int = option(8, samples_help, "objective", kind=number(int, 1, 10**5), unit="K")
     beta: float = option(1.0, "weight of the KL term", "objective", kind=weight, unit="X")
     beta_warmup: float = option(
