@@ -313,51 +313,50 @@ def norm_in_training(parts, norm):
 
 def conv_same(x, weight):
     """3×3 convolution, stride 1, padding 1; x (n, H, W, C), weight (O, 3, 3, C)."""
-    stream = mx.default_stream(mx.cpu)
-    n, height, width, channels = x.shape
-    out = len(weight)
 
-    @mx.custom_function
-    def forward(x, weight):
-        p = windows(x, 3, before=1, after=1)
-        return (p @ weight.reshape(out, -1).T).reshape(n, height, width, out), p
+    def input_gradient(dy, weight):
+        return windows(dy, 3, before=1, after=1) @ turned(weight)
 
-    @forward.vjp
-    def backward(inputs, gradients, outputs):
-        with mx.stream(stream):
-            _, weight = inputs
-            dy, p = gradients[0], outputs[1]
-            dweight = (p.T @ dy.reshape(-1, out)).T
-            turned = weight[:, ::-1, ::-1].transpose(1, 2, 0, 3).reshape(9 * out, channels)
-            dx = windows(dy, 3, before=1, after=1) @ turned
-            return dx.reshape(x.shape), dweight.reshape(weight.shape)
-
-    return forward(x, weight)[0]
+    return conv_3x3(x, weight, 1, input_gradient)
 
 
 def conv_down(x, weight):
     """3×3 convolution, stride 2, padding 1; x (n, H, W, C) with even sides, weight (O, 3, 3, C)."""
+
+    def input_gradient(dy, weight):
+        n, height, width, out = dy.shape
+        fold = mx.array(DOWN_BACK, dtype=mx.float32)
+        kernel = mx.einsum("pik,qjm,okmc->ijopqc", fold, fold, weight).reshape(4 * out, -1)
+        return cells_to_pixels(windows(dy, 2, after=1) @ kernel, n, height, width)
+
+    return conv_3x3(x, weight, 2, input_gradient)
+
+
+def conv_3x3(x, weight, stride, input_gradient):
+    """The two above: a product of windows, which are kept for the gradient; that by x is of its own for each stride."""
     stream = mx.default_stream(mx.cpu)
-    n, height, width, channels = x.shape
+    n, height, width, _ = x.shape
     out = len(weight)
 
     @mx.custom_function
     def forward(x, weight):
-        p = windows(x, 3, stride=2, before=1)
-        return (p @ weight.reshape(out, -1).T).reshape(n, height // 2, width // 2, out), p
+        p = windows(x, 3, stride=stride, before=1, after=2 - stride)
+        return (p @ weight.reshape(out, -1).T).reshape(n, height // stride, width // stride, out), p
 
     @forward.vjp
     def backward(inputs, gradients, outputs):
         with mx.stream(stream):  # else it would run on the default one
-            _, weight = inputs
+            x, weight = inputs
             dy, p = gradients[0], outputs[1]
             dweight = (p.T @ dy.reshape(-1, out)).T  # faster than the transposed product
-            fold = mx.array(DOWN_BACK, dtype=mx.float32)
-            kernel = mx.einsum("pik,qjm,okmc->ijopqc", fold, fold, weight).reshape(4 * out, 4 * channels)
-            dx = cells_to_pixels(windows(dy, 2, after=1) @ kernel, n, height // 2, width // 2)
-            return dx, dweight.reshape(weight.shape)
+            return input_gradient(dy, weight).reshape(x.shape), dweight.reshape(weight.shape)
 
     return forward(x, weight)[0]
+
+
+def turned(weight):
+    """W': the kernel turned around, (9·O, C)."""
+    return weight[:, ::-1, ::-1].transpose(1, 2, 0, 3).reshape(-1, weight.shape[3])
 
 
 def conv_up(x, weight):
@@ -376,9 +375,8 @@ def conv_up(x, weight):
         with mx.stream(stream):
             x, weight = inputs
             q = windows(sums_of_windows(dy), 3, stride=2)  # (n·H·W, 9·O)
-            turned = weight[:, ::-1, ::-1].transpose(1, 2, 0, 3).reshape(9 * out, channels)
             dweight = (q.T @ x.reshape(-1, channels)).reshape(3, 3, out, channels)
-            return (q @ turned).reshape(x.shape), dweight[::-1, ::-1].transpose(2, 0, 1, 3)
+            return (q @ turned(weight)).reshape(x.shape), dweight[::-1, ::-1].transpose(2, 0, 1, 3)
 
     return forward(x, weight)
 
