@@ -123,6 +123,11 @@ def test_like_a_model_of_ones_own_pictures(run, fails, tmp_path, monkeypatch):
     assert "pass --dataset folder:PATH" in line
 
 
+def test_a_file_that_is_nested_deep(fails, tmp_path):
+    (tmp_path / "run.json").write_text('{"epochs": ' + "[" * 100_000)
+    assert "nested too deep" in fails("train", "--config", tmp_path / "run.json")
+
+
 def test_another_architecture_leaves_the_options_of_the_model_s_own_behind(run, tmp_path):
     tiny = "--dataset synthetic --limit 40 --image_size 16 --max_filters 8 --epochs 1".split()
     assert run("train", *tiny, "--arch", "bounded", "--model_version", "v2", "--outdir", tmp_path / "a")[0] == 0

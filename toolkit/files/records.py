@@ -23,14 +23,19 @@ Scalars = dict[str, Scalar]
 
 def record(declared: type[T], text: bytes | str) -> T:
     """The JSON object in a text. Fields that are not declared are kept."""
-    try:
-        value = json.loads(text, parse_constant=no_number, parse_int=integer, parse_float=fraction)
-    except RecursionError:
-        raise ValueError("its JSON is nested too deep") from None
+    value = parsed(text)
     if not isinstance(value, dict):
         raise ValueError("its metadata is not a JSON object")
     check(declared, value)
     return value
+
+
+def parsed(text: bytes | str) -> Any:
+    """What JSON says, if its numbers and its depth are such that anybody could mean them."""
+    try:
+        return json.loads(text, parse_constant=no_number, parse_int=integer, parse_float=fraction)
+    except RecursionError:
+        raise ValueError("its JSON is nested too deep") from None
 
 
 def check(declared: Any, value: dict[str, Any]) -> None:

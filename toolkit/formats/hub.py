@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import UserError
+from toolkit.files import records
 
 PREFIX = "hf:"
 MODEL, CONFIG, CARD, PICTURE = "model.safetensors", "config.json", "README.md", "samples.png"
@@ -37,7 +38,7 @@ def config_text(config: Any, facts: dict[str, Any]) -> bytes:
 
 def facts_of(text: bytes) -> dict[str, Any]:
     """The configuration and the classes that a `config.json` tells of; ValueError where it is none of ours."""
-    values = json.loads(text)
+    values = records.parsed(text)
     if not isinstance(values, dict) or {name: values.pop(name, None) for name in TYPE} != TYPE:
         raise ValueError(f"its {CONFIG} is of another kind of model")
     labels = values.pop("id2label", {})

@@ -177,9 +177,14 @@ def rectify(x, slope):
     @forward.vjp
     def backward(_, gradient, out):
         with mx.stream(stream):
-            return gradient * mx.maximum(mx.sign(out), slope)
+            return through_relu(out, gradient, slope)
 
     return forward(x)
+
+
+def through_relu(out, gradient, slope=SLOPE):
+    """The gradient before a leaky ReLU, from what came out of it and the gradient there."""
+    return gradient * mx.maximum(mx.sign(out), slope)
 
 
 def logistic(x):
@@ -285,11 +290,11 @@ def norm_in_training(parts, norm):
         gamma, _, *ys = inputs
         *outs, mean, variance, count = outputs
 
-        def through_relu(y, out, gradient):
-            dz = gradient * mx.maximum(mx.sign(out), SLOPE)
+        def back_to_z(y, out, gradient):
+            dz = through_relu(out, gradient)
             return dz, dz.sum(axis=0), (dz * y).sum(axis=0)
 
-        dzs, sums, products = zip(*each(through_relu, ys, outs, gradients[: len(ys)]), strict=True)
+        dzs, sums, products = zip(*each(back_to_z, ys, outs, gradients[: len(ys)]), strict=True)
         r = mx.rsqrt(variance + norm.eps)
 
         def slopes(sums):

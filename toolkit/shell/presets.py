@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import UserError
+from toolkit.files import records
 from toolkit.files.writing import reason
 from toolkit.options import Option, option, options_of, path
 from toolkit.shell.opening import find_model, trained_on
@@ -106,7 +107,7 @@ def parsed(file):
     try:
         data = file.read_bytes()
         if file.suffix.lower() == ".json":
-            values = json.loads(data)
+            values = records.parsed(data)
         elif file.suffix.lower() == ".toml":
             try:
                 import tomllib
