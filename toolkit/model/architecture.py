@@ -11,6 +11,7 @@ the features, as 0s and a 1, and "heads" are the linear layers of mean and log-v
 
 from typing import Any
 
+import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
@@ -79,6 +80,13 @@ class Architecture:
         For files from elsewhere, which may tell the options of their training; our own hold their configuration.
         """
         raise NotImplementedError
+
+
+def normal_start(layer: Any, spread: float) -> Any:
+    """A layer whose weights are drawn from a normal of that spread, and whose biases are zero."""
+    layer.weight = spread * mx.random.normal(layer.weight.shape)
+    layer.bias = mx.zeros_like(layer.bias)
+    return layer
 
 
 def dims_and_classes(arrays: dict[str, np.ndarray]) -> dict[str, int]:

@@ -12,7 +12,7 @@ import mlx.nn as nn
 import numpy as np
 
 from toolkit.layers import forms
-from toolkit.model.architecture import Architecture
+from toolkit.model.architecture import Architecture, normal_start
 from toolkit.model.inputs import Config, one_hot
 
 LEAST, MOST = 1, 100  # that the bounds may be
@@ -88,9 +88,7 @@ def planes_of(config: Config) -> int:
 
 def by_he(layer: Any, fan: int) -> Any:
     """A layer with weights by He et al. (2015), which keep the variance of gradients if each meets `fan` of them."""
-    layer.weight = math.sqrt(2 / fan) * mx.random.normal(layer.weight.shape)
-    layer.bias = mx.zeros_like(layer.bias)
-    return layer
+    return normal_start(layer, math.sqrt(2 / fan))
 
 
 def halving(channels: int, filters: int) -> nn.Conv2d:

@@ -12,7 +12,7 @@ import mlx.nn as nn
 import numpy as np
 
 from toolkit.layers import forms
-from toolkit.model.architecture import Architecture, Layer
+from toolkit.model.architecture import Architecture, Layer, normal_start
 from toolkit.model.inputs import Config, with_labels
 
 
@@ -58,9 +58,7 @@ def widths(config: Config) -> tuple[int, int]:
 def kernel(channels: int, filters: int, stride: int = 1, gain: float = math.sqrt(2)) -> nn.Conv2d:
     """A 3×3 convolution whose weights keep the variance of what goes through it, by He et al. (2015)."""
     conv = nn.Conv2d(channels, filters, 3, stride=stride, padding=1)
-    conv.weight = gain / math.sqrt(9 * channels) * mx.random.normal(conv.weight.shape)
-    conv.bias = mx.zeros_like(conv.bias)
-    return conv
+    return normal_start(conv, gain / math.sqrt(9 * channels))
 
 
 class Block(nn.Module):
