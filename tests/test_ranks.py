@@ -26,7 +26,7 @@ def launch(count, *words, timeout=60):
         list(map(str, command)), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout
     )
     said = re.sub(r"\x1b\[\d*m", "", ended.stdout).splitlines()  # mlx.launch writes in colours
-    return [line for line in said if line and "[WARN]" not in line]
+    return [line for line in said if line.strip() and "[WARN]" not in line]
 
 
 @pytest.fixture(scope="module")
