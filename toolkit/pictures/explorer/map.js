@@ -2,6 +2,8 @@
 
 "use strict";
 
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }; // how far each key goes right and down
+
 class LatentMap {
   /* `tell` has what happens to a vector: preview(z), leave(), keep(z), and `near(number, x, y)` for a point or null. */
   constructor(canvas, facts, arrays, tell) {
@@ -131,10 +133,10 @@ class LatentMap {
     canvas.addEventListener("pointerup", (event) => tell.keep(at(event)));
     for (const name of ["pointerleave", "pointercancel"]) canvas.addEventListener(name, () => tell.leave());
     canvas.addEventListener("keydown", (event) => {
-      const step = event.shiftKey ? 0.5 : 0.1, moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+      const step = event.shiftKey ? 0.5 : 0.1, [right, below] = ARROWS[event.key] || [0, 0];
       const [x, y] = this.marks.now, z = this.vectorAt([x, y]);
       if (event.key === "Enter" || event.key === " ") tell.keep(z);
-      else if (moves[event.key]) tell.step(this.vectorAt([x + step * moves[event.key][0], y + step * moves[event.key][1]]));
+      else if (right || below) tell.step(this.vectorAt([x + step * right, y - step * below]));
       else return;
       event.preventDefault();
     });

@@ -10,7 +10,7 @@ const FRAMES = 20; // of a film, from one vector to the next
 const MILLISECONDS = 60; // of each frame
 const SLOW = 150; // milliseconds for a picture
 const NEIGHBOURS = 5;
-const PEN = { side: 112, radius: 4.5 }; // pixels of the drawing, and of its pen
+const PEN = { side: 112, radius: 4.5, step: 4 }; // pixels of the drawing, of its pen, and of what a key moves that
 
 const $ = (id) => document.getElementById(id);
 const facts = JSON.parse($("about").textContent);
@@ -236,7 +236,7 @@ function makeImages() {
   $("images").addEventListener("click", (event) => event.target.className === "image" && choose(at(event.target)));
   $("images").addEventListener("keydown", (event) => {
     const across = Math.max(1, Math.floor($("images").clientWidth / ($("images").firstChild.offsetWidth + 4)));
-    const move = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -across, ArrowDown: across }[event.key];
+    const [right, below] = ARROWS[event.key] || [0, 0], move = right + below * across;
     const next = move && $("images").children[at(event.target) + move];
     if (next) {
       event.target.tabIndex = -1;
@@ -285,8 +285,7 @@ function makeEasel() {
       const box = $("drawing").getBoundingClientRect();
       return [((event.clientX - box.left) * PEN.side) / box.width, ((event.clientY - box.top) * PEN.side) / box.height];
     };
-    const stroke = (event) => {
-      const now = at(event);
+    const strokeTo = (now) => {
       drawing.line(...(last || now), ...now);
       last = now;
       canvas.show(drawing.ink);
@@ -297,10 +296,27 @@ function makeEasel() {
     $("drawing").addEventListener("pointerdown", (event) => {
       $("drawing").setPointerCapture(event.pointerId);
       last = null;
-      stroke(event);
+      strokeTo(at(event));
     });
-    $("drawing").addEventListener("pointermove", (event) => last && stroke(event));
-    for (const name of ["pointerup", "pointercancel"]) $("drawing").addEventListener(name, () => (last = null));
+    $("drawing").addEventListener("pointermove", (event) => last && strokeTo(at(event)));
+    for (const name of ["pointerup", "pointercancel", "blur"]) {
+      $("drawing").addEventListener(name, () => {
+        last = null;
+        canvas.show(drawing.ink); // without the ring
+      });
+    }
+    let [x, y] = [PEN.side / 2, PEN.side / 2]; // of the pen that keys move
+    $("drawing").addEventListener("keydown", (event) => {
+      const [right, below] = ARROWS[event.key] || [0, 0];
+      if (!ARROWS[event.key] && event.key !== " ") return;
+      event.preventDefault();
+      [x, y] = [x + right * PEN.step, y + below * PEN.step].map((value) => Math.min(PEN.side, Math.max(0, value)));
+      if (event.key === " ") say(last ? "Pen up." : "Pen down.");
+      if (event.key === " " && last) last = null;
+      else if (event.key === " " || last) strokeTo([x, y]);
+      canvas.show(drawing.ink);
+      ring(canvas.context, x, y, PEN.radius, Boolean(last));
+    });
     $("clear").addEventListener("click", () => {
       drawing.clear();
       canvas.show(drawing.ink);

@@ -28,6 +28,15 @@ function toRgba(values, rgba, channels, scale, start = 0) {
   }
 }
 
+function ring(context, x, y, radius, down) {
+  /* Where the pen is that keys move: thick while it draws. */
+  context.strokeStyle = "#3b9cff";
+  context.lineWidth = down ? 3 : 1.5;
+  context.beginPath();
+  context.arc(x, y, radius + 1, 0, 2 * Math.PI);
+  context.stroke();
+}
+
 class Drawing {
   /* White ink on black, side × side pixels, in [0, 1]. */
   constructor(side, radius) {
