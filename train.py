@@ -183,7 +183,9 @@ def plan_of(typed: Typed):
 
     config = typed.of(TrainConfig)
     plan = Plan(replace(config, dataset=datasets.full_name(config.dataset)), typed.of(ModelConfig))
-    check_effects(typed, plan.objective.ignores, f"--objective {config.objective}")
+    if plan.train.iw_warmup >= plan.train.epochs:
+        raise UserError(f"--iw_warmup {plan.train.iw_warmup} leaves no epoch to iwae — take fewer, or more --epochs")
+    check_effects(typed, plan.objective(plan.train.epochs).ignores, f"--objective {config.objective}")
     if not config.conditional:
         check_effects(typed, ["label_planes", "embed_factor"], "a model without --conditional")
     if "beta_start" in typed and not plan.train.beta_warmup:
@@ -243,6 +245,9 @@ def print_options(trainer, folder, device_name):
     kl = f"{config.beta:g} KL"
     if config.beta_warmup:
         kl += f" (from {config.beta_start:g} within {config.beta_warmup:g} epochs)"
+    objective = trainer.plan.objective(config.epochs).title(trainer.model.likelihood.words, kl)
+    if config.iw_warmup:
+        objective += f", after {counted(config.iw_warmup, 'epoch')} of the ELBO"
     tested = of(trainer.test.images, trainer.test) + (
         " test image" if len(trainer.test.images) == 1 else " test images"
     )
@@ -251,7 +256,7 @@ def print_options(trainer, folder, device_name):
         ("Device", device_name),
         ("Data set", f"{config.dataset}, {data}"),
         *(row for row in model_rows(trainer.model) if row[0] != "Likelihood"),
-        ("Objective", trainer.objective.title(trainer.model.likelihood.words, kl)),
+        ("Objective", objective),
         ("Optimizer", optimizer_in_words(config)),
         ("Batch size", trainer.batch_size),
         ("Epochs", config.epochs),

@@ -437,7 +437,7 @@ class Elbo:
 
     name = "elbo"
     words = "evidence lower bound"
-    ignores = ("iw_samples",)  # options that mean nothing to it
+    ignores = ("iw_samples", "iw_warmup")  # options that mean nothing to it
     samples = 1  # of each image
     parts = (1,)  # how many of them are in memory at a time
 

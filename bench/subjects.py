@@ -230,16 +230,19 @@ def residual_torch(channels_last, compiled):
                 self.up1, self.up2 = nn.Conv2d(width, narrow, 3, 1, 1), nn.Conv2d(narrow, 1, 3, 1, 1)
                 stages = [nn.Sequential(*(Block(w) for _ in range(depth))) for w in (narrow, width, width, narrow)]
                 self.stages = nn.ModuleList(stages)
-                self.mu, self.log_var = nn.Linear(49 * width, dims), nn.Linear(49 * width, dims)
-                self.linear = nn.Linear(dims, 49 * width)
+                self.hidden1, self.hidden2 = nn.Linear(49 * width, 8 * width), nn.Linear(dims, 8 * width)
+                self.mu, self.log_var = nn.Linear(8 * width, dims), nn.Linear(8 * width, dims)
+                self.linear = nn.Linear(8 * width, 49 * width)
 
             def decode(self, z):
-                h = self.stages[2](self.linear(z).view(-1, width, 7, 7))
+                h = self.linear(F.leaky_relu(self.hidden2(z))).view(-1, width, 7, 7)
+                h = self.stages[2](h)
                 h = self.stages[3](self.up1(F.interpolate(h, scale_factor=2.0, mode="nearest")))
                 return self.up2(F.interpolate(F.leaky_relu(h), scale_factor=2.0, mode="nearest"))
 
             def loss(self, x):
                 h = F.leaky_relu(self.stages[1](self.down2(self.stages[0](self.down1(x))))).flatten(1)
+                h = F.leaky_relu(self.hidden1(h))
                 mean, log_var = self.mu(h)[:, None], self.log_var(h)[:, None]
                 eps = torch.randn(batch, samples, dims)
                 z = mean + torch.exp(0.5 * log_var) * eps

@@ -132,4 +132,17 @@ def test_training(run, tmp_path, samples):
 def test_options_without_a_meaning_are_refused(fails):
     for name, value in (("beta", 2), ("beta_warmup", 1), ("free_bits", 1)):
         assert "no effect on --objective iwae" in fails("train", *TINY, "--objective", "iwae", f"--{name}", value)
-    assert "no effect on --objective elbo" in fails("train", *TINY, "--iw_samples", 3)
+    for flag in ("--iw_samples", "--iw_warmup"):
+        assert "no effect on --objective elbo" in fails("train", *TINY, flag, 3)
+    flags = ["--objective", "iwae", "--iw_warmup", 5, "--epochs", 5]
+    assert "leaves no epoch to iwae" in fails("train", *TINY, *flags)
+
+
+def test_the_first_epochs_may_use_the_elbo(run, tmp_path):
+    flags = [*TINY, "--objective", "iwae", "--iw_warmup", 1, "--outdir", tmp_path, "--epochs", 2]
+    status, out, _ = run("train", *flags)
+    assert status == 0 and "after 1 epoch of the ELBO" in out
+    log = (tmp_path / "vae_synthetic_filters_0008_dims_0002" / "log.jsonl").read_text().splitlines()
+    tests = [json.loads(line)["test"] for line in log]
+    gaps = [terms["reconstruction"] + terms["kl"] - terms["loss"] for terms in tests]
+    assert gaps[0] == pytest.approx(0, abs=1e-3) and gaps[1] > 0.01

@@ -207,13 +207,13 @@ VARIANTS = {
     "normal": ["--likelihood", "normal", "--weight_decay", 0],
     "resnet": ["--arch", "resnet", "--depth", 1, "--likelihood", "logistic"],
     "bounded": "--arch bounded --type_of_embedding cat --embed_factor 0.1 --model_version v2 --keep_best".split(),
-    "iwae": ["--arch", "resnet", "--conditional", "--objective", "iwae", "--iw_samples", 3],
+    "iwae": ["--arch", "resnet", "--conditional", "--objective", "iwae", "--iw_samples", 3, "--iw_warmup", 1],
 }
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_trains_and_resumes_to_the_same_bits(run, tmp_path, variant):
-    for name, epochs in (("whole", [3]), ("parts", [1, 3])):
+    for name, epochs in (("whole", [3]), ("parts", [2, 3])):
         for last in epochs:
             flags = [
                 *TINY,

@@ -1,4 +1,5 @@
-"""The residual architecture: blocks that add to what they are given, without norms, at half and quarter size.
+"""The residual architecture: blocks that add to what they are given, without norms, at half and quarter size, and a
+hidden layer between them and the latent vector.
 
 Where nothing is normalised, how weights begin decides whether a deep network can be trained: every block begins as the
 identity, as the second of its convolutions begins at zero (Zhang et al. 2019, De & Smith 2020).
@@ -23,6 +24,7 @@ class Residual(Architecture):
     least_width = 2
     least_size = 4
     step = 4
+    recipe = {"lr": 0.003}
 
     def defaults(self, config: Config) -> dict[str, Any]:
         return super().defaults(config) | {"depth": 2}
@@ -40,7 +42,7 @@ class Residual(Architecture):
         narrow, wide = widths(config)
         blocks = 2 * 18 * config.depth * (narrow**2 + wide**2)
         heads = 3 * config.latent_dims + config.classes
-        return blocks + 18 * narrow * wide + (config.image_size // 4) ** 2 * wide * heads
+        return blocks + 18 * narrow * wide + hidden(config) * (2 * features(config) + heads)
 
     def activations(self, config: Config) -> int:
         narrow, wide = widths(config)
@@ -53,6 +55,21 @@ class Residual(Architecture):
 def widths(config: Config) -> tuple[int, int]:
     """Channels at a half and at a quarter of the size."""
     return config.max_filters // 2, config.max_filters
+
+
+def features(config: Config) -> int:
+    """Numbers in the smallest feature map of one image."""
+    return (config.image_size // 4) ** 2 * config.max_filters
+
+
+def hidden(config: Config) -> int:
+    """Units of the hidden layer."""
+    return 8 * config.max_filters
+
+
+def dense(inputs: int, units: int, gain: float = 1) -> nn.Linear:
+    """A linear layer whose weights keep the variance of what goes through it."""
+    return normal_start(nn.Linear(inputs, units), gain / math.sqrt(inputs))
 
 
 def kernel(channels: int, filters: int, stride: int = 1, gain: float = math.sqrt(2)) -> nn.Conv2d:
@@ -86,9 +103,9 @@ class Encoder(nn.Module):
         self.blocks1 = [Block(narrow) for _ in range(config.depth)]
         self.down2 = kernel(narrow, wide, stride=2, gain=1)
         self.blocks2 = [Block(wide) for _ in range(config.depth)]
-        features = (config.image_size // 4) ** 2 * wide + config.classes
-        self.proj_mu = nn.Linear(features, config.latent_dims)
-        self.proj_log_var = nn.Linear(features, config.latent_dims)
+        self.lin1 = dense(features(config) + config.classes, hidden(config), gain=math.sqrt(2))
+        self.proj_mu = nn.Linear(hidden(config), config.latent_dims)
+        self.proj_log_var = nn.Linear(hidden(config), config.latent_dims)
         self._classes = config.classes
 
     def __call__(self, x: mx.array, labels: mx.array | None = None) -> tuple[mx.array, mx.array]:  # (N, S, S, C)
@@ -99,12 +116,14 @@ class Encoder(nn.Module):
         for block in self.blocks2:
             h = block(h)
         h = with_labels(forms.rectified(h).flatten(1), labels, self._classes)
+        h = forms.dense(h, self.lin1, nn.leaky_relu).flatten(1)  # (N, 8 F)
         return self.proj_mu(h), self.proj_log_var(h)  # (N, D) each
 
     def layers(self) -> list[Layer]:
         first, second = ([block.layer() for block in blocks] for blocks in (self.blocks1, self.blocks2))
-        ends = [("rectified",), ("labels",), ("heads", self.proj_mu, self.proj_log_var)]
-        return [("conv", self.down1), *first, ("conv", self.down2), *second, *ends]
+        hidden = [("rectified",), ("labels",), ("dense", self.lin1, nn.leaky_relu)]
+        heads = ("heads", self.proj_mu, self.proj_log_var)
+        return [("conv", self.down1), *first, ("conv", self.down2), *second, *hidden, heads]
 
 
 class Decoder(nn.Module):
@@ -114,15 +133,16 @@ class Decoder(nn.Module):
         super().__init__()
         narrow, wide = widths(config)
         self._grid, self._classes = config.image_size // 4, config.classes
-        self.lin1 = nn.Linear(config.latent_dims + config.classes, self._grid**2 * wide)
+        self.lin1 = dense(config.latent_dims + config.classes, hidden(config))
+        self.lin2 = dense(hidden(config), features(config), gain=math.sqrt(2))
         self.blocks1 = [Block(wide) for _ in range(config.depth)]
         self.up1 = kernel(wide, narrow, gain=1)
         self.blocks2 = [Block(narrow) for _ in range(config.depth)]
         self.up2 = kernel(narrow, config.channels * config.outputs, gain=1)
 
     def __call__(self, z: mx.array, labels: mx.array | None = None) -> mx.array:  # (N, D)
-        h = self.lin1(with_labels(z, labels, self._classes))
-        h = h.reshape(len(z), self._grid, self._grid, -1)  # (N, S/4, S/4, F)
+        h = forms.dense(with_labels(z, labels, self._classes), self.lin1, nn.leaky_relu)  # (N, 8 F)
+        h = forms.dense(h, self.lin2).reshape(len(z), self._grid, self._grid, -1)  # (N, S/4, S/4, F)
         for block in self.blocks1:
             h = block(h)
         h = forms.up(h, self.up1)  # (N, S/2, S/2, F/2)
@@ -133,5 +153,5 @@ class Decoder(nn.Module):
 
     def layers(self) -> list[Layer]:
         first, second = ([block.layer() for block in blocks] for blocks in (self.blocks1, self.blocks2))
-        start = [("labels",), ("dense", self.lin1, None)]
+        start = [("labels",), ("dense", self.lin1, nn.leaky_relu), ("dense", self.lin2, None)]
         return [*start, *first, ("up", self.up1, None), *second, ("rectified",), ("up", self.up2, None)]

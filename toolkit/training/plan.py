@@ -106,6 +106,9 @@ class TrainConfig:
     )
     objective: str = option("elbo", objectives_help, "objective", kind=text, choices=objectives)
     iw_samples: int = option(8, samples_help, "objective", kind=number(int, 1, 10**5), unit="K")
+    iw_warmup: int = option(
+        0, "iwae: first epochs that use elbo, which is cheaper", "objective", kind=number(int, 0, 10**6), unit="EPOCHS"
+    )
     beta: float = option(1.0, "weight of the KL term", "objective", kind=weight, unit="X")
     beta_warmup: float = option(
         0,
@@ -181,10 +184,10 @@ class Plan:
         if self.train.optimizer == "muon" and not arch.has_kernels:
             raise UserError(f"--arch {arch.name} has no kernels for Muon — leave --optimizer muon out")
 
-    @property
-    def objective(self) -> Any:
-        """What training minimises: an object of vae.OBJECTIVES."""
-        return objectives()[self.train.objective](self.train.free_bits, self.train.iw_samples)
+    def objective(self, epoch: int) -> Any:
+        """What training minimises after so many epochs: an object of vae.OBJECTIVES."""
+        name = self.train.objective if epoch >= self.train.iw_warmup else "elbo"
+        return objectives()[name](self.train.free_bits, self.train.iw_samples)
 
     def options(self) -> dict[str, Any]:
         """Name and value of every option, as states and checkpoints hold them."""

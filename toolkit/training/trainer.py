@@ -77,7 +77,8 @@ class Trainer:
 
         mx.random.seed(self.config.seed)
         self.model = vae.VAE(model_config)
-        self.objective = plan.objective
+        self.objective = plan.objective(0)
+        self.updates: dict[str, Callable] = {}
         self.optimizer = optimizers.make(self.config)
         self.optimizer.init(self.model.trainable_parameters())
         if weights:
@@ -101,9 +102,13 @@ class Trainer:
             if getattr(ours, name) == getattr(theirs, name):
                 self.model[name].update(weights[name].parameters())
 
-    @cached_property
+    @property
     def update(self) -> Callable:
-        return vae.training_step(self.model, self.optimizer, self.objective)
+        """The training step of the present objective, made once."""
+        name = self.objective.name
+        if name not in self.updates:
+            self.updates[name] = vae.training_step(self.model, self.optimizer, self.objective)
+        return self.updates[name]
 
     @cached_property
     def checksums(self) -> list[int]:
@@ -160,6 +165,7 @@ class Trainer:
     def batches(self) -> Iterator[Batch]:
         """The training images in the random order of this epoch."""
         self.model.train()
+        self.objective = self.plan.objective(self.epoch)
         count, size = len(self.train_numbers), self.batch_size
         order = self.train_numbers[random_numbers(self.config.seed, ORDER, self.epoch).permutation(count)]
         steps = math.ceil(count / size)

@@ -70,7 +70,8 @@ def described(layers: list[Layer], arrays: list[np.ndarray]) -> list[dict[str, A
     for name, *given in layers:
         weighted = [module for module in given if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
         last, first = given[-1] if given else None, len(arrays)
-        slope = SLOPE if isinstance(last, nn.BatchNorm) else 0 if last is nn.relu else 1
+        leaky = isinstance(last, nn.BatchNorm) or last is nn.leaky_relu
+        slope = SLOPE if leaky else 0 if last is nn.relu else 1
         halves = any(isinstance(module, nn.Conv2d) and module.stride == (2, 2) for module in weighted)
         for module in weighted:
             arrays += [np.array(module.weight), np.array(module.bias)]
