@@ -26,14 +26,18 @@ def test_muon_turns_the_gradient_of_a_kernel_into_an_orthogonal_step():
     assert np.linalg.norm(step + 0.5 * left @ np.diag(strengths) @ right) < 1e-3
 
 
-def test_muon_trains_the_kernels_and_adamw_the_rest():
-    model = make_model()
+@pytest.mark.parametrize("arch, count", [("conv", 6), ("resnet", 23)])
+def test_muon_trains_kernels_and_hidden_layers_and_adamw_the_rest(arch, count):
+    model = make_model(arch=arch)
     optimizer = optimizers.make(planned().train)
     optimizer.init(model.trainable_parameters())
     muon, adamw = optimizer.optimizers
     held = [{path.rpartition(".")[0] for path, _ in tree_flatten(part.state)} for part in (muon, adamw)]
-    kernels = {path for path, array in tree_flatten(model.trainable_parameters()) if array.ndim == 4}
-    assert held[0] - {""} == kernels and len(kernels) == 6 and not held[1] & kernels
+    kernels = {
+        path for path, array in tree_flatten(model.trainable_parameters()) if array.ndim == 4 or "hidden" in path
+    }
+    kernels = {path for path in kernels if path.endswith(".weight")}
+    assert held[0] - {""} == kernels and len(kernels) == count and not held[1] & kernels
     optimizers.set_rate(optimizer, 0.25)
     assert muon.learning_rate.item() == 0.5 and adamw.learning_rate.item() == 0.25
     still = optimizer.apply_gradients(tree_map(mx.zeros_like, model.trainable_parameters()), model)

@@ -103,7 +103,7 @@ class Encoder(nn.Module):
         self.blocks1 = [Block(narrow) for _ in range(config.depth)]
         self.down2 = kernel(narrow, wide, stride=2, gain=1)
         self.blocks2 = [Block(wide) for _ in range(config.depth)]
-        self.lin1 = dense(features(config) + config.classes, hidden(config), gain=math.sqrt(2))
+        self.hidden = dense(features(config) + config.classes, hidden(config), gain=math.sqrt(2))
         self.proj_mu = nn.Linear(hidden(config), config.latent_dims)
         self.proj_log_var = nn.Linear(hidden(config), config.latent_dims)
         self._classes = config.classes
@@ -116,14 +116,14 @@ class Encoder(nn.Module):
         for block in self.blocks2:
             h = block(h)
         h = with_labels(forms.rectified(h).flatten(1), labels, self._classes)
-        h = forms.dense(h, self.lin1, nn.leaky_relu).flatten(1)  # (N, 8 F)
+        h = forms.dense(h, self.hidden, nn.leaky_relu).flatten(1)  # (N, 8 F)
         return self.proj_mu(h), self.proj_log_var(h)  # (N, D) each
 
     def layers(self) -> list[Layer]:
         first, second = ([block.layer() for block in blocks] for blocks in (self.blocks1, self.blocks2))
-        hidden = [("rectified",), ("labels",), ("dense", self.lin1, nn.leaky_relu)]
+        middle = [("rectified",), ("labels",), ("dense", self.hidden, nn.leaky_relu)]
         heads = ("heads", self.proj_mu, self.proj_log_var)
-        return [("conv", self.down1), *first, ("conv", self.down2), *second, *hidden, heads]
+        return [("conv", self.down1), *first, ("conv", self.down2), *second, *middle, heads]
 
 
 class Decoder(nn.Module):
@@ -133,16 +133,16 @@ class Decoder(nn.Module):
         super().__init__()
         narrow, wide = widths(config)
         self._grid, self._classes = config.image_size // 4, config.classes
-        self.lin1 = dense(config.latent_dims + config.classes, hidden(config))
-        self.lin2 = dense(hidden(config), features(config), gain=math.sqrt(2))
+        self.hidden1 = dense(config.latent_dims + config.classes, hidden(config))
+        self.hidden2 = dense(hidden(config), features(config), gain=math.sqrt(2))
         self.blocks1 = [Block(wide) for _ in range(config.depth)]
         self.up1 = kernel(wide, narrow, gain=1)
         self.blocks2 = [Block(narrow) for _ in range(config.depth)]
         self.up2 = kernel(narrow, config.channels * config.outputs, gain=1)
 
     def __call__(self, z: mx.array, labels: mx.array | None = None) -> mx.array:  # (N, D)
-        h = forms.dense(with_labels(z, labels, self._classes), self.lin1, nn.leaky_relu)  # (N, 8 F)
-        h = forms.dense(h, self.lin2).reshape(len(z), self._grid, self._grid, -1)  # (N, S/4, S/4, F)
+        h = forms.dense(with_labels(z, labels, self._classes), self.hidden1, nn.leaky_relu)  # (N, 8 F)
+        h = forms.dense(h, self.hidden2).reshape(len(z), self._grid, self._grid, -1)  # (N, S/4, S/4, F)
         for block in self.blocks1:
             h = block(h)
         h = forms.up(h, self.up1)  # (N, S/2, S/2, F/2)
@@ -153,5 +153,5 @@ class Decoder(nn.Module):
 
     def layers(self) -> list[Layer]:
         first, second = ([block.layer() for block in blocks] for blocks in (self.blocks1, self.blocks2))
-        start = [("labels",), ("dense", self.lin1, nn.leaky_relu), ("dense", self.lin2, None)]
+        start = [("labels",), ("dense", self.hidden1, nn.leaky_relu), ("dense", self.hidden2, None)]
         return [*start, *first, ("up", self.up1, None), *second, ("rectified",), ("up", self.up2, None)]

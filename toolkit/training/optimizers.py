@@ -1,4 +1,4 @@
-"""The optimizers of training: AdamW, or Muon for the kernels of convolutions and AdamW for the rest."""
+"""The optimizers of training: AdamW, or Muon for kernels and hidden layers and AdamW for the rest."""
 
 import mlx.core as mx
 import mlx.optimizers as optim
@@ -28,7 +28,12 @@ def make(config: TrainConfig) -> optim.Optimizer:
     if config.optimizer == "adamw":
         return optim.AdamW(config.lr, weight_decay=config.weight_decay)
     muon, adamw = Muon(MUON_FACTOR * config.lr, config.weight_decay), optim.AdamW(config.lr, weight_decay=0)
-    return optim.MultiOptimizer([muon, adamw], [lambda path, array: array.ndim == 4])
+    return optim.MultiOptimizer([muon, adamw], [by_muon])
+
+
+def by_muon(path: str, array: mx.array) -> bool:
+    """Whether Muon trains this part of a model: a kernel of a convolution, or the matrix of a hidden layer."""
+    return array.ndim == 4 or (array.ndim == 2 and ".hidden" in path)
 
 
 def set_rate(optimizer: optim.Optimizer, rate: float) -> None:

@@ -136,7 +136,7 @@ class TrainConfig:
     )
     optimizer: str | None = recipe_option(
         "optimizer",
-        "muon: Muon for the kernels of convolutions and AdamW for the rest; adamw: AdamW alone",
+        "muon: Muon for kernels and hidden layers, AdamW for the rest; adamw: AdamW alone",
         kind=text,
         choices=("muon", "adamw"),
     )
