@@ -45,8 +45,11 @@ def by_recipe(name: str) -> Callable[[], str]:
     def words() -> str:
         from vae import ARCHITECTURES
 
-        others = [f"or {arch.recipe[name]} for {arch.name}" for arch in ARCHITECTURES.values() if name in arch.recipe]
-        return ", ".join([str(RECIPES["fast"][name]), *others, f"classic {RECIPES['classic'][name]}"])
+        usual, classic = (RECIPES[recipe][name] for recipe in ("fast", "classic"))
+        values = {arch.name: arch.recipe[name] for arch in ARCHITECTURES.values() if name in arch.recipe}
+        same = {value: [name for name, v in values.items() if v == value] for value in values.values()}
+        others = [f"or {value} for {' and '.join(names)}" for value, names in same.items()]
+        return ", ".join([str(usual), *others, f"classic {classic}"])
 
     return words
 
