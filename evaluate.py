@@ -6,6 +6,7 @@ and its latent vectors.
 
 import json
 import math
+import zlib
 from dataclasses import dataclass
 
 from toolkit.files.writing import write
@@ -65,8 +66,14 @@ def main(argv: list[str] | None = None) -> None:
         from toolkit.metrics.measure import measure
 
         dataset = dataset_of(typed, opened)
-        test = load_for(typed, opened, "test")
-        train = None if test.labels is None else load_for(typed, opened, "train")
+        test = ranks.in_turn(lambda: load_for(typed, opened, "test"))
+        train = None if test.labels is None else ranks.in_turn(lambda: load_for(typed, opened, "train"))
+        common = {
+            "flags": [args.importance_samples, args.prior, args.batchsize, seed],
+            "checksum of the model": zlib.crc32(opened.path.read_bytes()),
+            "checksums of the data": [split and split.checksum() for split in (test, train)],
+        }
+        ranks.check_same(common, "give every rank the same flags, model and data")
         print(f"Device: {opened.device}")
         with Bars() as watch:
             metrics = measure(opened.model, prior, test, train, args.importance_samples, seed, args.batchsize, watch)

@@ -19,7 +19,7 @@ TINY = "--dataset synthetic --limit 101 --image_size 8 --max_filters 8 --latent_
 pytestmark = pytest.mark.skipif(not LAUNCH.exists(), reason="there is no mlx.launch beside this Python")
 
 
-def launch(count, *words, timeout=60):
+def launch(count, *words, timeout=300):
     """Run a script with so many ranks; returns what they printed."""
     command = [LAUNCH, "-n", count, "--backend", "ring", "--python", sys.executable, *words]
     ended = subprocess.run(
