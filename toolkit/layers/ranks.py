@@ -40,7 +40,7 @@ def join() -> None:
     try:
         group = mx.distributed.init()
     except (RuntimeError, ValueError) as error:
-        ways = "is its port in use? Look at the hostfile and at mlx.launch's options (-p: another port)"
+        ways = "did all of them start, and is the port free (mlx.launch -p takes another)?"
         raise UserError(f"the ranks cannot meet: {error} — {ways}") from None
     finally:
         signal.alarm(0)
@@ -192,7 +192,7 @@ def together() -> Iterator[None]:
         failed = gathered(np.array([error is not None], np.uint32), size)
         if failed.any() and np.argmax(failed) != rank:
             sys.exit(2)
-        if error and not failed.all():
+        if error and rank:
             raise RankError(f"rank {rank} of {size}: {error}") from None
     if error:
         raise error

@@ -36,6 +36,7 @@ def command(main: Callable) -> Callable:
                 raise KeyboardInterrupt
 
         before, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
+        ended = signal.getsignal(signal.SIGTERM)
         with redirect_stdout(Visible(nowhere or sys.stdout)), redirect_stderr(Visible(nowhere or sys.stderr)):
             try:
                 signal.signal(signal.SIGINT, interrupt)
@@ -58,6 +59,7 @@ def command(main: Callable) -> Callable:
                     raise
                 leave(status, message)
             finally:
+                signal.signal(signal.SIGTERM, ended)
                 sys.unraisablehook = hook
                 if before is not toolkit.interrupted:  # who has called this goes on
                     signal.signal(signal.SIGINT, before)

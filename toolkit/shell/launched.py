@@ -35,13 +35,16 @@ def watched() -> Iterator[None]:
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     before = signal.signal(signal.SIGTERM, lambda *_: None)  # a signal with a handler arrives in the pipe
-    threading.Thread(target=watch, args=(reading, os.getppid()), daemon=True).start()
+    watching = threading.Thread(target=watch, args=(reading, os.getppid()), daemon=True)
+    watching.start()
     try:
         yield
     finally:
+        # Who prints can say what happened before mlx.launch ends it.
+        signal.signal(signal.SIGTERM, before if is_quiet() else signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGTERM, before)
         os.close(writing)  # ends the thread
+        watching.join()
 
 
 def watch(signals: int, launcher: int) -> None:
