@@ -6,6 +6,7 @@ and its latent vectors.
 
 import json
 import math
+import zlib
 from dataclasses import dataclass
 
 from toolkit.files.writing import write
@@ -65,8 +66,17 @@ def main(argv: list[str] | None = None) -> None:
         from toolkit.metrics.measure import measure
 
         dataset = dataset_of(typed, opened)
-        test = load_for(typed, opened, "test")
-        train = None if test.labels is None else load_for(typed, opened, "train")
+        test = ranks.in_turn(lambda: load_for(typed, opened, "test"))
+        train = None if test.labels is None else ranks.in_turn(lambda: load_for(typed, opened, "train"))
+        if ranks.size > 1:
+            common = {
+                "importance_samples": args.importance_samples,
+                "prior": args.prior,
+                "seed": seed,
+                "checksum of the model": checksum(opened.model),
+                "checksums of the data": [split and split.checksum() for split in (test, train)],
+            }
+            ranks.check_same(common, "give every rank the same flags, model and data")
         print(f"Device: {opened.device}")
         with Bars() as watch:
             metrics = measure(opened.model, prior, test, train, args.importance_samples, seed, args.batchsize, watch)
@@ -75,6 +85,16 @@ def main(argv: list[str] | None = None) -> None:
             facts = {"model": opened.name, "dataset": datasets.public_name(dataset), "seed": seed}
             write(args.json, (json.dumps(finite(facts | metrics), indent=2) + "\n").encode())
             print(f"Metrics: {args.json}")
+
+
+def checksum(model):
+    """A number that differs between models."""
+    from mlx.utils import tree_flatten
+
+    sum_so_far = zlib.crc32(repr(model.config).encode())
+    for name, array in tree_flatten(model.parameters()):
+        sum_so_far = zlib.crc32(memoryview(array), zlib.crc32(name.encode(), sum_so_far))
+    return sum_so_far
 
 
 def finite(metrics):

@@ -95,8 +95,7 @@ def main(argv: list[str] | None = None) -> None:
             return
         if memory := ranks.told(state and state.facts):
             plan = plan.resumed(typed.values, memory["options"])
-        with ranks.together():
-            trainer = make_trainer(typed, plan, run, state)
+        trainer = ranks.in_turn(lambda: make_trainer(typed, plan, run, state))
         trainer.same_on_all_ranks()
         with ranks.together():
             folder.begin(trainer, device_name, resumed=state is not None, overwrite=run.overwrite)

@@ -24,6 +24,7 @@ CASES = {
     "textbook": ({"likelihood": "bce", "binarize": "dynamic"}, {"conditional": True, "keep_best": True}, "plain"),
     "transpose": ({"arch": "transpose", "likelihood": "normal"}, {"free_bits": 0.05}, "plain"),
     "mlp": ({"arch": "mlp"}, {"conditional": True}, "cpu"),
+    "bounded": ({"arch": "bounded"}, {"conditional": True}, "plain"),
     "resnet": ({"arch": "resnet", "likelihood": "logistic"}, {"objective": "iwae", "iw_samples": 10}, "cpu"),
 }
 

@@ -1,17 +1,26 @@
 """Several processes on loopback against one: the same losses, weights, scores and errors."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import of_ranks
 import pytest
 
+from toolkit import datasets
+from toolkit.errors import RankError
 from toolkit.formats import checkpoint
 from toolkit.layers import machine, ranks
+from toolkit.shell import launched
+from toolkit.training.plan import Plan, TrainConfig
+from toolkit.training.trainer import Trainer
+from vae import ModelConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH = Path(sys.executable).with_name("mlx.launch")
@@ -19,7 +28,7 @@ TINY = "--dataset synthetic --limit 101 --image_size 8 --max_filters 8 --latent_
 pytestmark = pytest.mark.skipif(not LAUNCH.exists(), reason="there is no mlx.launch beside this Python")
 
 
-def launch(count, *words, timeout=60):
+def launch(count, *words, timeout=300):
     """Run a script with so many ranks; returns what they printed."""
     command = [LAUNCH, "-n", count, "--backend", "ring", "--python", sys.executable, *words]
     ended = subprocess.run(
@@ -84,3 +93,51 @@ def test_alone_nothing_changes():
     values = np.arange(7)
     assert ranks.share(values) is not None and (ranks.share(values) == values).all()
     assert ranks.told({"a": 1}) == {"a": 1} and ranks.gathered(values, 7) is values
+    assert ranks.in_turn(lambda: 3) == 3
+
+
+def test_a_rank_that_is_lost_or_left_alone_ends(monkeypatch, capsys):
+    """What the thread beside a rank does: a signal while MLX waits, a launcher that is gone, a wait that takes long."""
+
+    def end(message, status=2):
+        raise SystemExit(message)
+
+    def watch(signals, launcher=None):
+        reading, writing = os.pipe()
+        os.write(writing, bytes(signals))
+        os.close(writing)
+        launched.watch(reading, launcher or os.getppid())
+
+    monkeypatch.setattr(launched, "end", end)
+    with pytest.raises(SystemExit, match="another rank was lost — .* --resume"):
+        watch([signal.SIGTERM])
+    with pytest.raises(SystemExit, match="^$"):
+        watch([signal.SIGCHLD], launcher=-1)
+    monkeypatch.setattr(machine, "waiting_since", time.monotonic() - launched.SLOW - 1)
+    watch([signal.SIGCHLD])
+    assert capsys.readouterr().err.startswith("Waiting for another rank for 30 s: ")
+    monkeypatch.setattr(launched, "PATIENCE", -1)
+    with pytest.raises(SystemExit, match="interrupted"):
+        watch([signal.SIGINT])
+
+
+def test_ranks_with_other_data_say_so(monkeypatch):
+    splits = [datasets.load("synthetic", split, None, 16) for split in ("train", "test")]
+    plan = Plan(TrainConfig(), ModelConfig(image_size=8, max_filters=8))
+    trainer = Trainer(plan, *splits)
+    monkeypatch.setattr(ranks, "size", 2)
+    monkeypatch.setattr(ranks, "rank", 1)
+    monkeypatch.setattr(ranks, "told", lambda value: value | {"checksum of both": [1, 2]})
+    with pytest.raises(RankError, match=r"^rank 1 of 2: its checksum of both is .* is \[1, 2\] — give every rank"):
+        trainer.same_on_all_ranks()
+
+
+def test_one_rank_alone_under_mlx_launch(tmp_path, monkeypatch):
+    """mlx.launch -n 1 names an empty hostfile."""
+    hosts = tmp_path / "hosts"
+    monkeypatch.setenv("MLX_RANK", "0")
+    monkeypatch.setenv("MLX_HOSTFILE", str(hosts))
+    hosts.write_text("\n")
+    assert machine.launched_as() is None
+    hosts.write_text('[["127.0.0.1:1"], ["127.0.0.1:2"]]\n')
+    assert machine.launched_as() == 0

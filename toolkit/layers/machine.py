@@ -19,10 +19,14 @@ def on_cpu() -> bool:
 
 RANK = ("MLX_RANK", "OMPI_COMM_WORLD_RANK")  # variables in which mlx.launch and mpirun tell a process which one it is
 neighbours = 1  # processes of this training on this machine, with this one
+waiting_since: float | None = None  # when this one began to wait for others
 
 
 def launched_as() -> int | None:
     """The rank that a launcher has given this process; None if it is alone."""
+    hosts = os.environ.get("MLX_HOSTFILE")
+    if hosts and os.path.isfile(hosts) and os.path.getsize(hosts) < 2:
+        return None  # mlx.launch -n 1 writes an empty line there, which MLX cannot read
     return next((int(os.environ[name]) for name in RANK if os.environ.get(name, "").isdecimal()), None)
 
 

@@ -7,36 +7,60 @@ are, and costs nothing.
 
 import json
 import platform
+import signal
 import sys
-from collections.abc import Iterator
+import time
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
+import toolkit
 from toolkit.errors import RankError, UserError
 from toolkit.layers import machine
 
 rank, size = 0, 1  # of this process; how many there are
+LONGEST = 120  # seconds for the ranks to meet
+leads = True  # whether this one is the first of its host
 
 
 def join() -> None:
     """Meet the other ranks, if there are any, and share this machine's cores with those that are here, too."""
-    global rank, size
+    global rank, size, leads
     if machine.launched_as() is None:
         return
+    # No Python runs while MLX waits for the others, so signals must end the process by themselves.
+    handlers = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.alarm(LONGEST)
     try:
         group = mx.distributed.init()
-    except RuntimeError as error:
-        ways = "look at the hostfile and at mlx.launch's options; a process that is alone needs no mlx.launch"
+    except (RuntimeError, ValueError) as error:
+        ways = "did all of them start, and is the port free (mlx.launch -p takes another)?"
         raise UserError(f"the ranks cannot meet: {error} — {ways}") from None
+    finally:
+        signal.alarm(0)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     rank, size = group.rank(), group.size()
     if size > 1:
-        host = sum(platform.node().encode())  # which names may share, but then only cores stay idle
+        host = zlib.crc32(platform.node().encode())  # names may share it, but then only cores stay idle
         hosts = gathered(np.array([host], np.uint32), size)
-        machine.neighbours = int((hosts == host).sum())
+        machine.neighbours, leads = int((hosts == host).sum()), int(np.argmax(hosts == host)) == rank
+        versions = {"version of MLX": mx.__version__, "version of this toolkit": version()}
+        check_same(versions, "install the same packages and check out the same commit on every host")
+
+
+def version() -> str:
+    """The version of this toolkit, with a checksum of its Python files."""
+    root, checksum = Path(toolkit.__file__).parents[1], 0
+    for path in sorted((*root.glob("*.py"), *root.glob("toolkit/**/*.py"))):
+        checksum = zlib.crc32(path.read_bytes(), checksum)
+    return f"{toolkit.__version__} ({checksum:08x})"
 
 
 # Shares
@@ -59,7 +83,8 @@ def gathered(own: np.ndarray, count: int) -> np.ndarray:
     whole = np.zeros((count, *own.shape[1:]), own.dtype)
     share(whole)[:] = own
     sums = total(mx.array(whole.reshape(-1).view(np.uint32)))  # of zeros and one number: nothing is rounded
-    return np.array(sums).view(own.dtype).reshape(whole.shape)
+    with waiting():
+        return np.array(sums).view(own.dtype).reshape(whole.shape)
 
 
 def told(value: Any) -> Any:
@@ -67,10 +92,11 @@ def told(value: Any) -> Any:
     if size == 1:
         return value
     text = json.dumps(value).encode() if rank == 0 else b""
-    length = total(mx.array(len(text))).item()
-    numbers = np.zeros(length, np.uint32)
-    numbers[: len(text)] = np.frombuffer(text, np.uint8)
-    return json.loads(np.array(total(mx.array(numbers))).astype(np.uint8).tobytes())
+    with waiting():
+        length = total(mx.array(len(text))).item()
+        numbers = np.zeros(length, np.uint32)
+        numbers[: len(text)] = np.frombuffer(text, np.uint8)
+        return json.loads(np.array(total(mx.array(numbers))).astype(np.uint8).tobytes())
 
 
 def told_arrays(tree: Any) -> Any:
@@ -79,7 +105,8 @@ def told_arrays(tree: Any) -> Any:
         return tree
     names, arrays = zip(*tree_flatten(tree), strict=True)
     arrays = [total(array if rank == 0 else mx.zeros_like(array)) for array in arrays]
-    mx.eval(arrays)  # now, as ranks must not meet in different orders
+    with waiting():
+        mx.eval(arrays)  # now, as ranks must not meet in different orders
     return tree_unflatten(list(zip(names, arrays, strict=True)))
 
 
@@ -127,6 +154,29 @@ def total_of_all(tree: Any) -> Any:
     return tree_unflatten([(n, p.reshape(a.shape)) for n, p, a in zip(names, parts, arrays, strict=True)])
 
 
+# Waiting
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """A block in which sums are computed, and so other ranks waited for; who watches this process sees how long."""
+    machine.waiting_since = time.monotonic()
+    try:
+        yield
+    finally:
+        machine.waiting_since = None
+
+
+def in_turn(load: Callable[[], Any]) -> Any:
+    """What `load` returns, called by the first rank of each host, and then by others, which find what it has made."""
+    loaded = None
+    for turn in (True, False):
+        with together():
+            if leads == turn:
+                loaded = load()
+    return loaded
+
+
 # Errors
 
 
@@ -142,7 +192,7 @@ def together() -> Iterator[None]:
         failed = gathered(np.array([error is not None], np.uint32), size)
         if failed.any() and np.argmax(failed) != rank:
             sys.exit(2)
-        if error and not failed.all():
+        if error and rank:
             raise RankError(f"rank {rank} of {size}: {error}") from None
     if error:
         raise error

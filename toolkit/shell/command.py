@@ -17,10 +17,8 @@ from typing import Any, TextIO
 import toolkit
 from toolkit.errors import RankError, UserError
 from toolkit.files.writing import STDOUT
-from toolkit.layers.machine import launched_as
+from toolkit.shell.launched import LOST, PATIENCE, is_quiet, watched
 from toolkit.wording import visible
-
-RANK_PATIENCE = 5  # seconds
 
 
 def command(main: Callable) -> Callable:
@@ -28,9 +26,8 @@ def command(main: Callable) -> Callable:
 
     @functools.wraps(main)
     def run(argv=None):
-        if is_quiet():
-            sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         open_streams()
+        nowhere = open(os.devnull, "w") if is_quiet() else None  # noqa: SIM115
         pressed = []
 
         def interrupt(*_):
@@ -39,37 +36,35 @@ def command(main: Callable) -> Callable:
                 raise KeyboardInterrupt
 
         before, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
-        with redirect_stdout(Visible(sys.stdout)), redirect_stderr(Visible(sys.stderr)):
+        ended = signal.getsignal(signal.SIGTERM)
+        with redirect_stdout(Visible(nowhere or sys.stdout)), redirect_stderr(Visible(nowhere or sys.stderr)):
             try:
                 signal.signal(signal.SIGINT, interrupt)
                 sys.unraisablehook = press_again
-                main(argv)
+                with watched():
+                    main(argv)
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
             except BaseException as error:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
+                if is_quiet():
+                    if not isinstance(error, RankError) and getattr(error, "code", 1):
+                        time.sleep(PATIENCE)  # mlx.launch ends all with the first, and that should be who speaks
+                    sys.stderr = Visible(sys.__stderr__)
                 if pressed:  # whatever an interrupted import or library made of it
                     said = str(error) if isinstance(error, KeyboardInterrupt) else ""
                     restart = "interrupted — files written so far are kept; run the same command to start again"
                     leave(130, said or restart)
                 status, message = explain(error)
-                if isinstance(error, RankError):
-                    sys.stderr = sys.__stderr__
-                elif is_quiet() and status:
-                    time.sleep(RANK_PATIENCE)  # mlx.launch ends all with the first, which should be the one that speaks
                 if status is None:
                     raise
                 leave(status, message)
             finally:
+                signal.signal(signal.SIGTERM, ended)
                 sys.unraisablehook = hook
                 if before is not toolkit.interrupted:  # who has called this goes on
                     signal.signal(signal.SIGINT, before)
 
     return run
-
-
-def is_quiet() -> bool:
-    """Whether another one of several processes that work together prints."""
-    return bool(launched_as())
 
 
 def is_handled(kind: type[BaseException]) -> bool:
@@ -127,7 +122,7 @@ def explain(error: BaseException) -> tuple[int | None, str]:
         where = f"{error.filename}: " if error.filename else ""
         return 2, f"error: {where}{error.strerror or error} — check the name, the rights and the space left"
     if isinstance(error, RuntimeError) and "peer" in str(error):
-        return 2, "error: another rank was lost — --resume goes on from the last epoch that was finished"
+        return 2, f"error: {LOST}"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "alloc" in str(error)):
         return 2, "error: out of memory — try smaller numbers (batch size, image size, filters, samples)"
     return None, ""

@@ -126,9 +126,10 @@ def open_model(typed: Typed, together: bool = False) -> Opened:
     """Start the device and load the model of --model."""
     device_name = start_device(typed, together)
     from toolkit.formats import checkpoint
+    from toolkit.layers import ranks
 
     options = typed.of(ModelOptions)
-    path = find_model(options.model)
+    path = ranks.in_turn(lambda: find_model(options.model))
     model, facts = checkpoint.load_model(path)
     config = model.config
     for flag, has in (

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import toolkit
+from toolkit.errors import UserError
 from toolkit.options import GROUPS, Option, choices_of, default_text_of, help_of, options_of
-from toolkit.shell.command import leave
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ class Parser(argparse.ArgumentParser):
         return super().format_help()
 
     def error(self, message: str) -> None:
-        leave(2, f"error: {message}" + ("" if "—" in message else f" — see {self.prog} -h"))
+        raise UserError(message + ("" if "—" in message else f" — see {self.prog} -h"))
 
 
 def add(group: Any, name: str, default: Any, known: Option) -> None:

@@ -154,7 +154,11 @@ class Trainer:
 
     def same_on_all_ranks(self) -> None:
         """Check that the ranks have the same data, and give all of them the weights and the memory of rank 0."""
-        data = {"number of training images": len(self.train.images), "number of test images": len(self.test.images)}
+        data = {
+            "number of training images": len(self.train.images),
+            "number of test images": len(self.test.images),
+            "checksum of both": self.checksums,
+        }
         ranks.check_same(data, "give every rank the same data")
         self.model.update(ranks.told_arrays(self.model.parameters()))
         self.optimizer.state = ranks.told_arrays(self.optimizer.state)
@@ -188,7 +192,8 @@ class Trainer:
         key = random_key(self.config.seed, NOISE, self.epoch * batch.steps + batch.index)
         sums = self.update(batch.images, batch.labels, key, mx.array(beta), (batch.first, batch.count))
         compute = mx.async_eval if self.ahead else mx.eval
-        compute(sums, self.model.state, self.optimizer.state)
+        with ranks.waiting():
+            compute(sums, self.model.state, self.optimizer.state)
         self.computing.append((batch.index, sums, rate, beta))
         return self.wait(self.ahead)
 
@@ -196,7 +201,9 @@ class Trainer:
         """Wait until at most `ahead` steps are computing, and look at the losses of the others."""
         while len(self.computing) > ahead:
             index, sums, rate, beta = self.computing.popleft()
-            self.progress.add(sums.tolist(), rate, beta)
+            with ranks.waiting():
+                values = sums.tolist()
+            self.progress.add(values, rate, beta)
             self.check_finite(self.progress.loss, f"in step {index + 1} of epoch {self.epoch + 1}")
         return self.progress.loss
 
@@ -226,7 +233,8 @@ class Trainer:
         sums[0] = sums[1:].sum()
         if (samples := self.objective.samples) > 1 and len(own):
             sums[0] = (constant - importance_bound(model, model.prior, split, samples, seed, chosen=own)).sum()
-        loss, error, kl = ranks.total(mx.array(sums.astype(np.float32))).tolist()
+        with ranks.waiting():
+            loss, error, kl = ranks.total(mx.array(sums.astype(np.float32))).tolist()
         loss, error, kl = (value / len(numbers) for value in (loss, error, kl))
         self.check_finite(loss, f"on images not trained on, after epoch {self.epoch + 1}")
         return losses(loss, error, kl)

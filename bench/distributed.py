@@ -1,0 +1,140 @@
+"""python bench/distributed.py
+
+Time training steps of the default model in two processes that mlx.launch has started, with one core each, against one
+process with one core and one with both, in alternation; then count what a step sends, and time these sums alone. Prints
+Markdown. Cores are set aside on Linux only; elsewhere every process chooses for itself.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SUBJECTS = {"one process, one core": 1, "one process, two cores": 1, "two processes, one core each": 2}
+PORT = 35000
+
+
+class Subject:
+    """Processes that train together when asked; what is written to mlx.launch goes to all of them."""
+
+    def __init__(self, name, options):
+        self.name, self.speeds = name, []
+        command = [sys.executable]
+        if SUBJECTS[name] > 1:
+            launch = Path(sys.executable).with_name("mlx.launch")
+            command = [launch, "-n", SUBJECTS[name], "-p", PORT, "--backend", "ring", "--python", sys.executable]
+        shape = [options.batch, options.filters, options.side, options.steps]
+        command = list(map(str, [*command, __file__, "--work", name, *shape]))
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.ask("train")  # which compiles and warms up
+
+    def ask(self, task):
+        self.process.stdin.write(f"{task}\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def end(self):
+        self.process.stdin.write("end\n")
+        self.process.stdin.flush()
+        self.process.wait()
+
+
+def work(name, batch, filters, side, steps):
+    """What a process does: an epoch of so many steps, or the sums of a step, whenever a line asks for it."""
+    rank = int(os.environ.get("MLX_RANK", 0))
+    if hasattr(os, "sched_setaffinity"):
+        usable = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, usable[:2] if "two cores" in name else [usable[rank]])
+    sys.path.insert(0, str(ROOT))
+    import mlx.core as mx
+    import numpy as np
+    from mlx.utils import tree_flatten
+
+    from toolkit.datasets import Split
+    from toolkit.layers import device, ranks
+    from toolkit.training.plan import Plan, TrainConfig
+    from toolkit.training.trainer import Trainer
+    from vae import ModelConfig
+
+    device.start(cpu=True, together=True)
+    images = np.random.default_rng(0).integers(0, 256, (batch * steps, 28, 28, 1), dtype=np.uint8)
+    split = Split(images, None, len(images))
+    plan = Plan(TrainConfig(batchsize=batch), ModelConfig(max_filters=filters, image_size=side))
+    trainer = Trainer(plan, split, split)
+    sent, total = [], ranks.total
+
+    def noted(x):
+        sent.append((x.shape, x.dtype))
+        return total(x)
+
+    def train():
+        start = time.perf_counter()
+        for one in trainer.batches():
+            sent.clear()
+            ranks.total = noted
+            trainer.step(one)
+            ranks.total = total
+        return batch * steps / (time.perf_counter() - start)
+
+    def sums():
+        """Parameters, bytes of the sums of a step, and the seconds that they take one after the other."""
+        sizes = [array.size for _, array in tree_flatten(trainer.model.trainable_parameters())]
+        arrays = [mx.ones(shape, dtype) for shape, dtype in sent]
+        mx.eval(arrays)
+        times = []
+        for _ in range(30):
+            start = time.perf_counter()
+            for array in arrays:
+                mx.eval(ranks.total(array))
+            times.append(time.perf_counter() - start)
+        return sum(sizes), [array.nbytes for array in arrays], statistics.median(times)
+
+    for line in sys.stdin:
+        if line == "end\n":
+            return
+        answer = {"train\n": train, "sums\n": sums}[line]()
+        if rank == 0:
+            print(json.dumps(answer), flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9, help="turns that every subject takes (default: 9)")
+    parser.add_argument("--steps", type=int, default=10, help="steps of a turn (default: 10)")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--filters", type=int, default=64)
+    parser.add_argument("--side", type=int, default=64)
+    options = parser.parse_args()
+    subjects = [Subject(name, options) for name in SUBJECTS]
+    for _ in range(options.rounds):
+        for subject in subjects:
+            subject.speeds.append(subject.ask("train"))
+    parameters, sent, seconds = subjects[-1].ask("sums")
+    for subject in subjects:
+        subject.end()
+    print(f"{time.strftime('%Y-%m-%d')}, {platform.machine()} {platform.system()}, batches of {options.batch}\n")
+    print("| | images/s: median (lowest – highest round) | two processes ÷ this: median of the rounds' ratios |")
+    print("|---|---|---|")
+    for subject in subjects:
+        ratio = statistics.median(two / one for two, one in zip(subjects[-1].speeds, subject.speeds, strict=True))
+        low, middle, high = min(subject.speeds), statistics.median(subject.speeds), max(subject.speeds)
+        print(f"| {subject.name} | {middle:.0f} ({low:.0f} – {high:.0f}) | {ratio:.2f} |")
+    step = options.batch / statistics.median(subjects[-1].speeds)
+    print(
+        f"\nA step sums {len(sent)} buffers of {sum(sent) / 1e6:.3f} MB in all, the largest of {max(sent) / 1e6:.3f}; "
+        f"{parameters:,} parameters are {4 * parameters / 1e6:.3f} MB. Alone these sums take {seconds * 1e3:.1f} ms, "
+        f"{seconds / step:.1%} of a step."
+    )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--work"]:
+        work(sys.argv[2], *map(int, sys.argv[3:]))
+    else:
+        main()

@@ -1,0 +1,168 @@
+"""python bench/faults.py
+
+Kill one rank of a small training at a random moment, 20 times, with mlx.launch on this machine. Each time all processes
+must end within 30 seconds, leave no file half written, and a resumed run must end with the bits of an unbroken one.
+Prints what was seen; exit status 1 if anything was not as it should be.
+"""
+
+import argparse
+import collections
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import mlx.core as mx  # noqa: E402
+
+LAUNCH = Path(sys.executable).with_name("mlx.launch")
+RUN = "--dataset synthetic --limit 64 --image_size 8 --max_filters 8 --latent_dims 2 --batchsize 32 --epochs 5"
+SECONDS = 30  # in which all must have ended
+FIRST_PORT = 34000
+
+
+def start(count: int, port: int, outdir: Path, arch: str, *more: str) -> subprocess.Popen:
+    """mlx.launch in a session of its own; what it says goes to a file beside the run."""
+    command = [LAUNCH, "-n", count, "-p", port, "--backend", "ring", "--python", sys.executable]
+    command += ["train.py", *RUN.split(), "--arch", arch, "--outdir", outdir, *more]
+    with open(outdir / "said.txt", "w") as said:
+        return subprocess.Popen(
+            list(map(str, command)),
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def ranks_of(launcher: int) -> dict[int, int]:
+    """The ranks that a launcher has started, rank → process, as ps shows them."""
+    shown = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,command="], capture_output=True, text=True).stdout
+    rows = [line.split(None, 2) for line in shown.splitlines()]
+    found = [int(pid) for pid, parent, command in rows if int(parent) == launcher and "train.py" in command]
+    return dict(enumerate(sorted(found)))  # they start one after the other
+
+
+def is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def said(outdir: Path) -> list[str]:
+    text = re.sub(r"\x1b\[\d*m", "", (outdir / "said.txt").read_text())
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def arrays(outdir: Path) -> dict[str, bytes]:
+    """Every array of the run's files, bit by bit."""
+    found = {}
+    for path in sorted(outdir.rglob("*.npz")):
+        found |= {f"{path.name} {name}": bytes(memoryview(array)) for name, array in mx.load(str(path)).items()}
+    return found
+
+
+def faults_of(outdir: Path) -> list[str]:
+    """What is wrong with the files that a killed run has left."""
+    wrong = []
+    for path in outdir.rglob("*.npz"):
+        try:
+            mx.load(str(path))
+        except Exception as error:
+            wrong.append(f"{path.name} cannot be read: {error}")
+    for log in outdir.rglob("log.jsonl"):
+        for line in log.read_text().splitlines():
+            json.loads(line)
+    return wrong
+
+
+def kill_once(
+    count: int, arch: str, number: int, chance: random.Random, place: Path, unbroken: dict[str, bytes]
+) -> dict:
+    """Start a run, kill one rank somewhere in its epochs, look at what happens, and resume."""
+    outdir, port = place / "run", FIRST_PORT + 10 * number
+    outdir.mkdir()
+    launcher = start(count, port, outdir, arch)
+    while not any(line.startswith("Epoch") for line in said(outdir)) and launcher.poll() is None:
+        time.sleep(0.05)
+    victim, pause = chance.randrange(count), chance.uniform(0, 1.5)
+    time.sleep(pause)
+    processes = ranks_of(launcher.pid)
+    epochs = sum(line.startswith("Epoch") for line in said(outdir))
+    found = {"victim": victim, "epoch": epochs, "wrong": []}
+    if victim in processes:
+        os.kill(processes[victim], signal.SIGKILL)
+    killed = time.monotonic()
+    everyone = [launcher.pid, *processes.values()]
+    while launcher.poll() is None and time.monotonic() - killed < SECONDS:
+        time.sleep(0.02)
+    found["seconds"] = time.monotonic() - killed
+    left = [process for process in everyone if process != launcher.pid and is_running(process)]
+    if launcher.poll() is None or left:
+        found["wrong"].append(f"still running after {found['seconds']:.0f} s: {left or 'mlx.launch'}")
+        for process in everyone:
+            if is_running(process):
+                os.kill(process, signal.SIGKILL)
+        launcher.wait()
+    lines = said(outdir)
+    found["ours"] = [line for line in lines if line.startswith("error: ")]
+    found["theirs"] = [line.removeprefix("[WARN] Node with ").strip() for line in lines if line.startswith("[WARN]")]
+    if any("Traceback" in line for line in lines):
+        found["wrong"].append("a traceback")
+    if len(found["ours"]) > 1:
+        found["wrong"].append(f"{len(found['ours'])} lines: {found['ours']}")
+    found["wrong"] += faults_of(outdir)
+    resumed = start(count, port + 5, outdir, arch, "--resume")
+    resumed.wait(600)
+    if arrays(outdir) != unbroken:
+        found["wrong"].append(f"resumed, it ends with other bits ({said(outdir)[-1]})")
+    found["wrong"] += [f"{path.name} is left" for path in outdir.rglob("*.part")]
+    shutil.rmtree(outdir)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--arch", default="conv")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    chance = random.Random(args.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        whole = place / "whole"
+        whole.mkdir()
+        start(args.ranks, FIRST_PORT - 10, whole, args.arch).wait(600)
+        unbroken = arrays(whole)
+        found = []
+        for number in range(args.times):
+            found.append(one := kill_once(args.ranks, args.arch, number, chance, place, unbroken))
+            print(
+                f"{number + 1:2d}: rank {one['victim']} killed after {one['epoch']} epochs, all ended in "
+                f"{one['seconds']:.1f} s; {len(one['ours'])} line of ours, mlx.launch: {'; '.join(one['theirs'])}; "
+                f"{'; '.join(one['wrong']) or 'resumed to the same bits'}",
+                flush=True,
+            )
+    longest = max(one["seconds"] for one in found)
+    lines = collections.Counter(line for one in found for line in one["ours"])
+    print(f"{args.times} times {args.ranks} ranks: {longest:.1f} s at the most, {len(unbroken)} arrays compared")
+    for line, count in lines.items():
+        print(f"{count:3d} × {line}")
+    sys.exit(any(one["wrong"] for one in found))
+
+
+if __name__ == "__main__":
+    main()
