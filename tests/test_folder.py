@@ -100,10 +100,10 @@ def test_a_read_error_is_not_remembered(pets, tmp_path, monkeypatch):
             raise OSError(5, "Input/output error")
         return read(path, most)
 
-    read = folder.contents
-    monkeypatch.setattr(folder, "contents", gone)
+    read = folder.opened
+    monkeypatch.setattr(folder, "opened", gone)
     assert load(pets, "train", tmp_path).skipped[0][1] == "Input/output error"
-    monkeypatch.setattr(folder, "contents", read)
+    monkeypatch.setattr(folder, "opened", read)
     assert load(pets, "train", tmp_path).skipped == []
 
 

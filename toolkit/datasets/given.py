@@ -17,7 +17,7 @@ from toolkit.datasets.decoding import LARGEST_FILE
 from toolkit.datasets.folder import listing
 from toolkit.errors import UserError
 from toolkit.files.progress import bar
-from toolkit.files.reading import contents
+from toolkit.files.reading import opened
 from toolkit.layers import machine
 from toolkit.wording import as_text, distinct
 
@@ -56,7 +56,7 @@ def load(
 
 def image_of(path: Path, size: int, channels: int, crop: float) -> np.ndarray | str:
     """A file as an image, or why it cannot be."""
-    return decoded(lambda: contents(path, LARGEST_FILE), size, channels, crop)
+    return decoded(lambda: opened(path, LARGEST_FILE), size, channels, crop)
 
 
 def found(path: Path) -> Iterator[Given]:
