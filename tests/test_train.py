@@ -410,6 +410,9 @@ def test_a_log_that_cannot_be_read_now_is_not_written_anew(run, fails, tmp_path,
     assert "log.jsonl: Input/output error" in fails("train", *TINY, 3, "--resume", "--outdir", tmp_path)
     monkeypatch.undo()
     assert len(read_log(tmp_path)) == 2
+    (tmp_path / NAME / "log.jsonl").unlink()
+    os.mkfifo(tmp_path / NAME / "log.jsonl")  # would wait for ever
+    assert "not a regular file" in fails("train", *TINY, 3, "--resume", "--outdir", tmp_path)
 
 
 def test_other_pictures_of_the_same_number_are_noticed(run, fails, tmp_path):

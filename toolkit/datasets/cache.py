@@ -29,7 +29,7 @@ from toolkit.layers import machine
 from toolkit.wording import as_text, counted
 
 VERSION = 3  # of the pixels that decoding.py returns; a change rebuilds every cache
-LARGEST_FACTS = 2**27  # bytes; a picture has a label there, and one that cannot be read its name and the reason
+LARGEST_FACTS = 2**25  # bytes: labels of millions of pictures, and names of those that cannot be read
 BLOCK = 1024  # pictures handed to the threads at once
 
 
