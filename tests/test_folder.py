@@ -262,6 +262,8 @@ def test_what_libtiff_prints_about_broken_pictures_is_not_seen(pets, tmp_path, c
         data[at] ^= 255
     load(pets, "train", tmp_path)
     assert capfd.readouterr().err == ""
+    datasets.load_files([str(pets)], 16, 3)
+    assert capfd.readouterr().err == ""
 
 
 def test_folders_without_classes_and_pictures_beside_classes(tmp_path):

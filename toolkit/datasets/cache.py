@@ -8,7 +8,6 @@ import json
 import math
 import os
 import shutil
-import warnings
 import weakref
 import zlib
 from collections.abc import Callable
@@ -143,9 +142,7 @@ def fill(path, pictures, limit, size, channels, crop):
         quiet_libraries(),
         ThreadPoolExecutor(machine.cores()) as pool,
         bar(len(names), "Decoding") as shown,
-        warnings.catch_warnings(),
     ):
-        warnings.simplefilter("ignore")  # Pillow's, about odd files
         write_header(file, (len(names), size, size, channels))
         for start in range(0, len(names), BLOCK):
             for i, made in enumerate(pool.map(picture, names[start : start + BLOCK]), start):
