@@ -1,6 +1,7 @@
 """One image file of every kind, and files that are not images."""
 
 import io
+import logging
 import struct
 import time
 import zlib
@@ -194,6 +195,15 @@ def tiff_of_strips(count):
 def test_headers_that_take_long_to_read(data):
     with pytest.raises(ValueError, match="header is far too large"):
         decode(data, 8, 3)
+
+
+def test_what_pillow_logs_is_not_seen(capfd, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own
+    data = stored(flag(), "TIFF")
+    at = data.index(struct.pack("<HHI", 277, 3, 1)) + 8  # samples per pixel
+    with pytest.raises(ValueError):
+        decode(data[:at] + struct.pack("<H", 30_000) + data[at + 2 :], 8, 3)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_picture_of_too_many_pieces(monkeypatch):

@@ -5,6 +5,7 @@ one that needs more than all of it is refused. What happens to such a file, and 
 `cache.py`.
 """
 
+import logging
 import math
 import os
 import threading
@@ -39,6 +40,7 @@ STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # bytes a 
 WORKING = {"AVIF": 12, "GIF": 1, "JPEG2000": 32, "TIFF": 4, "WEBP": 12}
 ORIENTATION = 0x0112  # tag of EXIF
 TURNS = dict(enumerate(map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), 2))  # what undoes each orientation
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # or what it logs of odd files goes to stderr
 # Pillow looks at pictures inside pictures too. It warns above this, and fails above twice as much.
 Image.MAX_IMAGE_PIXELS = LARGEST // 2
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -10,7 +10,7 @@ import csv
 import io
 import math
 import os
-import zipfile
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from toolkit.errors import UserError
+from toolkit.files.reading import archive as archive_of
 from toolkit.files.reading import opened
 from toolkit.files.writing import is_stream, reason, write
 from toolkit.wording import ending_in_words
@@ -25,7 +26,7 @@ from toolkit.wording import ending_in_words
 ENDINGS = (".npz", ".csv")
 LARGEST = 2**27  # bytes of a file, packed or unpacked; 160,000 images with 64 dims have 83 MB
 LARGEST_TABLE = 2**25  # bytes of a .csv file, which takes long to read
-LONGEST_LINE = 2**20  # characters
+LONGEST_LINE = 2**20  # bytes, of a line of a .csv file or of the directory of an archive
 MOST_ROWS = 2**20
 
 
@@ -96,7 +97,8 @@ def load(path: Path | str, dims: int) -> Codes:
     except OSError as error:
         raise UserError(f"cannot read {path}: {reason(error)} — check the name") from None
     except Exception as error:  # NumPy and zipfile raise nearly anything on damaged files
-        raise UserError(f"{path} holds no latent vectors: {reason(error)} — encode.py writes such files") from None
+        why = textwrap.shorten(reason(error), 100, placeholder=" …")
+        raise UserError(f"{path} holds no latent vectors: {why} — encode.py writes such files") from None
     if not len(codes.mean):
         raise UserError(f"{path} holds no rows — encode some images into it")
     if codes.mean.shape[1] != dims:
@@ -108,7 +110,7 @@ def load(path: Path | str, dims: int) -> Codes:
 
 
 def unpacked(file):
-    with zipfile.ZipFile(file) as archive:
+    with archive_of(file, LONGEST_LINE) as archive:
         arrays = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
         if sum(entry.file_size for entry in arrays.values()) > LARGEST:
             raise ValueError(f"it claims more than {LARGEST / 2**20:.0f} MiB")
