@@ -33,9 +33,9 @@ def test_an_archive_of_very_many_entries(small_memory):
     with zipfile.ZipFile(buffer, "w") as archive:
         for i in range(2000):
             archive.writestr(zipfile.ZipInfo(str(i)), b"")
-    assert len(reading.archive(buffer, 2**20).infolist()) == 2000
+    reading.check_directory(buffer, 2**20)
     with small_memory(2**18), pytest.raises(ValueError, match="too many entries"):
-        reading.archive(buffer, 2**16)
+        reading.check_directory(buffer, 2**16)
 
 
 @pytest.mark.parametrize("claim, why", [(1000, "CRC"), (2**26, "less than it claims")])

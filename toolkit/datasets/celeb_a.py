@@ -13,8 +13,7 @@ from pathlib import Path
 from toolkit.datasets.cache import Pictures
 from toolkit.datasets.folder import listing, path_hash, stamp
 from toolkit.errors import UserError
-from toolkit.files.reading import archive as archive_of
-from toolkit.files.reading import contents, opened, unpacked
+from toolkit.files.reading import check_directory, contents, opened, unpacked
 from toolkit.files.writing import reason
 
 ARCHIVE, FOLDER, PARTITION = "img_align_celeba.zip", "img_align_celeba", "list_eval_partition.txt"
@@ -81,7 +80,9 @@ def in_folder(folder, wanted):
 def in_archive(path, wanted):
     """The names that exist in an archive, and a function that opens one; nothing is unpacked to disk."""
     try:
-        archive = archive_of(open(path, "rb"), LARGEST_DIRECTORY)  # noqa: SIM115
+        with open(path, "rb") as file:
+            check_directory(file, LARGEST_DIRECTORY)
+        archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise UserError(f"{path} is damaged: {reason(error)} — download it again") from None
     members = {entry.filename: entry for entry in archive.infolist()}

@@ -38,11 +38,10 @@ def contents(path: Path | str, most: int) -> bytes:
         return file.read(os.fstat(file.fileno()).st_size)  # and no more, should it grow
 
 
-def archive(file: BinaryIO, most: int) -> zipfile.ZipFile:
-    """A zip file whose directory has at most `most` bytes; ZipFile reads it all, and takes ten times its room."""
+def check_directory(file: BinaryIO, most: int) -> None:
+    """Stop at a zip file whose directory has more than `most` bytes: ZipFile reads it all, into ten times its room."""
     if (end := zipfile._EndRecData(file)) and end[zipfile._ECD_SIZE] > most:
         raise ValueError("it has far too many entries")
-    return zipfile.ZipFile(file)
 
 
 def unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:

@@ -11,6 +11,7 @@ import io
 import math
 import os
 import textwrap
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from toolkit.errors import UserError
-from toolkit.files.reading import archive as archive_of
-from toolkit.files.reading import opened
+from toolkit.files.reading import check_directory, opened
 from toolkit.files.writing import is_stream, reason, write
 from toolkit.wording import ending_in_words
 
@@ -110,7 +110,8 @@ def load(path: Path | str, dims: int) -> Codes:
 
 
 def unpacked(file):
-    with archive_of(file, LONGEST_LINE) as archive:
+    check_directory(file, LONGEST_LINE)
+    with zipfile.ZipFile(file) as archive:
         arrays = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
         if sum(entry.file_size for entry in arrays.values()) > LARGEST:
             raise ValueError(f"it claims more than {LARGEST / 2**20:.0f} MiB")
