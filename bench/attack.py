@@ -393,7 +393,7 @@ class Commands:
             "traversal": ["visualize.py", "traversal", *of_model, *small, "--outfile", "a.gif"],
             "explorer": ["visualize.py", "explorer", *of_model, *small, "--nsamples", "9", "--outfile", "a.html"],
             "convert": ["convert.py", str(self.model), "a.safetensors"],
-            "hub": ["convert.py", str(self.model), "hub"],
+            "hub": ["convert.py", str(self.model), "hub/"],
         }
         name = str(random.choice(list(lines)))
         if name not in self.known:
