@@ -231,7 +231,8 @@ class Targets:
             import mlx.core as mx
 
             arrays = {key: mx.array(array) for key, array in arrays.items()}
-            facts["config"] = facts["config"] if isinstance(facts.get("config"), dict) else {}
+            config = facts.get("config")  # its values are texts too, which MLX wants to be possible ones
+            facts["config"] = config if isinstance(config, dict) and "\ud800" not in config.values() else {}
         data = packed(arrays, facts, mutated(contents.prior, random) if random.integers(2) else b"")
         (self.place / "x").write_bytes(data)
         checkpoint.load_model(self.place / "x")
