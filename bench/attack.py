@@ -1,8 +1,12 @@
 """python bench/attack.py --seconds 60 --seed 0
 
-Broken and hostile files for every reader: checkpoints, states, logs, caches, data sets, pictures, and a server that
-misbehaves. Each must load, or end in one line of ours, within SLOWEST seconds and LARGEST bytes. What does not is kept
-in --keep, with the number that makes it again: the same seed makes the same files.
+Broken and hostile files for every reader: checkpoints, states, logs, caches, data sets, pictures, latent vectors, files
+of options, folders for the Hub, and a server that misbehaves. Each must load, or end in one line of ours, within
+SLOWEST seconds and LARGEST bytes. Commands are killed, and Ctrl-C is pressed, at random moments: nothing may be lost,
+nothing left behind once the command ran again.
+
+What goes wrong is kept in --keep, with the number that makes it again: `--only TARGET --first NUMBER --count 1` with
+the same seed makes the same file. Targets share the time equally.
 """
 
 import argparse
@@ -18,6 +22,7 @@ import resource
 import shutil
 import signal
 import struct
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -25,6 +30,7 @@ import threading
 import time
 import traceback
 import zipfile
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -36,11 +42,13 @@ sys.path.insert(0, str(ROOT))
 
 from toolkit import datasets  # noqa: E402
 from toolkit.errors import UserError  # noqa: E402
-from toolkit.files import download  # noqa: E402
-from toolkit.formats import checkpoint  # noqa: E402
+from toolkit.files import download, writing  # noqa: E402
+from toolkit.formats import checkpoint, codes, hub  # noqa: E402
 from toolkit.layers import device  # noqa: E402
 from toolkit.model.mixture import fit_prior  # noqa: E402
 from toolkit.pictures.curves import curves  # noqa: E402
+from toolkit.pictures.epochs import film  # noqa: E402
+from toolkit.shell import presets  # noqa: E402
 from toolkit.training.folder import RunFolder  # noqa: E402
 from toolkit.training.plan import Plan, TrainConfig  # noqa: E402
 from toolkit.training.trainer import Trainer  # noqa: E402
@@ -100,15 +108,30 @@ def text_of(value, random):
     return text if random.integers(20) else text[:-1] + ', "deep": ' + "[" * 100_000
 
 
+BOMB = 2**29  # bytes; packed they are half a megabyte
+
+
+def packed_bomb(wbits):
+    packer = zlib.compressobj(9, wbits=wbits)
+    return b"".join(packer.compress(bytes(2**20)) for _ in range(BOMB // 2**20)) + packer.flush()
+
+
+DEFLATED, GZIPPED = packed_bomb(-15), packed_bomb(31)
+
+
 def zipped(entries, random):
-    """A zip file, of which one entry may lie about its size."""
+    """A zip file, of which one entry may be a bomb, or lie about its size."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with zipfile.ZipFile(buffer, "w") as archive:
         liar = random.integers(2 * len(entries))
         for i, (name, data) in enumerate(entries):
-            archive.writestr(name, bytes(2**26) if i == liar and not random.integers(10) else data)
+            is_bomb = i == liar and not random.integers(4)
+            archive.writestr(name, DEFLATED if is_bomb else data)
+            entry = archive.filelist[-1]
+            if is_bomb:
+                entry.compress_type, entry.file_size = zipfile.ZIP_DEFLATED, BOMB
             if i == liar:
-                archive.filelist[-1].file_size = int(random.choice([0, 8, 1000, 2**31, len(data) + 1]))
+                entry.file_size = int(random.choice([0, 8, 1000, 2**31, len(data) + 1, entry.file_size]))
     return buffer.getvalue()
 
 
@@ -135,6 +158,11 @@ class Targets:
         self.bytes = {path: path.read_bytes() for path in (self.model, self.state, self.log, place / "a.safetensors")}
         self.bytes[place / "a.pth"] = (ROOT / "tests/pytorch/vae.pth").read_bytes()
         self.remembered = (contents := checkpoint.read(self.state)).arrays(), contents.facts
+        self.dataset, self.weights = splits[1], dict(checkpoint.read(place / "a.safetensors").arrays())
+        self.hub = place / "hub"
+        checkpoint.save_folder(self.hub, model, facts, "card", b"")
+        self.codes = codes.Codes([f"a{i}" for i in range(9)], np.ones((9, 2)), np.ones((9, 2)), ["x"] * 9)
+        self.commands = Commands(place, self.model)
         self.pets = place / "pets"
         self.pets.mkdir()
         self.pictures = []
@@ -160,11 +188,52 @@ class Targets:
         (self.place / "x").write_bytes(zipped(entries, random))
         checkpoint.load_model(self.place / "x")
 
+    def hub_folder(self, random):
+        """Weights without metadata, so that config.json is asked."""
+        import mlx.core as mx
+
+        mx.save_safetensors(str(self.hub / hub.MODEL), {key: mx.array(array) for key, array in self.weights.items()})
+        model, facts = checkpoint.load_model(self.model)
+        text = hub.config_text(model.config, facts | {"classes": ["a", "b"]})
+        if random.integers(2):
+            text = text_of(odd(json.loads(text), random), random).encode()
+        (self.hub / hub.CONFIG).write_bytes(text if random.integers(3) else mutated(text, random))
+        checkpoint.load_model(self.hub)
+
+    def latent_vectors(self, random):
+        path = self.place / "codes.csv"
+        if random.integers(2):
+            data = codes.table(self.codes).encode()
+            data += data[:-1].rpartition(b"\n")[2] * int(random.integers(3))
+        else:
+            with zipfile.ZipFile(io.BytesIO(codes.packed(self.codes))) as archive:
+                data = zipped([(entry.filename, archive.read(entry)) for entry in archive.infolist()], random)
+        path.write_bytes(mutated(data, random) if random.integers(3) else data)
+        codes.load(path, 2)
+
+    def options(self, random):
+        """Files of options, in both formats."""
+        values, ending = odd(PLAN.options(), random), "json"
+        text = text_of(values, random)
+        if isinstance(values, dict) and random.integers(2) and sys.version_info >= (3, 11):
+            text, ending = "\n".join(f"{name} = {json.dumps(value)}" for name, value in values.items()), "toml"
+        path = self.place / f"options.{ending}"
+        path.write_bytes(mutated(text.encode(), random) if random.integers(2) else text.encode())
+        presets.read(path, (TrainConfig, ModelConfig))
+
     def facts(self, random):
         """Metadata that is wrong under a right checksum."""
         contents = checkpoint.read(self.model)
         facts = odd(contents.facts, random)
-        data = checkpoint.pack(contents.arrays(), facts, mutated(contents.prior, random) if random.integers(2) else b"")
+        packed = checkpoint.pack if random.integers(2) or not isinstance(facts, dict) else checkpoint.pack_safetensors
+        arrays = contents.arrays()
+        if packed is checkpoint.pack_safetensors:
+            import mlx.core as mx
+
+            arrays = {key: mx.array(array) for key, array in arrays.items()}
+            config = facts.get("config")  # its values are texts too, which MLX wants to be possible ones
+            facts["config"] = config if isinstance(config, dict) and "\ud800" not in config.values() else {}
+        data = packed(arrays, facts, mutated(contents.prior, random) if random.integers(2) else b"")
         (self.place / "x").write_bytes(data)
         checkpoint.load_model(self.place / "x")
 
@@ -210,9 +279,24 @@ class Targets:
         assert len(split.images[:]) == len(split.labels if split.labels is not None else split.images)
 
     def picture(self, random):
+        (self.place / "x.png").write_bytes(mutated(self.pictures[random.integers(len(self.pictures))], random))
+        datasets.load_files([str(self.place / "x.png")], 8, 3)
+
+    def picture_folder(self, random):
         data = self.pictures[random.integers(len(self.pictures))]
         (self.pets / "broken.png").write_bytes(mutated(data, random))
         datasets.load(f"folder:{self.pets}", "train", self.place / "data", image_size=8)
+
+    def sheets(self, random):
+        """Sheets of a run, for a film."""
+        for epoch in (1, 2):
+            (self.run.folder / f"epoch_{epoch:04d}_samples.png").write_bytes(self.pictures[0])
+        path = self.run.folder / f"epoch_{random.integers(1, 4):04d}_samples.png"
+        path.write_bytes(mutated(self.pictures[0], random))
+        try:
+            film(self.run.folder)
+        finally:
+            path.unlink()
 
     def mnist(self, random):
         folder = self.place / "data" / "mnist"
@@ -221,7 +305,7 @@ class Targets:
         labels = struct.pack(">II", 0x801, 9) + bytes(9)
         for name, data in (("t10k-images-idx3-ubyte", images), ("t10k-labels-idx1-ubyte", labels)):
             data = data if random.integers(3) else mutated(data, random)
-            data = gzip.compress(data, 1)
+            data = gzip.compress(data, 1) + (b"" if random.integers(5) else GZIPPED)
             (folder / f"{name}.gz").write_bytes(data if random.integers(3) else mutated(data, random))
         datasets.load("mnist", "test", self.place / "data")
 
@@ -233,8 +317,9 @@ class Targets:
         if not random.integers(3):
             header.type = bytes(random.choice(list(b"0LKxgS125\0"), 1).astype(np.uint8))
             header.size = int(random.choice([0, 5, 2**20, 2**31, 2**33, len(record)]))
-        data = header.tobuf(tarfile.GNU_FORMAT) + record + bytes(1024 if random.integers(5) else 2**26)
+        data = header.tobuf(tarfile.GNU_FORMAT) + record + bytes(1024)
         data = gzip.compress(mutated(data, random) if random.integers(2) else data, 1)
+        data += b"" if random.integers(5) else GZIPPED
         path.write_bytes(mutated(data, random) if not random.integers(3) else data)
         datasets.load("cifar-10", "test", self.place / "data")
 
@@ -264,6 +349,114 @@ class Targets:
             finally:
                 server.shutdown()
                 thread.join()
+
+    def kill(self, random):
+        """A command that is killed, and run again."""
+        command = self.commands.some(random)
+        command.start(random)
+        command.process.kill()
+        command.process.communicate()
+        command.check(ended=False)
+        command.run_again()
+
+    def press(self, random):
+        """Ctrl-C once, twice or three times; 130 or 0, and at most one line."""
+        command = self.commands.some(random)
+        command.start(random)
+        for _ in range(random.integers(1, 4)):
+            command.process.send_signal(signal.SIGINT)
+            time.sleep(random.choice([0, 0.001, 0.02, 0.1]))
+        said = command.process.communicate()[1].decode()
+        lines = [line for line in said.splitlines() if not line.startswith("Warning: ")]
+        assert command.process.returncode in (0, 130) and len(lines) <= 1, (command.words, said)
+        command.check(ended=False)
+        assert not command.parts(), f"{command.words} leaves {command.parts()}"
+
+
+class Commands:
+    """All commands on a small model, each with what it writes when nobody disturbs it."""
+
+    def __init__(self, place, model):
+        self.place, self.model, self.known = place, model, {}
+
+    def some(self, random):
+        small = ["--dataset", "synthetic", "--limit", "40"]
+        size = ["--image_size", "8", "--max_filters", "8", "--latent_dims", "2", "--cpu"]
+        of_model = ["--model", str(self.model), "--cpu"]
+        of_pets = ["--dataset", f"folder:{self.place / 'pets'}", "--data_dir", "."]
+        lines = {
+            "train": ["train.py", *small, *size, "--epochs", "3", "--resume", "--outdir", "."],
+            "folder": ["train.py", *size, *of_pets, "--epochs", "1", "--resume", "--outdir", "."],
+            "generate": ["generate.py", *of_model, "--nsamples", "8", "--outfile", "a.png", "--outdir", "each"],
+            "reconstruct": ["reconstruct.py", *of_model, *small, "--rec_testdata", "--outdir", "."],
+            "encode": ["encode.py", *of_model, *small, "--outfile", "codes.npz"],
+            "evaluate": ["evaluate.py", *of_model, *small, "--importance_samples", "2", "--json", "a.json"],
+            "traversal": ["visualize.py", "traversal", *of_model, *small, "--outfile", "a.gif"],
+            "explorer": ["visualize.py", "explorer", *of_model, *small, "--nsamples", "9", "--outfile", "a.html"],
+            "convert": ["convert.py", str(self.model), "a.safetensors"],
+            "hub": ["convert.py", str(self.model), "hub/"],
+        }
+        name = str(random.choice(list(lines)))
+        if name not in self.known:
+            self.known[name] = Command(self.place / "commands" / name, lines[name])
+        return self.known[name]
+
+
+class Command:
+    def __init__(self, folder, words):
+        self.folder, self.words = folder, words
+        self.launch(folder / "whole")
+        before, said = time.monotonic(), self.process.communicate()[1]
+        assert self.process.returncode == 0, (words, said)
+        self.seconds, self.whole = time.monotonic() - before, self.files()
+
+    def launch(self, place):
+        self.at = place
+        place.mkdir(parents=True, exist_ok=True)
+        words = [sys.executable, ROOT / self.words[0], *self.words[1:]]
+        self.process = subprocess.Popen(
+            words, cwd=place, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+
+    def start(self, random):
+        """Begin in an empty folder, or in one where an earlier one has ended, and wait for a random moment."""
+        shutil.rmtree(self.folder / "some", ignore_errors=True)
+        if not random.integers(3):
+            shutil.copytree(self.folder / "whole", self.folder / "some")
+        self.launch(self.folder / "some")
+        time.sleep(self.seconds * random.uniform(0, 1.1))
+
+    def files(self):
+        """What is there, without what holds times."""
+        found = {str(path.relative_to(self.at)): path for path in self.at.rglob("*") if path.is_file()}
+        return {
+            name: b"" if path.suffix in (".jsonl", ".json") else path.read_bytes()
+            for name, path in found.items()
+            if not path.name.startswith(writing.PART)
+        }
+
+    def parts(self):
+        return [path.name for path in self.at.rglob(f"{writing.PART}*")]
+
+    def check(self, ended=True):
+        """Whatever is there is whole: of a run that goes on, a state that can be read."""
+        there = self.files()
+        for name, data in there.items():
+            if self.words[0] == "train.py" and not ended:
+                if name.endswith("state.npz"):
+                    checkpoint.load_state(self.at / name)
+                elif name.endswith(".npz"):
+                    checkpoint.load_model(self.at / name)
+            else:
+                assert name.endswith(".html") or data == self.whole[name], f"{name} of {self.words} differs"
+        if ended:
+            assert there.keys() == self.whole.keys() and not self.parts(), (self.words, there.keys(), self.parts())
+
+    def run_again(self):
+        self.launch(self.at)
+        said = self.process.communicate()[1].decode()
+        assert self.process.returncode == 0, (self.words, said)
+        self.check()
 
 
 HEADERS = (
@@ -303,6 +496,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="one target")
     parser.add_argument("--first", type=int, default=0, help="number of the first file")
+    parser.add_argument("--count", type=int, default=10**9, help="files at most")
     parser.add_argument("--keep", default="attack", help="folder for what was found")
     options = parser.parse_args()
     device.start(cpu=True)
@@ -318,12 +512,13 @@ def main():
 def attack(targets, options):
     """Files until the time is up; returns how many found something."""
     names = [options.only] if options.only else [name for name in vars(Targets) if not name.startswith("_")]
-    ended, found, number = Counter(), 0, options.first
+    ended, found, number, spent = Counter(), 0, options.first, dict.fromkeys(names, 0.0)
     until = time.monotonic() + options.seconds
-    while time.monotonic() < until:
-        name = names[number % len(names)]
+    while time.monotonic() < until and number < options.first + options.count:
+        name = min(spent, key=spent.get)
         random = np.random.default_rng([options.seed, number])
-        before, start = peak(), time.process_time()  # a busy machine is not our fault
+        peak()
+        begun, before, start = time.monotonic(), peak(), time.process_time()  # a busy machine is not our fault
         try:
             with contextlib.redirect_stdout(io.StringIO()), hang_after(20):
                 getattr(targets, name)(random)
@@ -338,6 +533,7 @@ def attack(targets, options):
             wrong += f"takes {seconds:.1f} s"
         if (grown := peak() - before) > LARGEST:
             wrong += f"takes {grown / 2**20:.0f} MB"
+        spent[name] += time.monotonic() - begun
         if wrong:
             found += 1
             print(f"{name} {number}: {wrong}", flush=True)
@@ -351,8 +547,13 @@ def attack(targets, options):
 
 
 def peak():
-    """The most memory that this process ever had, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    """The most memory that this process had since the last call where the system can tell, or else ever, in bytes."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    with contextlib.suppress(OSError):
+        status = Path("/proc/self/status").read_text()
+        most = 1024 * int(status.partition("VmHWM:")[2].split()[0])
+        Path("/proc/self/clear_refs").write_text("5")
+    return most
 
 
 @contextlib.contextmanager

@@ -1,17 +1,23 @@
 """One image file of every kind, and files that are not images."""
 
 import io
+import logging
 import struct
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from toolkit.datasets import decoding
-from toolkit.datasets.decoding import decode
 
 RED, GREEN, BLUE = (200, 30, 20), (10, 180, 40), (30, 20, 220)
+
+
+def decode(data, *wanted, **more):
+    return decoding.decode(io.BytesIO(data), *wanted, **more)
 
 
 def flag():
@@ -102,33 +108,129 @@ def test_large_photos_need_not_be_decoded_whole():
     assert near(pixels[:, :, 0], 255 * (250 + 1500 * (np.arange(16) + 0.5) / 16) / 2000, 2)
 
 
-def png(width, height, data=b""):
+def png(width, height, data=b"", kind=0):
     """A PNG file that claims a size, whatever it holds."""
 
     def chunk(name, body):
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
 
-def test_large_pictures_are_decoded_one_at_a_time_and_copied_small(monkeypatch):
-    monkeypatch.setattr(decoding, "LARGE", 10_000)
-    gradient = np.tile(np.linspace(0, 255, 300), (280, 1)).astype(np.uint8)
-    at_once = []
-    reduce = Image.Image.reduce
+def test_large_pictures_are_made_smaller_in_strips(monkeypatch):
+    gradient = np.tile(np.linspace(0, 255, 300), (281, 1)).astype(np.uint8)
+    pictures = [Image.fromarray(gradient).convert(mode) for mode in ("L", "RGB", "RGBA", "CMYK", "P", "LA")]
+    pictures.append(Image.fromarray(gradient.astype(np.uint16) * 257))
+    for picture in pictures:
+        monkeypatch.setattr(decoding, "LARGE", 10**9)
+        whole = decode(stored(picture, "PNG" if picture.mode == "P" else "TIFF"), 16, 1)
+        monkeypatch.setattr(decoding, "LARGE", 10_000)
+        monkeypatch.setattr(decoding, "STRIP", 5000)
+        strips = decode(stored(picture, "PNG" if picture.mode == "P" else "TIFF"), 16, 1)
+        assert near(strips, whole, 3), picture.mode
 
-    def watched(picture, factor, box):
-        at_once.append(decoding.one_at_a_time.locked())
-        made = reduce(picture, factor, box)
-        assert max(made.size) < 100
-        return made
 
-    monkeypatch.setattr(Image.Image, "reduce", watched)
-    for mode in ("L", "RGB", "RGBA", "CMYK"):
-        pixels = decode(stored(Image.fromarray(gradient).convert(mode), "TIFF"), 16, 1)
-        assert near(pixels[:, :, 0], 255 * (10 + 280 * (np.arange(16) + 0.5) / 16) / 300, 3)
-    assert set(at_once) == {True}
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_each_way_to_hold_a_camera(orientation):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8)).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = stored(Image.fromarray(pixels), exif=exif.tobytes())
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    np.testing.assert_array_equal(decode(data, 8, 1)[..., 0], np.array(expected))
+
+
+def test_pictures_that_need_too_much_memory_are_refused_before_they_take_it(small_memory, monkeypatch):
+    with small_memory(2**22), pytest.raises(ValueError, match="takes 3.. MiB, more than 256"):
+        decode(png(9000, 9000, kind=2), 16, 3)
+    monkeypatch.setattr(decoding, "MOST", 2**24)
+    grey = Image.new("L", (3200, 3200))
+    assert decode(stored(grey, "JPEG"), 16, 1).shape == (16, 16, 1)
+    with pytest.raises(ValueError, match="takes"):
+        decode(stored(grey, "JPEG", progressive=True), 16, 1)
+    monkeypatch.setattr(decoding, "SCANS", 2)
+    with pytest.raises(ValueError, match="more than 2 scans"):
+        decode(stored(flag(), "JPEG", progressive=True), 16, 1)
+
+
+def test_what_pillow_decodes_in_python_is_small(monkeypatch):
+    data = b"P2 1200 1200 255\n" + b"7 " * 1200**2
+    with pytest.raises(ValueError, match="may have 1 million pixels"):
+        decode(data, 8, 1)
+    assert decode(b"P2 20 20 255\n" + b"7 " * 400, 8, 1).tolist() == [[[7]] * 8] * 8
+
+
+def test_most_pictures_are_opened_once(monkeypatch):
+    opened = decoding.opened
+    count = []
+    monkeypatch.setattr(decoding, "opened", lambda file: count.append(file) or opened(file))
+    decode(stored(Image.new("RGB", (500, 500))), 8, 3)
+    assert len(count) == 1
+    decode(stored(Image.new("RGB", (900, 900))), 8, 3)
+    assert len(count) == 3  # once more, with the memory that it needs
+
+
+def segments(data, count):
+    """A JPEG file with so many equal pieces before its pixels."""
+    jpeg = stored(flag(), "JPEG")
+    return jpeg[:2] + (b"\xff\xe1" + struct.pack(">H", len(data) + 2) + data) * count + jpeg[2:]
+
+
+def tiff_of_strips(count):
+    """A TIFF file that says of each of its strips where it is; there are more than rows."""
+    tags = [(256, 8), (257, 8), (258, 8), (259, 1), (262, 1), (277, 1), (278, 1)]
+    entries = [struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags]
+    entries[5:5] = [struct.pack("<HHII", 273, 4, count, 200)]
+    entries += [struct.pack("<HHII", 279, 4, count, 200 + 4 * count)]
+    head = b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    return head.ljust(200, b"\0") + bytes(8 * count)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [segments(b"Exif\0\0" + bytes(60_000), 150), segments(b"", 70_000), tiff_of_strips(1_100_000)],
+    ids=["EXIF, added up", "segments", "strips"],
+)
+def test_headers_that_take_long_to_read(data):
+    with pytest.raises(ValueError, match="header is far too large"):
+        decode(data, 8, 3)
+
+
+def test_what_pillow_logs_is_not_seen(capfd, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own
+    data = stored(flag(), "TIFF")
+    at = data.index(struct.pack("<HHI", 277, 3, 1)) + 8  # samples per pixel
+    with pytest.raises(ValueError):
+        decode(data[:at] + struct.pack("<H", 30_000) + data[at + 2 :], 8, 3)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_picture_of_too_many_pieces(monkeypatch):
+    monkeypatch.setattr(decoding, "MOST_READS", 100)
+    with pytest.raises(ValueError, match="too many pieces"):
+        decode(tiff_of_strips(200), 8, 3)
+
+
+def test_long_exif_is_passed_over(monkeypatch):
+    monkeypatch.setattr(decoding, "LARGEST_EXIF", 10)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    assert near(decode(stored(flag(), exif=exif.tobytes()), 8, 3), GREEN)
+
+
+def test_pictures_share_the_memory_that_there_is():
+    memory, most = decoding.Memory(10), 0
+
+    def use(size):
+        nonlocal most
+        with memory.taken(size):
+            most = max(most, 10 - memory.left)
+            time.sleep(0.001)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(use, [4, 10, 3, 7, 2, 6, 5] * 3))
+    assert 5 < most <= 10 == memory.left
 
 
 def test_a_picture_inside_an_icon_is_not_decoded():

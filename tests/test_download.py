@@ -248,6 +248,13 @@ def test_a_server_that_answers_byte_by_byte_is_given_up(server, path, monkeypatc
     assert alone(path) and server.ways() == [way, "good"]
 
 
+def test_a_download_that_takes_too_long_is_left_for_the_next_run(server, path, monkeypatch):
+    monkeypatch.setattr(downloads, "LONGEST", 0)
+    with pytest.raises(UserError, match="not done after 0 hours|out of time"):
+        download(path, [server.url("good")] * 3, SHA256)
+    assert len(server.requests) <= 1
+
+
 def test_links_in_the_place_of_a_part_are_not_followed(server, path, tmp_path):
     path.parent.mkdir()
     for lay in (os.symlink, os.link):

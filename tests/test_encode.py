@@ -2,11 +2,12 @@
 
 import csv
 import io
+import os
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import make_model
+from conftest import lying_zip, make_model
 from PIL import Image
 
 from toolkit import datasets
@@ -215,3 +216,42 @@ def test_names_become_files():
     assert made[:3] == ["cats_1 x.png", "cats_1 x-2.png", "_.._etc_passwd.png"]
     assert made[3:] == ["12.png", "image.png", "ÄÖ.png", "A.png", "a-2.png", "all-2.png"]
     assert distinct(["a.png", "a-2.png", "a.png"]) == ["a.png", "a-2.png", "a-3.png"]
+
+
+def test_a_model_whose_encoder_alone_sees_classes(run, fails, photos, tmp_path):
+    model = make_model(arch="bounded", classes=2, channels=3)
+    checkpoint.save_model(tmp_path / "b.npz", model, {"dataset": "folder:pets", "classes": ["cat", "dog"]})
+    flags = ["--model", tmp_path / "b.npz", "--outfile", tmp_path / "codes.npz"]
+    found = []
+    for label in ("cat", "1"):
+        assert run("encode", photos / "one.png", "--label", label, *flags)[0] == 0
+        found.append(codes.load(tmp_path / "codes.npz", 3))
+    assert [one.classes for one in found] == [["cat"], ["dog"]] and (found[0].mean != found[1].mean).any()
+    assert "0 to 1 or cat, dog" in fails("encode", photos / "one.png", "--label", "bird", *flags)
+    assert "only the encoder" in fails("generate", "--model", tmp_path / "b.npz", "--label", "cat")
+
+
+def test_codes_that_take_much_memory_or_never_end(fails, model_file, tmp_path, small_memory, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "zero.npz").symlink_to("/dev/zero")
+    for name in ("pipe.csv", "zero.npz"):
+        line = fails("generate", "--model", model_file, "--codes", tmp_path / name, "--outfile", tmp_path / "a.png")
+        assert "not a regular file" in line
+    (tmp_path / "bomb.npz").write_bytes(lying_zip("mean.npy", 1000))
+    (tmp_path / "wide.csv").write_bytes(b"1," * 2**20)
+    np.savez(tmp_path / "long.npz", mean=np.zeros((2**21, 0)))
+    np.savez(tmp_path / "names.npz", mean=np.zeros((1, 3)), name=np.zeros(2, "U10"))
+    (tmp_path / "rows.csv").write_bytes(b"mean_0\n" + b"1\n" * 2000)
+    (tmp_path / "huge.csv").write_bytes(b"")
+    os.truncate(tmp_path / "huge.csv", 2**26)
+    (tmp_path / "vast.npz").write_bytes(b"PK")
+    os.truncate(tmp_path / "vast.npz", 2**40)
+    for name, why in (
+        *(("bomb.npz", "CRC"), ("wide.csv", "no columns"), ("long.npz", "not a table"), ("names.npz", "1 rows")),
+        *(("huge.csv", "larger than 32 MiB"), ("vast.npz", "larger than 128 MiB")),
+    ):
+        with small_memory(2**25), pytest.raises(UserError, match=why):
+            codes.load(tmp_path / name, 3)
+    monkeypatch.setattr(codes, "MOST_ROWS", 1000)
+    with pytest.raises(UserError, match="more than 1,000 rows"):
+        codes.load(tmp_path / "rows.csv", 3)

@@ -100,10 +100,10 @@ def test_a_read_error_is_not_remembered(pets, tmp_path, monkeypatch):
             raise OSError(5, "Input/output error")
         return read(path, most)
 
-    read = folder.contents
-    monkeypatch.setattr(folder, "contents", gone)
+    read = folder.opened
+    monkeypatch.setattr(folder, "opened", gone)
     assert load(pets, "train", tmp_path).skipped[0][1] == "Input/output error"
-    monkeypatch.setattr(folder, "contents", read)
+    monkeypatch.setattr(folder, "opened", read)
     assert load(pets, "train", tmp_path).skipped == []
 
 
@@ -261,6 +261,8 @@ def test_what_libtiff_prints_about_broken_pictures_is_not_seen(pets, tmp_path, c
         (pets / "cats" / f"{at}.tif").write_bytes(data)
         data[at] ^= 255
     load(pets, "train", tmp_path)
+    assert capfd.readouterr().err == ""
+    datasets.load_files([str(pets)], 16, 3)
     assert capfd.readouterr().err == ""
 
 

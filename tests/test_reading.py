@@ -28,6 +28,16 @@ def test_pipes_devices_and_links_to_them_are_not_opened(tmp_path):
         reading.opened(tmp_path / "none")
 
 
+def test_an_archive_of_very_many_entries(small_memory):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for i in range(2000):
+            archive.writestr(zipfile.ZipInfo(str(i)), b"")
+    reading.check_directory(buffer, 2**20)
+    with small_memory(2**18), pytest.raises(ValueError, match="too many entries"):
+        reading.check_directory(buffer, 2**16)
+
+
 @pytest.mark.parametrize("claim, why", [(1000, "CRC"), (2**26, "less than it claims")])
 def test_an_entry_that_lies_about_its_size(small_memory, claim, why):
     archive = zipfile.ZipFile(io.BytesIO(lying_zip("a", claim)))

@@ -63,6 +63,7 @@ def test_what_fits_is_read(text):
         '{"done": 1}',
         '{"unknown": ' + "[" * 100_000,
         '{"unknown": ' + '{"a":' * 100_000,
+        '{"unknown": [' + "[]," * 2**21 + "[]]}",  # would take 150 MB
     ],
 )
 def test_what_does_not_fit_is_a_value_error(text):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -410,6 +411,17 @@ def test_a_log_that_cannot_be_read_now_is_not_written_anew(run, fails, tmp_path,
     assert "log.jsonl: Input/output error" in fails("train", *TINY, 3, "--resume", "--outdir", tmp_path)
     monkeypatch.undo()
     assert len(read_log(tmp_path)) == 2
+    os.truncate(tmp_path / NAME / "log.jsonl", 2**26)
+    assert "larger than 32 MiB" in fails("train", *TINY, 3, "--resume", "--outdir", tmp_path)
+
+
+def test_pipes_in_the_place_of_files_of_a_run_are_replaced(run, tmp_path):
+    model = (tmp_path / NAME).with_suffix(".npz")
+    (tmp_path / NAME).mkdir()
+    for path in (model, *(tmp_path / NAME / name for name in ("state.npz", "log.jsonl", "epoch_0001_samples.png"))):
+        os.mkfifo(path)  # to write to it would wait for ever
+    assert run("train", *TINY, 1, "--overwrite", "--outdir", tmp_path)[0] == 0
+    assert model.is_file() and (tmp_path / NAME / "state.npz").is_file()
 
 
 def test_other_pictures_of_the_same_number_are_noticed(run, fails, tmp_path):

@@ -101,9 +101,9 @@ def from_values(declared: Any, values: dict[str, Any]) -> Any:
     fields = {field.name: field for field in dataclasses.fields(declared)}
     for name, value in values.items():
         if name not in fields:
-            raise ValueError(f"it has an unknown option {name!r}")
+            raise ValueError(f"it has an unknown option {name[:40]!r}")
         if not (allowed(value, *known[name]) if name in known else type(value) is type(fields[name].default)):
-            raise ValueError(f"its option {name} cannot be {value!r}")
+            raise ValueError(f"its option {name} cannot be {str(value)[:40]!r}")
     return declared(**values)
 
 

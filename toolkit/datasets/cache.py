@@ -8,14 +8,13 @@ import json
 import math
 import os
 import shutil
-import warnings
 import weakref
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import BinaryIO, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -28,8 +27,8 @@ from toolkit.files.writing import locked, make_folder, reason, replacing, write
 from toolkit.layers import machine
 from toolkit.wording import as_text, counted
 
-VERSION = 2  # of the pixels that decoding.py returns; a change rebuilds every cache
-LARGEST_FACTS = 2**27  # bytes; a picture has a label there, and one that cannot be read its name and the reason
+VERSION = 3  # of the pixels that decoding.py returns; a change rebuilds every cache
+LARGEST_FACTS = 2**25  # bytes: labels of millions of pictures, and names of those that cannot be read
 BLOCK = 1024  # pictures handed to the threads at once
 
 
@@ -39,7 +38,7 @@ class Pictures(NamedTuple):
     where: str  # where they are, for messages
     key: str  # the name of their folder in the cache
     stamp: str  # a hash that differs once the files have changed, or the problems
-    open: Callable  # () → file names, a class number for each (or None), and a function from a name to its bytes
+    open: Callable  # () → file names, a class number for each (or None), and a function that opens the file of a name
     classes: tuple | None = None  # names of the classes
     total: int | None = None  # images that there should be; None for as many as there are
     problems: list = []  # (name, reason) of files and folders that could not be inspected
@@ -143,9 +142,7 @@ def fill(path, pictures, limit, size, channels, crop):
         quiet_libraries(),
         ThreadPoolExecutor(machine.cores()) as pool,
         bar(len(names), "Decoding") as shown,
-        warnings.catch_warnings(),
     ):
-        warnings.simplefilter("ignore")  # Pillow's, about odd files
         write_header(file, (len(names), size, size, channels))
         for start in range(0, len(names), BLOCK):
             for i, made in enumerate(pool.map(picture, names[start : start + BLOCK]), start):
@@ -183,17 +180,16 @@ def names(pictures: Pictures, limit: int | None, facts: dict) -> list[str]:
     return [as_text(name) for name in pictures.open()[0][:limit] if name not in skipped]
 
 
-def decoded(read_bytes: Callable[[], bytes], size: int, channels: int, crop: float) -> np.ndarray | str:
+def decoded(open_file: Callable[[], BinaryIO], size: int, channels: int, crop: float) -> np.ndarray | str:
     """One file as an image, or why it cannot be."""
-    data = None
     try:
-        data = read_bytes()
-        return decode(data, size, channels, crop)
+        with open_file() as file:
+            return decode(file, size, channels, crop)
     except MemoryError:
         raise
     except Exception as error:  # broken files make Pillow raise nearly anything
         why = " ".join(reason(error).split())[:200]
-        return Unread(why) if data is None and isinstance(error, OSError) else why
+        return Unread(why) if getattr(error, "errno", None) else why
 
 
 class Unread(str):

@@ -5,21 +5,23 @@ being unpacked; a folder `img_align_celeba` of its images works too. As is usual
 """
 
 import hashlib
+import io
 import os
 import zipfile
 from pathlib import Path
 
 from toolkit.datasets.cache import Pictures
-from toolkit.datasets.decoding import LARGEST_FILE
 from toolkit.datasets.folder import listing, path_hash, stamp
 from toolkit.errors import UserError
-from toolkit.files.reading import contents, unpacked
+from toolkit.files.reading import check_directory, contents, opened, unpacked
 from toolkit.files.writing import reason
 
 ARCHIVE, FOLDER, PARTITION = "img_align_celeba.zip", "img_align_celeba", "list_eval_partition.txt"
 MD5 = "00d2c5bc6d35e252742224ab0c1e8fcb"  # of the archive
 SPLITS = {"train": "0", "test": "2"}  # 1 is the validation split
 CROP = 148 / 178  # of the width of its images
+LARGEST_PICTURE = 2**20  # bytes; one has 7,000 on average
+LARGEST_DIRECTORY = 2**25  # bytes of that of the archive; 200,000 names have 17 million
 LARGEST_PARTITION = 2**24  # bytes; the published one has 2.8 million
 
 
@@ -70,14 +72,16 @@ def names_of(path, partition, split):
 
 
 def in_folder(folder, wanted):
-    """The names that exist in a folder, and a function that reads one."""
+    """The names that exist in a folder, and a function that opens one."""
     there = set(os.listdir(folder))
-    return [name for name in wanted if name in there], lambda name: contents(folder / name, LARGEST_FILE)
+    return [name for name in wanted if name in there], lambda name: opened(folder / name, LARGEST_PICTURE)
 
 
 def in_archive(path, wanted):
-    """The names that exist in an archive, and a function that reads one; nothing is unpacked to disk."""
+    """The names that exist in an archive, and a function that opens one; nothing is unpacked to disk."""
     try:
+        with open(path, "rb") as file:
+            check_directory(file, LARGEST_DIRECTORY)
         archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise UserError(f"{path} is damaged: {reason(error)} — download it again") from None
@@ -85,13 +89,13 @@ def in_archive(path, wanted):
     if md5(path) != MD5:
         print(f"Note: {path} is not the published file (its MD5 differs)")
 
-    def read(name):
+    def open_picture(name):
         entry = members[f"{FOLDER}/{name}"]
-        if (claimed := max(entry.file_size, entry.compress_size)) > LARGEST_FILE:
+        if (claimed := max(entry.file_size, entry.compress_size)) > LARGEST_PICTURE:
             raise ValueError(f"it claims {claimed} bytes")
-        return unpacked(archive, entry)
+        return io.BytesIO(unpacked(archive, entry))
 
-    return [name for name in wanted if f"{FOLDER}/{name}" in members], read
+    return [name for name in wanted if f"{FOLDER}/{name}" in members], open_picture
 
 
 def md5(path):

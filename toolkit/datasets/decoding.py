@@ -1,60 +1,184 @@
-"""One image file of any format, size and colours → a square of bytes. Broken and hostile files raise an exception.
+"""One image file of any size and colours → a square of bytes. Broken and hostile files raise an exception.
 
-What happens to such a file, and where the pixels go, is left to `cache.py`.
+All pictures that are being decoded share MOST bytes of memory. A file is asked for its size before its pixels are, and
+one that needs more than all of it is refused. What happens to such a file, and where the pixels go, is left to
+`cache.py`.
 """
 
-import io
+import logging
+import math
+import os
 import threading
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-LARGEST = 10**8  # pixels
-LARGEST_FILE = 2**27  # bytes; a photo of that many pixels has 100 MB as PNG
-LARGE = 2**24  # pixels from which one picture at a time is decoded: it takes up to 10 bytes for each
+MOST = 2**28  # bytes
+USUAL = 2**22  # bytes that small pictures, and those of which a part is decoded, do not exceed
+LARGEST_FILE = 2**27  # bytes
+LARGEST_HEADER = 2**23  # bytes before the pixels: profiles, remarks, lists of strips
+LARGEST_EXIF = 2**20  # bytes; what is longer is passed over
+MOST_READS = 2**17  # of pieces of a file, and of pieces of a picture
+LARGEST = 250 * 10**6  # pixels; a phone makes JPEG files of 200 million, of which an eighth of each side is decoded
+LARGEST_SLOW = 2**20  # pixels of what Pillow decodes in Python
+LARGE = 2**22  # pixels from which a picture is made smaller strip by strip, so that no copy of it is as large
+STRIP = 2**20  # pixels
+SCANS = 30  # of a JPEG file, each of which goes over the whole picture; cameras and programs make 10
+MODES = {1: "L", 3: "RGB"}
+# Pillow reads more, but not all within bounds: some start other programs or refer to other files, some hold pictures
+# larger than they say.
 Image.init()
-# All that Pillow reads, except formats that start other programs or only refer to a file elsewhere, and icons, which
-# hold pictures larger than they say.
-FORMATS = sorted(Image.OPEN.keys() - {"EPS", "WMF", "FPX", "MIC", "BUFR", "GRIB", "HDF5", "MPEG", "ICO", "ICNS"})
+KNOWN = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+FORMATS = [name for name in KNOWN if name in Image.OPEN]  # Pillow can be built without some
 ENDINGS = {ending for ending, name in Image.registered_extensions().items() if name in FORMATS}
+STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # bytes a pixel, by mode; 4 in the others
+# Those that decoders take besides. That of JPEG2000 takes 16, but it is so slow that 7 million pixels are enough.
+WORKING = {"AVIF": 12, "GIF": 1, "JPEG2000": 32, "TIFF": 4, "WEBP": 12}
+ORIENTATION = 0x0112  # tag of EXIF
+TURNS = dict(enumerate(map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), 2))  # what undoes each orientation
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # or what it logs of odd files goes to stderr
 # Pillow looks at pictures inside pictures too. It warns above this, and fails above twice as much.
 Image.MAX_IMAGE_PIXELS = LARGEST // 2
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-MODES = {1: "L", 3: "RGB"}
-REDUCED = ("L", "LA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # modes that Pillow averages
-one_at_a_time = threading.Lock()
 
 
-def decode(data: bytes, size: int, channels: int, crop: float = 1.0) -> np.ndarray:
-    """The bytes of a file → (size, size, channels): its central square; `crop` is its share of the shorter side."""
+class Limited:
+    """A file that is not read in too many pieces, nor too much of it while `most` is set."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.reads, self.bytes, self.most = file, 0, 0, LARGEST_HEADER
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.file.read(size)
+        self.reads, self.bytes = self.reads + 1, self.bytes + (len(data) if size >= 0 else 0)  # or else the whole file
+        if self.reads > MOST_READS or self.bytes > self.most:
+            raise ValueError("its header is far too large")
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+class Memory:
+    """Bytes that threads share."""
+
+    def __init__(self, size: int):
+        self.left, self.changed = size, threading.Condition()
+
+    @contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """Wait until so much is left, and keep it while the block runs."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.left >= size)
+            self.left -= size
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.left += size
+                self.changed.notify_all()
+
+
+memory = Memory(MOST)
+
+
+def decode(file: BinaryIO, size: int, channels: int, crop: float = 1.0) -> np.ndarray:
+    """A file → (size, size, channels): its central square; `crop` is its share of the shorter side."""
+    needed = min(MOST, USUAL + 2 * file.seek(0, os.SEEK_END))  # what stands before its pixels may be as long as a file
+    while True:
+        with memory.taken(needed), opened(file) as picture:
+            whole = picture.size
+            if crop == 1 or whole[0] * whole[1] > LARGE:
+                picture.draft(None, (2 * size, 2 * size))  # a JPEG need not be decoded at full size
+            real = memory_for(picture, whole, size)
+            if real > MOST:
+                raise ValueError(f"decoding it takes {real / 2**20:.0f} MiB, more than {MOST / 2**20:.0f}")
+            if real <= needed:
+                check_time(picture, file)
+                return square(picture, size, channels, crop)
+        needed = real  # from the start, so that nobody waits for more while he has some
+
+
+def opened(file):
+    """A picture of which nothing but its header has been read."""
+    file.seek(0)
+    limited = Limited(file)
     try:
-        opened = Image.open(io.BytesIO(data), formats=FORMATS)
+        picture = Image.open(limited, formats=FORMATS)
     except UnidentifiedImageError:
-        raise ValueError("it is not an image, or its first bytes are damaged") from None
+        raise ValueError("it is not an image that can be read, or its first bytes are damaged") from None
     except Image.DecompressionBombError:
         raise ValueError(f"its pixels exceed the limit of {LARGEST // 10**6} million") from None
-    with opened as picture:
-        if crop == 1:
-            picture.draft(None, (2 * size, 2 * size))  # a JPEG need not be decoded at full size
-        with one_at_a_time if picture.width * picture.height > LARGE else nullcontext():
-            return square(picture, size, channels, crop)
+    limited.most = math.inf
+    if len(picture.info.get("exif") or b"") > LARGEST_EXIF:
+        del picture.info["exif"]
+    return picture
+
+
+def memory_for(picture, whole, size):
+    """The bytes that decoding takes, from above."""
+    pixels, part = picture.width * picture.height, min(picture.size)
+    copies = 16 * STRIP + 8 * (part // factor(part, size)) ** 2 if pixels > LARGE else 12 * pixels
+    needed = pixels * (STORED.get(picture.mode, 4) + WORKING.get(picture.format, 0)) + copies
+    if "progressive" in picture.info:  # all coefficients are kept, of two bytes each
+        needed += 2 * picture.layers * whole[0] * whole[1]
+    return needed
+
+
+def check_time(picture, file):
+    """Stop at what takes long to decode though it is not large."""
+    pixels = picture.width * picture.height
+    if pixels > LARGEST_SLOW and any(tile[0] in Image.DECODERS for tile in picture.tile):
+        raise ValueError(f"a picture of its kind may have {LARGEST_SLOW / 1e6:.0f} million pixels")
+    if len(picture.tile) > MOST_READS:
+        raise ValueError("it consists of too many pieces")
+    if "progressive" in picture.info and count(file, b"\xff\xda") > SCANS:
+        raise ValueError(f"it has more than {SCANS} scans")
+
+
+def count(file, mark):
+    """How often two bytes stand in a file."""
+    place, found, last = file.tell(), 0, b""
+    file.seek(0)
+    while block := file.read(2**16):
+        found += (last + block).count(mark)
+        last = block[-1:]
+    file.seek(place)
+    return found
+
+
+def factor(side, size):
+    """By how much a large picture is made smaller before it gets its size."""
+    return max(1, side // (4 * size))
 
 
 def square(picture, size, channels, crop):
     """The central square of a picture, as it is meant to be seen."""
-    ImageOps.exif_transpose(picture, in_place=True)
     width, height = picture.size
     side = max(1, round(crop * min(width, height)))
     left, top = (width - side) // 2, (height - side) // 2
-    box = (left, top, left + side, top + side)
-    if side**2 > LARGE and side >= 8 * size and picture.mode in REDUCED:  # so that no other copy is that large
-        made = picture.reduce(side // (4 * size), box)
+    if width * height > LARGE:
+        made = in_strips(picture, left, top, side, factor(side, size), MODES[channels])
     else:
-        made = picture.crop(box)
-    made = opaque(made).convert(MODES[channels])
+        made = opaque(picture.crop((left, top, left + side, top + side))).convert(MODES[channels])
+    if (turn := TURNS.get(picture.getexif().get(ORIENTATION))) is not None:
+        made = made.transpose(turn)
     return np.asarray(made.resize((size, size), Image.Resampling.BILINEAR)).reshape(size, size, channels)
+
+
+def in_strips(picture, left, top, side, by, mode):
+    """A square of a picture, smaller `by` a whole number."""
+    made = Image.new(mode, (-(-side // by), -(-side // by)))
+    rows = max(1, STRIP // (side * by))  # of what is made, in a strip
+    for row in range(0, made.height, rows):
+        start, end = top + row * by, top + min(side, (row + rows) * by)
+        strip = opaque(picture.crop((left, start, left + side, end))).convert(mode)
+        made.paste(strip.reduce(by), (0, row))
+    return made
 
 
 def opaque(picture):
@@ -63,10 +187,7 @@ def opaque(picture):
         deep = np.asarray(picture)
         if deep.min() < 0 or deep.max() > 65535:
             raise ValueError("its pixels have more than 16 bits")
-        made = np.empty(deep.shape, np.uint8)
-        for row, numbers in zip(made, deep, strict=True):  # row by row, so that no copy of four bytes a pixel is made
-            row[:] = (numbers.astype(np.uint32) + 128) // 257
-        return Image.fromarray(made)
+        return Image.fromarray(((deep.astype(np.uint32) + 128) // 257).astype(np.uint8))
     if picture.mode == "F":
         raise ValueError("its pixels are floating-point numbers of unknown range")
     if picture.has_transparency_data:

@@ -13,7 +13,7 @@ from pathlib import Path
 from toolkit.datasets.cache import Pictures
 from toolkit.datasets.decoding import ENDINGS, LARGEST_FILE
 from toolkit.errors import UserError
-from toolkit.files.reading import contents
+from toolkit.files.reading import opened
 from toolkit.files.writing import reason
 from toolkit.wording import counted
 
@@ -42,7 +42,7 @@ def pictures(split: str, folder: Path | str) -> Pictures:
         tests = min(max(1, sum(name_hash(name) < CUT for name in names)), len(names) - 1)
         names = names[:tests] if split == "test" else names[tests:]
         labels = [numbers[name.split("/")[0] if "/" in name else ""] for name in names] if classes else None
-        return names, labels, lambda name: contents(folder / name, LARGEST_FILE)
+        return names, labels, lambda name: opened(folder / name, LARGEST_FILE)
 
     key = f"{folder.name[:30]}-{path_hash(folder)}"
     stamped = stamp([*found, *((name, why, 0) for name, why in problems)])

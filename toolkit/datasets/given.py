@@ -16,8 +16,8 @@ from toolkit.datasets.cache import decoded
 from toolkit.datasets.decoding import LARGEST_FILE
 from toolkit.datasets.folder import listing
 from toolkit.errors import UserError
-from toolkit.files.progress import bar
-from toolkit.files.reading import contents
+from toolkit.files.progress import bar, quiet_libraries
+from toolkit.files.reading import opened
 from toolkit.layers import machine
 from toolkit.wording import as_text, distinct
 
@@ -37,7 +37,7 @@ def load(
     A file that was named itself must be readable.
     """
     files = [file for path in paths for file in found(Path(path))]
-    with ThreadPoolExecutor(machine.cores()) as pool, bar(len(files), "Decoding") as shown:
+    with quiet_libraries(), ThreadPoolExecutor(machine.cores()) as pool, bar(len(files), "Decoding") as shown:
         images = []
         for image in pool.map(lambda file: image_of(file.path, size, channels, crop), files):
             images.append(image)
@@ -56,7 +56,7 @@ def load(
 
 def image_of(path: Path, size: int, channels: int, crop: float) -> np.ndarray | str:
     """A file as an image, or why it cannot be."""
-    return decoded(lambda: contents(path, LARGEST_FILE), size, channels, crop)
+    return decoded(lambda: opened(path, LARGEST_FILE), size, channels, crop)
 
 
 def found(path: Path) -> Iterator[Given]:

@@ -28,6 +28,7 @@ from toolkit.files.writing import flush_folder, locked, make_folder, reason
 TIMEOUT = 10  # seconds without an answer before the connection is given up
 WINDOW = 30  # seconds in which a connection has to answer, and then has to bring SLOWEST bytes again and again
 SLOWEST = 2**15  # bytes
+LONGEST = 2 * 3600  # seconds for all of it; the next run continues
 TRIES = 20  # connections to one mirror, as long as each brings the download forward
 LARGEST = 2**30  # bytes
 
@@ -43,7 +44,7 @@ def download(path: Path, addresses: Sequence[str], checksum: str, largest: int =
             if path.is_file():  # the other process has fetched it
                 return path
             with open_part(left) as file:
-                part = Part(file, checksum)
+                part = Part(file, checksum, time.monotonic() + LONGEST)
                 done = part.complete() or any(fetch_from(address, part, largest, reasons) for address in addresses)
                 os.fsync(file.fileno())
             if done:
@@ -81,8 +82,8 @@ def open_part(path: Path) -> Iterator[BinaryIO]:
 class Part:
     """The file that a download grows in, with its size and its checksum so far."""
 
-    def __init__(self, file, expected):
-        self.file, self.expected = file, expected
+    def __init__(self, file, expected, until):
+        self.file, self.expected, self.until = file, expected, until
         self.size, self.resumed = 0, False  # resumed: its bytes came over more than one connection
         self.hash = self.new_hash()
         file.seek(0)
@@ -137,6 +138,8 @@ def fetch_from(address, part, largest, reasons):
 
 def fetch(address, part, largest):
     """Append the rest of a file to its part over one connection; raises if the connection ends early."""
+    if time.monotonic() > part.until:
+        raise TooSlow("out of time")
     request = urllib.request.Request(address, headers={"Range": f"bytes={part.size}-"} if part.size else {})
     try:
         with at_most(WINDOW):
@@ -169,6 +172,8 @@ def fetch(address, part, largest):
                     data = read(2**16)
                 if not data:
                     break
+                if time.monotonic() > part.until:
+                    raise TooSlow(f"not done after {LONGEST / 3600:.2g} hours")
                 if time.monotonic() - since > WINDOW:
                     if part.size - size < SLOWEST:
                         raise TooSlow(f"{part.size - size} bytes in {WINDOW} seconds")

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
@@ -54,8 +55,9 @@ class Bars:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """What libraries in C print about files, such as libtiff, goes nowhere while the block runs; bars still show."""
-    with os.fdopen(os.dup(2), "w") as stream, open(os.devnull, "w") as nowhere:
+    """What libraries say about odd files, in C such as libtiff or in Python, goes nowhere; bars still show."""
+    with os.fdopen(os.dup(2), "w") as stream, open(os.devnull, "w") as nowhere, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         os.dup2(nowhere.fileno(), 2)
         try:
             with redirect_stderr(stream):

@@ -38,6 +38,12 @@ def contents(path: Path | str, most: int) -> bytes:
         return file.read(os.fstat(file.fileno()).st_size)  # and no more, should it grow
 
 
+def check_directory(file: BinaryIO, most: int) -> None:
+    """Stop at a zip file whose directory has more than `most` bytes: ZipFile reads it all, into ten times its room."""
+    if (end := zipfile._EndRecData(file)) and end[zipfile._ECD_SIZE] > most:
+        raise ValueError("it has far too many entries")
+
+
 def unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     """An entry of a zip file, as long as its directory claims; ZipFile.read unpacks a gigabyte before it compares."""
     with archive.open(entry) as file:

@@ -15,6 +15,7 @@ import types
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 T = TypeVar("T")
+MOST_PARTS = 2**21  # quotes and brackets: a text or a list takes twenty times the room that it has in a file
 LARGEST = 1e100  # of numbers; sums and squares of them are finite
 Whole = Annotated[int, lambda number: number >= 0]
 Scalar = str | int | float | bool | None
@@ -31,7 +32,10 @@ def record(declared: type[T], text: bytes | str) -> T:
 
 
 def parsed(text: bytes | str) -> Any:
-    """What JSON says, if its numbers and its depth are such that anybody could mean them."""
+    """What JSON says, if its numbers, its depth and its size are such that anybody could mean them."""
+    marks = (b'"', b"[", b"{") if isinstance(text, bytes) else ('"', "[", "{")
+    if sum(map(text.count, marks)) > MOST_PARTS:
+        raise ValueError("its JSON has far too many parts")
     try:
         return json.loads(text, parse_constant=no_number, parse_int=integer, parse_float=fraction)
     except RecursionError:

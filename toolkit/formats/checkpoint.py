@@ -28,7 +28,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from toolkit.errors import UserError
-from toolkit.files.reading import opened, unpacked
+from toolkit.files.reading import check_directory, opened, unpacked
 from toolkit.files.records import Scalars, Whole, check, record
 from toolkit.files.writing import reason, write
 from toolkit.formats import hub, pytorch
@@ -41,7 +41,9 @@ STRAY_KEYS = {"encoder.kl_div"}  # in published files of the family
 MARK = b"vae "  # begins the comment of our files
 FACTS_KEY, PRIOR_KEY = "vae_facts", "vae_prior"  # in the metadata of .safetensors
 COMMENT = 2**16 - 1  # bytes that the comment of an entry may have
-LARGEST_HEADER = 2**24  # bytes of that of a .safetensors file; a fitted prior is in it, and has at most 1.1 MB
+LARGEST_HEADER = (
+    2**22
+)  # bytes of the names, shapes and metadata of a file; a fitted prior is in it, and has at most 1.1 MB
 LARGEST_TORCH = 2**28  # bytes of a .pth file, whose numbers are read before its model is known
 OPTIMIZER = "optimizer."  # begins the names of the optimizer's arrays in a state
 MOST_OF_OPTIMIZER = 3  # numbers that an optimizer keeps for each of a model, at most
@@ -247,22 +249,28 @@ def read_folder(path):
 
 
 def read_zip(path, size):
-    with opened(path) as file, zipfile.ZipFile(file) as archive:
-        entries = archive.infolist()
-        claimed = sum(entry.file_size for entry in entries)
-        if claimed > 16 * size + 2**20 or any(entry.compress_size > size for entry in entries):
-            raise ValueError("it claims far more data than it holds")
-        if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
-            raise ValueError("it is compressed in an unusual way")
-        if any(entry.filename.endswith("data.pkl") for entry in entries):
-            if claimed > LARGEST_TORCH:
-                raise ValueError(f"its numbers have more than {LARGEST_TORCH / 2**20:.0f} MiB")
-            arrays, facts = pytorch.read_torch(archive)
-            check(Facts, facts)
-            return Contents(arrays, facts, b"", lambda: arrays)
-        shapes = {name_of(entry): shape_of(archive, entry) for entry in entries}
-        facts = read_comment(archive.comment)
-        prior = b"".join(entry.comment for entry in entries) if facts else b""
+    with opened(path) as file:
+        check_directory(file, LARGEST_HEADER)
+        return read_archive(zipfile.ZipFile(file), path, size)
+
+
+def read_archive(archive, path, size):
+    """What an open archive holds; `path` is where its numbers are read from."""
+    entries = archive.infolist()
+    claimed = sum(entry.file_size for entry in entries)
+    if claimed > 16 * size + 2**20 or any(entry.compress_size > size for entry in entries):
+        raise ValueError("it claims far more data than it holds")
+    if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
+        raise ValueError("it is compressed in an unusual way")
+    if any(entry.filename.endswith("data.pkl") for entry in entries):
+        if claimed > LARGEST_TORCH:
+            raise ValueError(f"its numbers have more than {LARGEST_TORCH / 2**20:.0f} MiB")
+        arrays, facts = pytorch.read_torch(archive)
+        check(Facts, facts)
+        return Contents(arrays, facts, b"", lambda: arrays)
+    shapes = {name_of(entry): shape_of(archive, entry) for entry in entries}
+    facts = read_comment(archive.comment)
+    prior = b"".join(entry.comment for entry in entries) if facts else b""
     return Contents(shapes, facts, prior, lambda: read_arrays(path))
 
 

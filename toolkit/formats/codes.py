@@ -5,19 +5,29 @@
 what was calculated has no variance. Nothing is unpickled.
 """
 
+import array
 import csv
 import io
-from collections.abc import Sequence
+import math
+import os
+import textwrap
+import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from toolkit.errors import UserError
+from toolkit.files.reading import check_directory, opened
 from toolkit.files.writing import is_stream, reason, write
 from toolkit.wording import ending_in_words
 
 ENDINGS = (".npz", ".csv")
+LARGEST = 2**27  # bytes of a file, packed or unpacked; 160,000 images with 64 dims have 83 MB
+LARGEST_TABLE = 2**25  # bytes of a .csv file, which takes long to read
+LONGEST_LINE = 2**20  # bytes, of a line of a .csv file or of the directory of an archive
+MOST_ROWS = 2**20
 
 
 class Codes(NamedTuple):
@@ -82,12 +92,13 @@ def table(codes: Codes) -> str:
 def load(path: Path | str, dims: int) -> Codes:
     """Read latent vectors for a model of so many dimensions; what the file holds decides its format."""
     try:
-        data = Path(path).read_bytes()
-        codes = unpacked(data) if data.startswith(b"PK") else parsed(data)
+        with opened(path, LARGEST) as file:
+            codes = unpacked(file) if file.peek(2).startswith(b"PK") else parsed(file)
     except OSError as error:
         raise UserError(f"cannot read {path}: {reason(error)} — check the name") from None
     except Exception as error:  # NumPy and zipfile raise nearly anything on damaged files
-        raise UserError(f"{path} holds no latent vectors: {reason(error)} — encode.py writes such files") from None
+        why = textwrap.shorten(reason(error), 100, placeholder=" …")
+        raise UserError(f"{path} holds no latent vectors: {why} — encode.py writes such files") from None
     if not len(codes.mean):
         raise UserError(f"{path} holds no rows — encode some images into it")
     if codes.mean.shape[1] != dims:
@@ -98,22 +109,41 @@ def load(path: Path | str, dims: int) -> Codes:
     return codes
 
 
-def unpacked(data):
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+def unpacked(file):
+    check_directory(file, LONGEST_LINE)
+    with zipfile.ZipFile(file) as archive:
+        arrays = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+        if sum(entry.file_size for entry in arrays.values()) > LARGEST:
+            raise ValueError(f"it claims more than {LARGEST / 2**20:.0f} MiB")
         if "mean" not in arrays:
             raise ValueError("it has no array 'mean'")
-        mean = np.atleast_2d(arrays["mean"]).astype(np.float32)
-        if mean.ndim != 2:
+        mean = np.atleast_2d(array_of(archive, arrays["mean"])).astype(np.float32, copy=False)
+        if mean.ndim != 2 or not mean.shape[1]:
             raise ValueError("its array 'mean' is not a table of rows")
+        check_rows(len(mean))
         words = {}
         for name in ("name", "class"):
-            words[name] = [str(word) for word in np.atleast_1d(arrays[name])] if name in arrays else None
-            if words[name] is not None and len(words[name]) != len(mean):
-                raise ValueError(f"it has {len(mean)} rows in 'mean' and {len(words[name])} in {name!r}")
-        log_var = np.atleast_2d(arrays["log_var"]).astype(np.float32) if "log_var" in arrays else None
-        if log_var is not None and log_var.shape != mean.shape:
-            raise ValueError("its arrays 'mean' and 'log_var' differ in shape")
+            array = np.atleast_1d(array_of(archive, arrays[name])) if name in arrays else None
+            if array is not None and array.shape != (len(mean),):
+                raise ValueError(f"it has {len(mean)} rows in 'mean' and {len(array)} in {name!r}")
+            words[name] = None if array is None else [str(word) for word in array]
+        log_var = None
+        if "log_var" in arrays:
+            log_var = np.atleast_2d(array_of(archive, arrays["log_var"])).astype(np.float32, copy=False)
+            if log_var.shape != mean.shape:
+                raise ValueError("its arrays 'mean' and 'log_var' differ in shape")
         return Codes(words["name"] or numbers(len(mean)), mean, log_var, words["class"])
+
+
+def array_of(archive, entry):
+    """An array whose header claims no more than its entry."""
+    with archive.open(entry) as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        if dtype.kind not in "fiuU" or file.tell() + math.prod(shape) * dtype.itemsize != entry.file_size:
+            raise ValueError(f"its {entry.filename} does not have the size or the type that it should have")
+    with archive.open(entry) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def numbers(count):
@@ -121,36 +151,54 @@ def numbers(count):
     return [str(i) for i in range(count)]
 
 
-def parsed(data):
-    reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
-    head = next(reader, [])
-    columns = {name: i for i, name in enumerate(head)}
-    rows = [row for row in reader if row]
-    for number, row in enumerate(rows, 1):
-        if len(row) != len(head):
-            raise ValueError(f"row {number} has {len(row)} columns instead of {len(head)}")
-    mean = block(columns, rows, "mean")
-    if mean is None:
-        raise ValueError("it has no columns mean_0, mean_1, …")
-    log_var = block(columns, rows, "log_var")
-    if log_var is not None and log_var.shape != mean.shape:
-        raise ValueError(f"it has {mean.shape[1]} columns of mean and {log_var.shape[1]} of log_var")
-    words = {name: [row[columns[name]] for row in rows] if name in columns else None for name in ("name", "class")}
-    return Codes(words["name"] or numbers(len(rows)), mean, log_var, words["class"])
+def parsed(file):
+    """The rows of a `.csv` file, one after the other: as words they would take twenty times their room."""
+    if os.fstat(file.fileno()).st_size > LARGEST_TABLE:
+        raise ValueError(f"it is larger than {LARGEST_TABLE / 2**20:.0f} MiB; .npz may have {LARGEST / 2**20:.0f}")
+    with io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
+        rows = csv.reader(iter(lambda: text.readline(LONGEST_LINE), ""))
+        head = next(rows, [])
+        columns = {name: i for i, name in enumerate(head)}
+        parts = {name: columns_of(columns, name) for name in ("mean", "log_var")}
+        if not parts["mean"]:
+            raise ValueError("it has no columns mean_0, mean_1, …")
+        if parts["log_var"] and len(parts["log_var"]) != len(parts["mean"]):
+            raise ValueError(f"it has {len(parts['mean'])} columns of mean and {len(parts['log_var'])} of log_var")
+        values = {name: array.array("f") for name in parts}
+        words = {name: [] for name in ("name", "class") if name in columns}
+        for number, row in enumerate(filter(None, rows), 1):
+            if len(row) != len(head):
+                raise ValueError(f"row {number} has {len(row)} columns instead of {len(head)}")
+            check_rows(number)
+            for name, wanted in parts.items():
+                values[name].extend(numbers_of(row, head, wanted, number))
+            for name, found in words.items():
+                found.append(row[columns[name]])
+    mean, log_var = (
+        np.array(values[name], np.float32).reshape(-1, len(wanted)) if wanted else None
+        for name, wanted in parts.items()
+    )
+    return Codes(words.get("name") or numbers(len(mean)), mean, log_var, words.get("class"))
 
 
-def block(columns, rows, name):
-    """The columns `name_0`, `name_1` … as one array; None where there is none of them."""
+def check_rows(count):
+    if count > MOST_ROWS:
+        raise ValueError(f"it has more than {MOST_ROWS:,} rows")
+
+
+def columns_of(columns, name):
+    """Where the columns `name_0`, `name_1` … are."""
     count = sum(column.removeprefix(f"{name}_").isdecimal() for column in columns if column.startswith(f"{name}_"))
-    if not count:
-        return None
-    values = np.empty((len(rows), count), np.float32)
     for i in range(count):
-        if (column := f"{name}_{i}") not in columns:
-            raise ValueError(f"the column {column} is missing")
-        for number, row in enumerate(rows):
-            try:
-                values[number, i] = float(row[columns[column]])
-            except ValueError:
-                raise ValueError(f"{column} of row {number + 1} is {row[columns[column]][:20]!r}, no number") from None
-    return values
+        if f"{name}_{i}" not in columns:
+            raise ValueError(f"the column {name}_{i} is missing")
+    return [columns[f"{name}_{i}"] for i in range(count)]
+
+
+def numbers_of(row, head, wanted, number) -> Iterator[float]:
+    """The numbers in some columns of a row."""
+    for column in wanted:
+        try:
+            yield float(row[column])
+        except ValueError:
+            raise ValueError(f"{head[column]} of row {number} is {row[column][:20]!r}, no number") from None

@@ -102,9 +102,9 @@ def decoded(
     return Samples(sampler.pictures(model, mx.array(codes.mean), labels), columns, codes.names)
 
 
-def class_number(model: VAE, facts: dict[str, Any], label: str | None) -> int | None:
-    """The class that a person asks for, by name or number; None if nobody asked."""
-    classes = model.config.decoder_classes
+def class_number(model: VAE, facts: dict[str, Any], label: str | None, encoding: bool = False) -> int | None:
+    """The class that a person asks for, by name or number, of what is decoded or encoded; None if nobody asked."""
+    classes = model.config.classes if encoding else model.config.decoder_classes
     if label is None:
         return None
     if model.config.classes and not classes:

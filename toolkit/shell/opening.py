@@ -245,7 +245,7 @@ def load_pictures(opened: Opened, paths: Sequence[str], label: str | None = None
     model, facts = opened.model, opened.facts
     if (channels := model.config.channels) not in (1, 3):
         raise UserError(f"this model sees {channels} channels, pictures have 1 or 3 — see vae.py for arrays")
-    asked = class_number(model, facts, label)
+    asked = class_number(model, facts, label, encoding=True)
     loaded = datasets.load_files(paths, model.config.image_size, channels, facts.get("dataset"))
     say_skipped(loaded, "pictures")
     if not (count := model.config.classes):

@@ -3,16 +3,20 @@
 import argparse
 import dataclasses
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from toolkit.errors import UserError
 from toolkit.files import records
+from toolkit.files.reading import contents
 from toolkit.files.writing import reason
 from toolkit.options import Option, option, options_of, path
 from toolkit.shell.opening import find_model, trained_on
 from toolkit.shell.parser import Typed, did_you_mean, reader
 from toolkit.wording import ending_in_words
+
+LARGEST = 2**20  # bytes of a file of options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +109,7 @@ def value_of(about: Option, value: Any) -> Any:
 def parsed(file):
     """The keys and values of a file."""
     try:
-        data = file.read_bytes()
+        data = contents(file, LARGEST)
         if file.suffix.lower() == ".json":
             values = records.parsed(data)
         elif file.suffix.lower() == ".toml":
@@ -118,8 +122,8 @@ def parsed(file):
             raise UserError(f"{file} {ending_in_words(file)} — write .toml or .json")
     except OSError as error:
         raise UserError(f"cannot read {file}: {reason(error)} — check the name") from None
-    except ValueError as error:
-        why = " ".join(str(error).split())
+    except (ValueError, RecursionError) as error:
+        why = textwrap.shorten(str(error), 200, placeholder=" …")
         raise UserError(f"{file} is not {file.suffix[1:].upper()}: {why} — correct it") from None
     if not isinstance(values, dict):
         raise UserError(f"{file} is a list or a single value — write names of options, each with its value")

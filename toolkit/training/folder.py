@@ -15,7 +15,7 @@ import vae
 from toolkit.datasets import file_name, public_name
 from toolkit.errors import UserError
 from toolkit.files.reading import is_there
-from toolkit.files.writing import locked, make_folder, uninterrupted, write
+from toolkit.files.writing import is_stream, locked, make_folder, uninterrupted, write
 from toolkit.formats import checkpoint
 from toolkit.layers import ranks
 from toolkit.training import log
@@ -101,6 +101,9 @@ class RunFolder:
             self.held.enter_context(locked(self.folder))
             if not (resumed or overwrite or self.check_free()):  # another process was here meanwhile
                 raise UserError(f"another process has trained {self.model_file} meanwhile — choose another --outdir")
+        for path in (self.model_file, *self.folder.iterdir()):
+            if is_stream(path):  # would be written to, and a pipe waits for a reader
+                path.unlink()
         if resumed:
             self.log = log.read_until(self.folder / "log.jsonl", trainer.epoch)
         else:  # what the run that this one replaces has left

@@ -11,7 +11,7 @@ from toolkit.files.reading import contents
 from toolkit.files.records import Whole, record
 from toolkit.files.writing import reason
 
-LARGEST = 2**26  # bytes; an epoch has some 600
+LARGEST = 2**25  # bytes; an epoch has some 600
 
 
 class Scores(TypedDict):
@@ -71,10 +71,13 @@ def read_until(path: Path, epochs: int) -> list[dict[str, Any]]:
     """
     found = []
     try:
-        with suppress(ValueError, FileNotFoundError):
-            found.extend(entry for entry in entries(contents(path, LARGEST)) if entry["epoch"] <= epochs)
-    except OSError as error:  # it is there, and would be written anew
+        text = contents(path, LARGEST)
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:  # it is there, and would be written anew
         raise cannot_read(path, error, "try again, or move it away") from None
+    with suppress(ValueError):
+        found.extend(entry for entry in entries(text) if entry["epoch"] <= epochs)
     return found
 
 
