@@ -491,7 +491,7 @@ def test_every_step_has_its_own_noise_and_every_epoch_its_own_order():
         batches.append(np.array(images))
         return update(images, labels, key, beta, place)
 
-    trainer.update = watched
+    trainer.updates[trainer.objective.name] = watched
     entries = []
     for _ in range(2):
         for batch in trainer.batches():
