@@ -1,8 +1,11 @@
 """python bench/distributed.py
 
-Time training steps of the default model in two processes that mlx.launch has started, with one core each, against one
-process with one core and one with both, in alternation; then count what a step sends, and time these sums alone. Prints
-Markdown. Cores are set aside on Linux only; elsewhere every process chooses for itself.
+Time training steps of the default model in two processes with one core each, against one process with one core and one
+with both, in alternation; then count what a step sends, and time these sums alone. Prints Markdown. Cores are set aside
+on Linux only; elsewhere every process chooses for itself.
+
+The two are started here, with the variables that mlx.launch sets: while it waits, mlx.launch 0.32 keeps a whole core
+busy, and would be measured with them. `--launch` measures that.
 """
 
 import argparse
@@ -12,6 +15,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -21,28 +25,38 @@ PORT = 35000
 
 
 class Subject:
-    """Processes that train together when asked; what is written to mlx.launch goes to all of them."""
+    """Processes that train together when asked."""
 
     def __init__(self, name, options):
         self.name, self.speeds = name, []
-        command = [sys.executable]
-        if SUBJECTS[name] > 1:
-            launch = Path(sys.executable).with_name("mlx.launch")
-            command = [launch, "-n", SUBJECTS[name], "-p", PORT, "--backend", "ring", "--python", sys.executable]
+        ranks, launch = SUBJECTS[name], []
+        places = [{}]  # variables that tell each process its place
+        if ranks > 1 and options.launch:
+            program = Path(sys.executable).with_name("mlx.launch")
+            launch = [program, "-n", ranks, "-p", PORT, "--backend", "ring", "--python"]
+        elif ranks > 1:
+            hosts = Path(tempfile.mkdtemp()) / "hosts.json"
+            hosts.write_text(json.dumps([[f"127.0.0.1:{PORT + i}"] for i in range(ranks)]))
+            places = [{"MLX_HOSTFILE": str(hosts), "MLX_RANK": str(i)} for i in range(ranks)]
         shape = [options.batch, options.filters, options.side, options.steps]
-        command = list(map(str, [*command, __file__, "--work", name, *shape]))
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        command = list(map(str, [*launch, sys.executable, __file__, "--work", name, *shape]))
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.processes = [subprocess.Popen(command, env=os.environ | place, **pipes) for place in places]
         self.ask("train")  # which compiles and warms up
 
+    def tell(self, task):
+        for process in self.processes:
+            process.stdin.write(f"{task}\n")
+            process.stdin.flush()
+
     def ask(self, task):
-        self.process.stdin.write(f"{task}\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+        self.tell(task)
+        return json.loads(self.processes[0].stdout.readline())
 
     def end(self):
-        self.process.stdin.write("end\n")
-        self.process.stdin.flush()
-        self.process.wait()
+        self.tell("end")
+        for process in self.processes:
+            process.wait()
 
 
 def work(name, batch, filters, side, steps):
@@ -110,6 +124,7 @@ def main():
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--filters", type=int, default=64)
     parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--launch", action="store_true", help="let mlx.launch start the two")
     options = parser.parse_args()
     subjects = [Subject(name, options) for name in SUBJECTS]
     for _ in range(options.rounds):
