@@ -13,12 +13,14 @@ SCORES = {
     "vae_mnist_filters_0064_dims_0002": 126.790,
     "conditional/vae_mnist_filters_0064_dims_0008": 48.437,
     "vae_cifar-10_filters_0128_dims_0128": -6067.005,
+    "likelihood/vae_mnist_filters_0032_dims_0032": 73.759,
+    "likelihood/vae_cifar-10_filters_0128_dims_0224": 12591.269,
 }
 
 
 def loss_on_its_slice(model, dataset):
     slices = np.load(ROOT / "tests" / "slices.npz")
-    images, numbers = mx.array(slices[dataset]), mx.arange(len(slices[dataset]))
+    images, numbers = mx.array(slices[dataset]), mx.arange(len(slices[dataset]), dtype=mx.uint32)
     labels = mx.array(slices[f"{dataset}_labels"].astype(np.uint32)) if model.config.classes else None
     mean, log_var = model.encode(images, numbers, labels)
     return (model.error(images, numbers, labels, mean) + model.prior.kl(mean, log_var).sum(axis=1)).mean().item()

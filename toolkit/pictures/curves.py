@@ -11,7 +11,7 @@ from toolkit.pictures.charts import COLOURS, Axes, Canvas, spread
 from toolkit.training import log
 
 PANELS = (  # title, unit, key, whether it is measured on the test split too
-    ("Loss (negative ELBO)", "nats per image", "loss", True),
+    ("Loss", "nats per image", "loss", True),
     ("Reconstruction", "per image", "reconstruction", True),
     ("KL", "nats per image", "kl", True),
     ("Throughput", "images per second", "images_per_second", False),
