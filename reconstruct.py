@@ -7,8 +7,6 @@ OUTDIR/pictures/DDDD_latent_dims/ under its own name; the first ones also as
 overview.png. sources.csv says what each file shows.
 """
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +25,7 @@ from toolkit.shell.opening import (
     open_model,
 )
 from toolkit.shell.parser import parse
-from toolkit.wording import counted, file_names
+from toolkit.wording import counted, csv_text, file_names
 
 SHOWN = 64  # pairs in the overview
 
@@ -95,21 +93,13 @@ def main(argv: list[str] | None = None) -> None:
                 number += 1
             shown.update(len(pairs))
     images.save(folder / "overview.png", images.sheet(overview, columns=8))
-    write(folder / "sources.csv", table(zip(names, originals.names, strict=True)).encode())
+    sources = csv_text(("file", "source"), zip(names, originals.names, strict=True))
+    write(folder / "sources.csv", sources.encode())
 
     error = squared_error / number
     print(f"{counted(number, 'pair')}: {folder / names[0]}" + (", …" if number > 1 else ""))
     print(f"Overview of the first {len(overview)}: {folder / 'overview.png'}")
     print(f"Mean squared error {error:.6f} per pixel of [0, 1] | PSNR {psnr(error):.2f} dB ({what})")
-
-
-def table(sources):
-    """Which file shows which image, as the text of a .csv file."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "source"])
-    writer.writerows(sources)
-    return text.getvalue()
 
 
 if __name__ == "__main__":

@@ -245,7 +245,7 @@ def print_options(trainer, folder, device_name):
     if config.beta_warmup:
         kl += f" (from {config.beta_start:g} within {config.beta_warmup:g} epochs)"
     objective = trainer.plan.objective(config.epochs).title(trainer.model.likelihood.words, kl)
-    if config.iw_warmup:
+    if 0 < config.iw_warmup < config.epochs:
         objective += f", after {counted(config.iw_warmup, 'epoch')} of the ELBO"
     tested = of(trainer.test.images, trainer.test) + (
         " test image" if len(trainer.test.images) == 1 else " test images"
@@ -277,9 +277,10 @@ def optimizer_in_words(config):
 
 def changed_options(plan):
     """The options of training that differ from their defaults, as flags; those of the model are said in other lines."""
-    known, own = plan.known(), {name for name, _, _ in options_of(plan.train)}
-    changed = {name: value for name, value in plan.changed().items() if name in own}
-    return ", ".join(f"--{name}" if known[name].kind is None else f"--{name} {v}" for name, v in changed.items())
+    from toolkit.training.plan import flags
+
+    own = {name for name, _, _ in options_of(plan.train)}
+    return ", ".join(" ".join(words) for name, words in flags(plan).items() if name in own)
 
 
 def print_epoch(entry, epochs):

@@ -355,7 +355,7 @@ class Targets:
         command = self.commands.some(random)
         command.start(random)
         command.process.kill()
-        command.process.communicate()
+        command.process.wait()
         command.check(ended=False)
         command.run_again()
 
@@ -366,9 +366,9 @@ class Targets:
         for _ in range(random.integers(1, 4)):
             command.process.send_signal(signal.SIGINT)
             time.sleep(random.choice([0, 0.001, 0.02, 0.1]))
-        said = command.process.communicate()[1].decode()
-        lines = [line for line in said.splitlines() if not line.startswith("Warning: ")]
-        assert command.process.returncode in (0, 130) and len(lines) <= 1, (command.words, said)
+        status, said = command.end()
+        lines = [line for line in said if not line.startswith("Warning: ")]
+        assert status in (0, 130) and len(lines) <= 1, (command.words, status, said)
         command.check(ended=False)
         assert not command.parts(), f"{command.words} leaves {command.parts()}"
 
@@ -406,17 +406,28 @@ class Command:
     def __init__(self, folder, words):
         self.folder, self.words = folder, words
         self.launch(folder / "whole")
-        before, said = time.monotonic(), self.process.communicate()[1]
-        assert self.process.returncode == 0, (words, said)
-        self.seconds, self.whole = time.monotonic() - before, self.files()
+        begun, (status, said) = time.monotonic(), self.end()
+        assert status == 0, (words, status, said)
+        self.seconds, self.whole = time.monotonic() - begun, self.files()
 
     def launch(self, place):
+        """Begin, and wait until Python has come to our code: what happens before is not our doing."""
         self.at = place
         place.mkdir(parents=True, exist_ok=True)
-        words = [sys.executable, ROOT / self.words[0], *self.words[1:]]
-        self.process = subprocess.Popen(
-            words, cwd=place, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
+        words = [sys.executable, "-X", "importtime", ROOT / self.words[0], *self.words[1:]]
+        nothing = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+        with open(self.folder / "said", "wb") as said:
+            self.process = subprocess.Popen(words, cwd=place, stderr=said, **nothing)
+        while self.process.poll() is None and not any(line.endswith("| toolkit") for line in self.lines()):
+            time.sleep(0.001)
+
+    def lines(self):
+        return (self.folder / "said").read_text(errors="replace").splitlines()
+
+    def end(self):
+        """The status that it ends with, and the lines that it has said."""
+        status = self.process.wait()
+        return status, [line for line in self.lines() if not line.startswith("import time:")]
 
     def start(self, random):
         """Begin in an empty folder, or in one where an earlier one has ended, and wait for a random moment."""
@@ -454,8 +465,8 @@ class Command:
 
     def run_again(self):
         self.launch(self.at)
-        said = self.process.communicate()[1].decode()
-        assert self.process.returncode == 0, (self.words, said)
+        status, said = self.end()
+        assert status == 0, (self.words, status, said)
         self.check()
 
 
@@ -510,9 +521,10 @@ def main():
 
 
 def attack(targets, options):
-    """Files until the time is up; returns how many found something."""
+    """Files until the time is up; returns what was found."""
     names = [options.only] if options.only else [name for name in vars(Targets) if not name.startswith("_")]
-    ended, found, number, spent = Counter(), 0, options.first, dict.fromkeys(names, 0.0)
+    ended, found, number, spent = Counter(), [], options.first, dict.fromkeys(names, 0.0)
+    slowest = largest = 0
     until = time.monotonic() + options.seconds
     while time.monotonic() < until and number < options.first + options.count:
         name = min(spent, key=spent.get)
@@ -529,20 +541,24 @@ def attack(targets, options):
             wrong = "" if " — " in str(error) and len(str(error)) < 1000 else f"says {error}"
         except BaseException:
             wrong = traceback.format_exc()
-        if (seconds := time.process_time() - start) > SLOWEST:
+        seconds, grown = time.process_time() - start, peak() - before
+        if seconds > SLOWEST:
             wrong += f"takes {seconds:.1f} s"
-        if (grown := peak() - before) > LARGEST:
+        if grown > LARGEST:
             wrong += f"takes {grown / 2**20:.0f} MB"
+        slowest, largest = max(slowest, seconds), max(largest, grown)
         spent[name] += time.monotonic() - begun
         if wrong:
-            found += 1
-            print(f"{name} {number}: {wrong}", flush=True)
+            found.append(f"{name} {number}: {wrong}")
+            print(found[-1], flush=True)
             os.makedirs(options.keep, exist_ok=True)
             Path(options.keep, f"{name}_{number}.txt").write_text(wrong)
         number += 1
     for what, count in sorted(ended.items()):
         print(f"{count:7,} {what}")
-    print(f"{number - options.first:,} files, {found} found")
+    print(f"{number - options.first:,} files; at most {slowest:.1f} s and {largest / 2**20:.0f} MB; {len(found)} found")
+    for what in found:  # once more, as the end of a long log is what is read
+        print(what)
     return found
 
 

@@ -35,7 +35,8 @@ class Subject:
             program = Path(sys.executable).with_name("mlx.launch")
             launch = [program, "-n", ranks, "-p", PORT, "--backend", "ring", "--python"]
         elif ranks > 1:
-            hosts = Path(tempfile.mkdtemp()) / "hosts.json"
+            self.place = tempfile.TemporaryDirectory()
+            hosts = Path(self.place.name) / "hosts.json"
             hosts.write_text(json.dumps([[f"127.0.0.1:{PORT + i}"] for i in range(ranks)]))
             places = [{"MLX_HOSTFILE": str(hosts), "MLX_RANK": str(i)} for i in range(ranks)]
         shape = [options.batch, options.filters, options.side, options.steps]

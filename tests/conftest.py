@@ -1,5 +1,6 @@
 """Small models and small data, and a way to call a command as a person would."""
 
+import functools
 import importlib
 import io
 import struct
@@ -13,10 +14,12 @@ import numpy as np
 import pytest
 
 import vae
+from toolkit.datasets import synthetic
 from toolkit.formats import checkpoint
 from toolkit.layers import cpu, device, forms, plain
 
 device.start(cpu=True)
+synthetic.draw_chunk = functools.cache(synthetic.draw_chunk)  # a thousand tests see the same few images
 
 
 @pytest.fixture

@@ -136,7 +136,7 @@ def test_words_that_are_fine_as_names_of_runs(word):
 
 
 def test_broken_files_of_every_data_set(tmp_path):
-    """Six hundred mutated files: each loads, is skipped, or ends in our error; none takes long or much memory."""
+    """Mutated files: each loads, is skipped, or ends in our error; none takes long or much memory."""
     random = np.random.default_rng(0)
     mnist_images = idx(random.integers(0, 256, (9, 28, 28), dtype=np.uint8))
     (tmp_path / "mnist").mkdir()
@@ -157,7 +157,7 @@ def test_broken_files_of_every_data_set(tmp_path):
     everything = [data for _, files, _ in readers for data in files]
     loaded = 0
     tracemalloc.start()
-    for i in range(600):
+    for i in range(300):
         path, files, (name, data_dir) = readers[i % len(readers)]
         path.write_bytes(mutated(files[i // len(readers) % len(files)], everything, random))
         tracemalloc.reset_peak()
@@ -172,4 +172,4 @@ def test_broken_files_of_every_data_set(tmp_path):
         if name == "mnist":
             path.unlink()
     tracemalloc.stop()
-    assert loaded > 100
+    assert loaded > 50

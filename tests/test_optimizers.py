@@ -33,10 +33,8 @@ def test_muon_trains_kernels_and_hidden_layers_and_adamw_the_rest(arch, count):
     optimizer.init(model.trainable_parameters())
     muon, adamw = optimizer.optimizers
     held = [{path.rpartition(".")[0] for path, _ in tree_flatten(part.state)} for part in (muon, adamw)]
-    kernels = {
-        path for path, array in tree_flatten(model.trainable_parameters()) if array.ndim == 4 or "hidden" in path
-    }
-    kernels = {path for path in kernels if path.endswith(".weight")}
+    weights = {path: a for path, a in tree_flatten(model.trainable_parameters()) if path.endswith(".weight")}
+    kernels = {path for path, array in weights.items() if array.ndim == 4 or "hidden" in path}
     assert held[0] - {""} == kernels and len(kernels) == count and not held[1] & kernels
     optimizers.set_rate(optimizer, 0.25)
     assert muon.learning_rate.item() == 0.5 and adamw.learning_rate.item() == 0.25

@@ -332,7 +332,7 @@ def mutated(data, others, random):
     return bytes(data)
 
 
-def test_two_thousand_broken_files(tmp_path):
+def test_hundreds_of_broken_files(tmp_path):
     """Each loads, or ends in our error; none takes long or much memory."""
     conv, transpose = (arrays_of(make_model(max_filters=4, image_size=8, arch=arch)) for arch in ("conv", "transpose"))
     mlp = arrays_of(make_model(max_filters=8, image_size=8, arch="mlp"))
@@ -348,7 +348,7 @@ def test_two_thousand_broken_files(tmp_path):
     random = np.random.default_rng(0)
     path, loaded = tmp_path / "a", 0
     tracemalloc.start()
-    for i in range(2000):
+    for i in range(600):
         path.write_bytes(mutated(files[i % len(files)], files, random))
         start = time.perf_counter()
         tracemalloc.reset_peak()
@@ -360,4 +360,4 @@ def test_two_thousand_broken_files(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 2**26, i
         assert time.perf_counter() - start < 5, i
     tracemalloc.stop()
-    assert 0 < loaded < 1000
+    assert 0 < loaded < 300

@@ -1,5 +1,7 @@
 """Words that messages, pages and file names are made of."""
 
+import csv
+import io
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,6 +29,15 @@ def ending_in_words(path: Path | str) -> str:
     """What a file name ends in: `ends in .txt`, `has no extension`."""
     ending = Path(path).suffix.lower()
     return f"ends in {ending}" if ending else "has no extension"
+
+
+def csv_text(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """The text of a .csv file."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def as_text(name: str) -> str:

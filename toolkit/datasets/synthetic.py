@@ -152,14 +152,15 @@ def digits(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     images = np.empty((count, SIZE, SIZE, 1), np.uint8)
     labels = np.empty(count, np.uint8)
     for start in range(0, count, CHUNK):
-        drawn, classes = draw_chunk(np.random.default_rng([seed, start // CHUNK]))
+        drawn, classes = draw_chunk(seed, start // CHUNK)
         images[start : start + CHUNK, :, :, 0] = drawn[: count - start]
         labels[start : start + CHUNK] = classes[: count - start]
     return images, labels
 
 
-def draw_chunk(random):
+def draw_chunk(seed, number):
     """CHUNK images with their labels."""
+    random = np.random.default_rng([seed, number])
     labels = random.integers(0, 10, CHUNK)
     choice = random.random(CHUNK)
     dots = np.empty((CHUNK, DOTS, 2), np.float32)

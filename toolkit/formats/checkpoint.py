@@ -41,9 +41,7 @@ STRAY_KEYS = {"encoder.kl_div"}  # in published files of the family
 MARK = b"vae "  # begins the comment of our files
 FACTS_KEY, PRIOR_KEY = "vae_facts", "vae_prior"  # in the metadata of .safetensors
 COMMENT = 2**16 - 1  # bytes that the comment of an entry may have
-LARGEST_HEADER = (
-    2**22
-)  # bytes of the names, shapes and metadata of a file; a fitted prior is in it, and has at most 1.1 MB
+LARGEST_HEADER = 2**22  # bytes of names, shapes and metadata, where a fitted prior takes 1.1 MB at most
 LARGEST_TORCH = 2**28  # bytes of a .pth file, whose numbers are read before its model is known
 OPTIMIZER = "optimizer."  # begins the names of the optimizer's arrays in a state
 MOST_OF_OPTIMIZER = 3  # numbers that an optimizer keeps for each of a model, at most

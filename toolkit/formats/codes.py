@@ -21,7 +21,7 @@ import numpy as np
 from toolkit.errors import UserError
 from toolkit.files.reading import check_directory, opened
 from toolkit.files.writing import is_stream, reason, write
-from toolkit.wording import ending_in_words
+from toolkit.wording import csv_text, ending_in_words
 
 ENDINGS = (".npz", ".csv")
 LARGEST = 2**27  # bytes of a file, packed or unpacked; 160,000 images with 64 dims have 83 MB
@@ -81,12 +81,11 @@ def table(codes: Codes) -> str:
     known = [] if codes.classes is None else ["class"]
     numbers = np.concatenate(list(parts.values()), axis=1)
     head = ["name", *known, *(f"{name}_{i}" for name, array in parts.items() for i in range(array.shape[1]))]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    for i, (name, row) in enumerate(zip(codes.names, numbers, strict=True)):
-        writer.writerow([name, *([codes.classes[i]] if known else []), *(f"{value:.9g}" for value in row)])
-    return text.getvalue()
+    rows = (
+        [name, *([codes.classes[i]] if known else []), *(f"{value:.9g}" for value in row)]
+        for i, (name, row) in enumerate(zip(codes.names, numbers, strict=True))
+    )
+    return csv_text(head, rows)
 
 
 def load(path: Path | str, dims: int) -> Codes:

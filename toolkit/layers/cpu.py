@@ -5,8 +5,16 @@ all that is not a matrix product runs on one core. So here
 
 - a batch is cut into *parts*, one for each core, and every part is computed on a stream of its own (a thread of MLX);
   only the sums of batch norm meet, so the parts together are exactly the batch;
-- a convolution is one gather of *windows* and one matrix product, with its gradient written out the same way;
+- a convolution is one gather of pixels and one matrix product, with its gradient written out the same way;
 - batch norm and leaky ReLU are one step with one gradient, which reads its input three times instead of a dozen.
+
+Same: 3×3, stride 1, padding 1. To gather all nine pixels of a window would take longer than to multiply them. So a row
+of T is a pixel between its left and right neighbours, and a row of Y what it gives to three rows of the image, added up
+where they meet. Backwards rows and columns change roles: a row of U is a pixel of dy between those above and below, and
+W' is the kernel turned around.
+
+    Y = T W        y[i] = Y0[i-1] + Y1[i] + Y2[i+1]
+    X = U W'       dx[j] = X0[j-1] + X1[j] + X2[j+1]        dW = Tᵀ U
 
 Down: 3×3, stride 2, padding 1. Output pixel i looks at the input pixels 2i-1, 2i, 2i+1 with w0, w1, w2:
 
@@ -25,7 +33,7 @@ input pixel i touches the same four outputs, with w2, w1+w2, w0+w1 and w0. That 
 convolving the doubled image.
 
 Backwards the doubling is a sum over 2×2 pixels, which may as well come first. With D the sums of dy over all its 2×2
-windows, and Q the 3×3 windows of D, two pixels apart, what is left is the kernel turned around, W':
+windows, and Q the 3×3 windows of D, two pixels apart, what is left is W':
 
     D = dy[p] + dy[p+1], in both directions        dx[i] = D[2i+1] w0 + D[2i] w1 + D[2i-1] w2 = Q W'        dW = Qᵀ x
 """
@@ -37,6 +45,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from toolkit.layers import machine, plain, ranks
+from toolkit.layers.plain import statistics, track
 
 LEAST_IMAGES = 8  # in a part: smaller ones cost more than they save
 SLOPE = 0.01  # of leaky ReLU below zero
@@ -150,10 +159,8 @@ def convolve(convolution, parts, conv, norm=None):
 def convolve_and_norm(convolution, parts, conv, norm):
     if norm.training:
         # The convolution's bias is left out: batch norm would take it away again.
-        parts, mean, variance = norm_in_training(each(lambda x: convolution(x, conv.weight), parts), norm)
-        keep = 1 - norm.momentum
-        norm.running_mean = keep * norm.running_mean + norm.momentum * (mean + conv.bias)
-        norm.running_var = keep * norm.running_var + norm.momentum * variance
+        parts, mean, variance, count = norm_in_training(each(lambda x: convolution(x, conv.weight), parts), norm)
+        track(norm, mean + conv.bias, variance, count)
         return parts
     # With fixed statistics batch norm is linear, and part of the kernel.
     scale = norm.weight * mx.rsqrt(norm.running_var + norm.eps)
@@ -263,7 +270,7 @@ def pixel_error(x, logits, value, slope):
 
 
 def norm_in_training(parts, norm):
-    """Batch norm and leaky ReLU over all parts of all ranks; returns the parts, the mean and the unbiased variance.
+    """Batch norm and leaky ReLU over all parts of all ranks; returns the parts, mean, variance and count.
 
     With r = 1/σ, per channel: z = γ r (y - μ) + β and out = leaky(z). Backwards, with dz the gradient at z,
 
@@ -278,9 +285,8 @@ def norm_in_training(parts, norm):
     @mx.custom_function
     def forward(gamma, beta, *ys):
         sums = each(lambda y: (y.sum(axis=0), (y * y).sum(axis=0)), ys)
-        first, second, count = ranks.total(mx.stack([total(s for s, _ in sums), total(q for _, q in sums), pixels]))
-        mean = first / count
-        variance = mx.maximum(second / count - mean * mean, 0)
+        sums = ranks.total(mx.stack([total(s for s, _ in sums), total(q for _, q in sums), pixels]))
+        mean, variance, count = statistics(sums)
         scale = gamma * mx.rsqrt(variance + norm.eps)
         shift = beta - mean * scale
         return *each(lambda y: leaky_relu(y * scale + shift), ys), mean, variance, count
@@ -310,7 +316,7 @@ def norm_in_training(parts, norm):
 
     *outs, mean, variance, count = forward(norm.weight, norm.bias, *flat)
     outs = Parts(out.reshape(y.shape) for out, y in zip(outs, parts, strict=True))
-    return outs, mean, variance * (count / mx.maximum(1, count - 1))
+    return outs, mean, variance, count
 
 
 # Convolutions of one part
@@ -318,43 +324,49 @@ def norm_in_training(parts, norm):
 
 def conv_same(x, weight):
     """3×3 convolution, stride 1, padding 1; x (n, H, W, C), weight (O, 3, 3, C)."""
-
-    def input_gradient(dy, weight):
-        return windows(dy, 3, before=1, after=1) @ turned(weight)
-
-    return conv_3x3(x, weight, 1, input_gradient)
-
-
-def conv_down(x, weight):
-    """3×3 convolution, stride 2, padding 1; x (n, H, W, C) with even sides, weight (O, 3, 3, C)."""
-
-    def input_gradient(dy, weight):
-        n, height, width, out = dy.shape
-        fold = mx.array(DOWN_BACK, dtype=mx.float32)
-        kernel = mx.einsum("pik,qjm,okmc->ijopqc", fold, fold, weight).reshape(4 * out, -1)
-        return cells_to_pixels(windows(dy, 2, after=1) @ kernel, n, height, width)
-
-    return conv_3x3(x, weight, 2, input_gradient)
-
-
-def conv_3x3(x, weight, stride, input_gradient):
-    """The two above: a product of windows, which are kept for the gradient; that by x is of its own for each stride."""
     stream = mx.default_stream(mx.cpu)
-    n, height, width, _ = x.shape
+    n, height, width, channels = x.shape
     out = len(weight)
 
     @mx.custom_function
     def forward(x, weight):
-        p = windows(x, 3, stride=stride, before=1, after=2 - stride)
-        return (p @ weight.reshape(out, -1).T).reshape(n, height // stride, width // stride, out), p
+        beside = threes(x, axis=2)
+        kernel = weight.transpose(2, 3, 1, 0).reshape(3 * channels, 3 * out)
+        return meet((beside @ kernel).reshape(n, height, width, 3, out), axis=1), beside
 
     @forward.vjp
     def backward(inputs, gradients, outputs):
         with mx.stream(stream):  # else it would run on the default one
-            x, weight = inputs
-            dy, p = gradients[0], outputs[1]
+            weight, beside = inputs[1], outputs[1]
+            above = threes(gradients[0], axis=1)
+            kernel = weight[:, ::-1, ::-1].transpose(1, 0, 2, 3).reshape(3 * out, 3 * channels)
+            dx = meet((above @ kernel).reshape(n, height, width, 3, channels), axis=2)
+            dweight = (beside.T @ above).reshape(3, channels, 3, out)[:, :, ::-1]
+            return dx, dweight.transpose(3, 2, 0, 1)
+
+    return forward(x, weight)[0]
+
+
+def conv_down(x, weight):
+    """3×3 convolution, stride 2, padding 1; x (n, H, W, C) with even sides, weight (O, 3, 3, C)."""
+    stream = mx.default_stream(mx.cpu)
+    n, height, width, channels = x.shape
+    out = len(weight)
+
+    @mx.custom_function
+    def forward(x, weight):
+        p = windows(x, 3, stride=2, before=1)
+        return (p @ weight.reshape(out, -1).T).reshape(n, height // 2, width // 2, out), p
+
+    @forward.vjp
+    def backward(inputs, gradients, outputs):
+        with mx.stream(stream):
+            dy, weight, p = gradients[0], inputs[1], outputs[1]
+            fold = mx.array(DOWN_BACK, dtype=mx.float32)
+            kernel = mx.einsum("pik,qjm,okmc->ijopqc", fold, fold, weight).reshape(4 * out, 4 * channels)
+            dx = cells_to_pixels(windows(dy, 2, after=1) @ kernel, n, height // 2, width // 2)
             dweight = (p.T @ dy.reshape(-1, out)).T  # faster than the transposed product
-            return input_gradient(dy, weight).reshape(x.shape), dweight.reshape(weight.shape)
+            return dx, dweight.reshape(weight.shape)
 
     return forward(x, weight)[0]
 
@@ -434,11 +446,28 @@ def spread(x, kernel):
 
 def overlap(first, second, axis):
     """The first halves of cells plus the second halves of the cells before them; one cell more than each has."""
+    return padded(first, 0, 1, axis) + padded(second, 1, 0, axis)
 
-    def pad(x, before, after):
-        return mx.pad(x, [(before, after) if i == axis else (0, 0) for i in range(x.ndim)])
 
-    return pad(first, 0, 1) + pad(second, 1, 0)
+def threes(x, axis):
+    """Each pixel of x (n, H, W, C) between its neighbours along an axis, with zeros around, as rows (n·H·W, 3·C)."""
+    n, height, width, channels = x.shape
+    x = padded(x, 1, 1, axis)
+    row = x.shape[2] * channels
+    strides = (x.shape[1] * row, row, channels, row if axis == 1 else channels, 1)
+    return mx.as_strided(x, (n, height, width, 3, channels), strides).reshape(-1, 3 * channels)
+
+
+def meet(x, axis):
+    """Along an axis of x (n, H, W, 3, C), the first of the pixel before, the second here and the third of the next."""
+    first, second, third = (x[:, :, :, i] for i in range(3))
+    first, third = mx.split(first, [-1], axis)[0], mx.split(third, [1], axis)[1]
+    return padded(first, 1, 0, axis) + second + padded(third, 0, 1, axis)
+
+
+def padded(x, before, after, axis):
+    """x with zeros at both ends of an axis."""
+    return mx.pad(x, [(before, after) if i == axis else (0, 0) for i in range(x.ndim)])
 
 
 def windows(x, size, stride=1, before=0, after=0):

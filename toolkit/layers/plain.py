@@ -40,13 +40,24 @@ def finished(x: mx.array, bias: mx.array, norm: nn.BatchNorm | None) -> mx.array
         return nn.leaky_relu(norm(x + bias))
     pixels = x.reshape(-1, x.shape[-1])
     ones = mx.full(bias.shape, len(pixels), dtype=mx.float32)
-    first, second, count = ranks.summed(mx.stack([pixels.sum(axis=0), (pixels * pixels).sum(axis=0), ones]))
-    mean = first / count
-    variance = mx.maximum(second / count - mean * mean, 0)
-    keep, unbiased = 1 - norm.momentum, variance * (count / mx.maximum(1, count - 1))
-    norm.running_mean = keep * norm.running_mean + norm.momentum * (mean + bias)
-    norm.running_var = keep * norm.running_var + norm.momentum * unbiased
+    sums = ranks.summed(mx.stack([pixels.sum(axis=0), (pixels * pixels).sum(axis=0), ones]))
+    mean, variance, count = statistics(sums)
+    track(norm, mean + bias, variance, count)
     return nn.leaky_relu(norm.weight * (x - mean) * mx.rsqrt(variance + norm.eps) + norm.bias)
+
+
+def statistics(sums: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+    """Mean, variance and count of the pixels of each channel, from their sum, that of their squares, and the count."""
+    first, second, count = sums
+    mean = first / count
+    return mean, mx.maximum(second / count - mean * mean, 0), count
+
+
+def track(norm: nn.BatchNorm, mean: mx.array, variance: mx.array, count: mx.array) -> None:
+    """Let the running statistics follow those of a batch, whose variance is made unbiased."""
+    keep, unbiased = 1 - norm.momentum, variance * (count / mx.maximum(1, count - 1))
+    norm.running_mean = keep * norm.running_mean + norm.momentum * mean
+    norm.running_var = keep * norm.running_var + norm.momentum * unbiased
 
 
 def conv(x: mx.array, conv: nn.Conv2d) -> mx.array:

@@ -1,6 +1,7 @@
 """The card of a model for the Hugging Face Hub: its README.md, and the sheet of samples that it shows."""
 
 import shlex
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ def make(name: str, model: VAE, facts: dict[str, Any], license: str) -> str:
 def command_of(facts: dict[str, Any]) -> str:
     """The line that trains such a model; empty where its file does not say."""
     try:
-        return shlex.join(["python", "train.py", *flags(remembered(facts["options"]))])
+        return shlex.join(["python", "train.py", *chain(*flags(remembered(facts["options"])).values())])
     except (KeyError, ValueError, UserError):
         return ""
 

@@ -89,10 +89,10 @@ def picture(image: np.ndarray) -> Image.Image:
     return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
 
 
-def png(image: np.ndarray, optimize: bool = False) -> bytes:
-    """An image (H, W, C) as the bytes of a PNG file, as small as can be if asked."""
+def png(image: np.ndarray) -> bytes:
+    """An image (H, W, C) as the bytes of a PNG file."""
     buffer = io.BytesIO()
-    picture(image).save(buffer, "PNG", optimize=optimize)
+    picture(image).save(buffer, "PNG")
     return buffer.getvalue()
 
 

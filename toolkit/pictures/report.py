@@ -158,4 +158,4 @@ def pictures(subject: Subject, image: int | str | None, runs: list[Path]) -> Ite
 
 def inlined(image: np.ndarray) -> str:
     """A picture as an address that holds it."""
-    return "data:image/png;base64," + base64.b64encode(png(image, optimize=True)).decode()
+    return "data:image/png;base64," + base64.b64encode(png(image)).decode()

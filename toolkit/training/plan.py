@@ -252,12 +252,13 @@ def remembered(options: dict[str, Any]) -> Plan:
     return Plan(*(made(part, values) for part in (plan.train, plan.model)))
 
 
-def flags(plan: Plan) -> list[str]:
-    """The flags of train.py that ask for a plan, word by word."""
-    known, words = plan.known(), []
-    for name, value in plan.changed().items():
-        words += [f"--{name}"] if known[name].kind is None else [f"--{name}", str(value)]
-    return words
+def flags(plan: Plan) -> dict[str, list[str]]:
+    """The words by which train.py is asked for each option that is not at its default."""
+    known = plan.known()
+    return {
+        name: [f"--{name}"] if known[name].kind is None else [f"--{name}", str(value)]
+        for name, value in plan.changed().items()
+    }
 
 
 def made(part, values):

@@ -77,7 +77,7 @@ class Trainer:
 
         mx.random.seed(self.config.seed)
         self.model = vae.VAE(model_config)
-        self.objective = plan.objective(0)
+        self.objective = plan.objective(0)  # of the epoch that is running
         self.updates: dict[str, Callable] = {}
         self.optimizer = optimizers.make(self.config)
         self.optimizer.init(self.model.trainable_parameters())
