@@ -18,13 +18,13 @@ DIMS = 8
 def toolkit(batch, filters, side):
     """This toolkit as train.py, generate.py and reconstruct.py use it, from bytes of MNIST's size."""
     import mlx.core as mx
-    import mlx.optimizers as optim
     import numpy as np
 
     import vae
+    from toolkit.training.optimizers import AdamW
 
     model = vae.VAE(vae.ModelConfig(latent_dims=DIMS, max_filters=filters, image_size=side))
-    optimizer = optim.AdamW(learning_rate=0.001)
+    optimizer = AdamW(learning_rate=0.001)
     optimizer.init(model.trainable_parameters())
     step, decode, reconstruct = vae.training_step(model, optimizer), model.decode, model.reconstruct
     images = np.random.default_rng(0).integers(0, 256, (batch, 28, 28, 1), dtype=np.uint8)
@@ -182,16 +182,16 @@ def torch_subject(channels_last, compiled):
 def residual_toolkit(batch, width, depth, samples):
     """This toolkit with --arch resnet, and with --objective iwae for more than one sample."""
     import mlx.core as mx
-    import mlx.optimizers as optim
     import numpy as np
 
     import vae
+    from toolkit.training.optimizers import AdamW
 
     config = vae.ModelConfig(
         arch="resnet", max_filters=width, depth=depth, latent_dims=32, image_size=28, likelihood="bce"
     )
     model = vae.VAE(config)
-    optimizer = optim.AdamW(learning_rate=0.001)
+    optimizer = AdamW(learning_rate=0.001)
     optimizer.init(model.trainable_parameters())
     model.train()
     objective = vae.ImportanceWeighted(iw_samples=samples) if samples > 1 else vae.Elbo()

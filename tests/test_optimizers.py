@@ -26,6 +26,16 @@ def test_muon_turns_the_gradient_of_a_kernel_into_an_orthogonal_step():
     assert np.linalg.norm(step + 0.5 * left @ np.diag(strengths) @ right) < 1e-3
 
 
+@pytest.mark.parametrize("shape", [(8, 3, 3, 4), (6, 100), (100, 6), (5, 5), (9, 1, 1, 1)])
+def test_muon_is_that_of_mlx_in_fewer_products(shape, form):
+    random = np.random.default_rng(0)
+    weight, gradient = ({"a": mx.array(random.normal(size=shape).astype(np.float32))} for _ in range(2))
+    ours, theirs = optimizers.Muon(0.5, 0), optim.Muon(0.5, weight_decay=0)
+    for _ in range(3):
+        after, expected = (one.apply_gradients(gradient, weight)["a"] for one in (ours, theirs))
+        np.testing.assert_allclose(after, expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("arch, count", [("conv", 6), ("resnet", 23)])
 def test_muon_trains_kernels_and_hidden_layers_and_adamw_the_rest(arch, count):
     model = make_model(arch=arch)
@@ -56,7 +66,7 @@ def test_a_recipe_is_what_flags_leave_open():
     classic = planned(recipe="classic", lr=0.3).train
     assert (classic.optimizer, classic.lr, classic.lr_schedule, classic.batchsize) == ("adamw", 0.3, "constant", 128)
     made = optimizers.make(classic)
-    assert type(made) is optim.AdamW and made.weight_decay == 0.01
+    assert isinstance(made, optim.AdamW) and made.weight_decay == 0.01
 
 
 def test_runs_older_than_recipes_go_on_as_they_began():

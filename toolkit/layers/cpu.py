@@ -64,8 +64,8 @@ LOGISTIC_Q = (1.0, 0.11696772, 0.00163791721, 5.36017717e-06, 3.37752635e-09)
 
 
 @functools.cache
-def streams():
-    """One stream for each core; the first is the default one."""
+def streams() -> list[mx.Stream]:
+    """Where independent work may go on side by side: one stream for each core, the first the default one."""
     return [mx.default_stream(mx.cpu), *(mx.new_stream(mx.cpu) for _ in range(machine.cores() - 1))]
 
 

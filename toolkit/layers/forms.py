@@ -23,6 +23,7 @@ NAMES = (
     "squared_error",
     "cross_entropy",
     "level_error",
+    "streams",
 )
 in_use: ModuleType
 

@@ -11,6 +11,11 @@ import mlx.nn as nn
 from toolkit.layers import ranks
 
 
+def streams() -> list[mx.Stream]:
+    """Where independent work may go on side by side: on a GPU all is one stream."""
+    return [mx.default_stream(mx.default_device())]
+
+
 def down(x: mx.array, conv: nn.Conv2d, norm: nn.BatchNorm) -> mx.array:
     """A convolution of stride 2, batch norm, leaky ReLU: (N, H, W, C) → (N, H/2, W/2, O)."""
     return finished(mx.conv2d(x, conv.weight, stride=2, padding=1), conv.bias, norm)

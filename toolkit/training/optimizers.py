@@ -1,14 +1,35 @@
 """The optimizers of training: AdamW, or Muon for kernels and hidden layers and AdamW for the rest."""
 
+from typing import Any
+
 import mlx.core as mx
 import mlx.optimizers as optim
 
+from toolkit.layers import forms
 from toolkit.training.plan import TrainConfig
 
 MUON_FACTOR = 2  # Muon's learning rate, in that of AdamW
 
 
-class Muon(optim.Muon):
+class SideBySide:
+    """What optimizers do with a parameter goes on beside what they do with others, where there are several streams."""
+
+    def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
+        self.work = [0] * len(forms.streams())  # that each stream has been given
+        return super().apply_gradients(gradients, parameters)
+
+    def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
+        least = self.work.index(min(self.work))
+        self.work[least] += parameter.size
+        with mx.stream(forms.streams()[least]):
+            return super().apply_single(gradient, parameter, state)
+
+
+class AdamW(SideBySide, optim.AdamW):
+    pass
+
+
+class DecoupledMuon(optim.Muon):
     """Muon (Jordan et al. 2024) with the decoupled weight decay of AdamW.
 
     An update has the same size whatever the gradient's, and batch norm makes the size of a kernel meaningless. So
@@ -22,12 +43,34 @@ class Muon(optim.Muon):
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
         return super().apply_single(gradient, parameter * (1 - self.learning_rate * self.decay), state)
 
+    def _zeropower_via_newtonschulz5(self, x: mx.array, steps: int) -> mx.array:
+        """What MLX's own does, with fewer products of the long side.
+
+        A step is X ← P X with P = a + b A + c A² and A = X Xᵀ. All A and P are polynomials of the first A, so they
+        commute: A ← P A P does without X, which is multiplied once at the end, by all P together.
+        """
+        a, b, c = 3.4445, -4.7750, 2.0315
+        tall = x.shape[0] > x.shape[1]
+        x = x.T if tall else x
+        x = x / (mx.linalg.norm(x, keepdims=True) + 1e-7)
+        square, all_steps = x @ x.T, mx.eye(len(x))
+        for i in range(steps):
+            step = mx.addmm(a * mx.eye(len(x)) + b * square, square, square, alpha=c)
+            all_steps = step @ all_steps if i else step
+            square = step @ square @ step
+        x = all_steps @ x
+        return x.T if tall else x
+
+
+class Muon(SideBySide, DecoupledMuon):
+    pass
+
 
 def make(config: TrainConfig) -> optim.Optimizer:
     """The optimizer of a run. Beside Muon, AdamW has no weight decay."""
     if config.optimizer == "adamw":
-        return optim.AdamW(config.lr, weight_decay=config.weight_decay)
-    muon, adamw = Muon(MUON_FACTOR * config.lr, config.weight_decay), optim.AdamW(config.lr, weight_decay=0)
+        return AdamW(config.lr, weight_decay=config.weight_decay)
+    muon, adamw = Muon(MUON_FACTOR * config.lr, config.weight_decay), AdamW(config.lr, weight_decay=0)
     return optim.MultiOptimizer([muon, adamw], [by_muon])
 
 
