@@ -29,6 +29,7 @@ from toolkit.model.mlp import FullyConnected
 from toolkit.model.priors import PRIORS
 from toolkit.model.resnet import Residual
 from toolkit.options import count, option, text, weight
+from toolkit.wording import by_value
 
 # Configuration
 
@@ -321,8 +322,8 @@ ARCHITECTURES: dict[str, Architecture] = {
 def widths_in_words() -> str:
     """The default of --max_filters."""
     usual = ARCHITECTURES["conv"].default_width
-    others = [f"or {a.default_width} for {a.name}" for a in ARCHITECTURES.values() if a.default_width != usual]
-    return ", ".join([str(usual), *others])
+    others = {a.name: a.default_width for a in ARCHITECTURES.values() if a.default_width != usual}
+    return ", or ".join([str(usual), *by_value(others)])
 
 
 # Model and bound

@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 
 def counted(count: int, noun: str) -> str:
@@ -29,6 +30,12 @@ def ending_in_words(path: Path | str) -> str:
     """What a file name ends in: `ends in .txt`, `has no extension`."""
     ending = Path(path).suffix.lower()
     return f"ends in {ending}" if ending else "has no extension"
+
+
+def by_value(values: dict[str, Any]) -> list[str]:
+    """Names with the values that they have, those of one value together: `32 for resnet and bounded`."""
+    same = {value: [name for name, v in values.items() if v == value] for value in values.values()}
+    return [f"{value} for {' and '.join(names)}" for value, names in same.items()]
 
 
 def csv_text(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

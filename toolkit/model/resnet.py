@@ -20,7 +20,7 @@ from toolkit.model.inputs import Config, with_labels
 class Residual(Architecture):
     name = "resnet"
     words = "residual blocks without norms"
-    default_width = 64
+    default_width = 32
     least_width = 2
     least_size = 4
     step = 4

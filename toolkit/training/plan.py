@@ -11,6 +11,7 @@ from typing import Any
 
 from toolkit.errors import UserError
 from toolkit.options import Option, count, from_values, integer, number, option, options_of, rate, seed, text, weight
+from toolkit.wording import by_value
 
 OLDEST = {"recipe": "classic"}  # of runs that are older than recipes
 START_AGAIN = "start again with --overwrite instead of --resume"
@@ -46,10 +47,8 @@ def by_recipe(name: str) -> Callable[[], str]:
         from vae import ARCHITECTURES
 
         usual, classic = (RECIPES[recipe][name] for recipe in ("fast", "classic"))
-        values = {arch.name: arch.recipe[name] for arch in ARCHITECTURES.values() if name in arch.recipe}
-        same = {value: [name for name, v in values.items() if v == value] for value in values.values()}
-        others = [f"or {value} for {' and '.join(names)}" for value, names in same.items()]
-        return ", ".join([str(usual), *others, f"classic {classic}"])
+        others = {arch.name: arch.recipe[name] for arch in ARCHITECTURES.values() if name in arch.recipe}
+        return ", or ".join([str(usual), *by_value(others)]) + f", classic {classic}"
 
     return words
 
