@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 import mlx.core as mx  # noqa: E402
 
 LAUNCH = Path(sys.executable).with_name("mlx.launch")
-RUN = "--dataset synthetic --limit 64 --image_size 8 --max_filters 8 --latent_dims 2 --batchsize 32 --epochs 5"
+RUN = "--dataset synthetic --limit 64 --image_size 8 --max_filters 8 --latent_dims 2 --batchsize 32 --epochs 12"
 SECONDS = 30  # in which all must have ended
 FIRST_PORT = 34000
 
@@ -46,11 +46,18 @@ def start(count: int, port: int, outdir: Path, arch: str, *more: str) -> subproc
 
 
 def ranks_of(launcher: int) -> dict[int, int]:
-    """The ranks that a launcher has started, rank → process, as ps shows them."""
-    shown = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,command="], capture_output=True, text=True).stdout
+    """The ranks that a launcher has started, rank → process, as ps shows them with their variables."""
+    shown = subprocess.run(["ps", "axeww", "-o", "pid=,ppid=,command="], capture_output=True, text=True).stdout
     rows = [line.split(None, 2) for line in shown.splitlines()]
-    found = [int(pid) for pid, parent, command in rows if int(parent) == launcher and "train.py" in command]
-    return dict(enumerate(sorted(found)))  # they start one after the other
+    found = [(int(pid), words) for pid, parent, words in rows if int(parent) == launcher and "train.py" in words]
+    return {int(re.search(r" MLX_RANK=(\d+)", words)[1]): pid for pid, words in found}
+
+
+def first_epoch(launcher: subprocess.Popen, outdir: Path) -> float:
+    """Wait until a run has finished an epoch, or has ended; returns when that was."""
+    while not any(line.startswith("Epoch") for line in said(outdir)) and launcher.poll() is None:
+        time.sleep(0.02)
+    return time.monotonic()
 
 
 def is_running(process: int) -> bool:
@@ -89,16 +96,15 @@ def faults_of(outdir: Path) -> list[str]:
 
 
 def kill_once(
-    count: int, arch: str, number: int, chance: random.Random, place: Path, unbroken: dict[str, bytes]
+    count: int, arch: str, number: int, chance: random.Random, place: Path, unbroken: dict[str, bytes], length: float
 ) -> dict:
     """Start a run, kill one rank somewhere in its epochs, look at what happens, and resume."""
     outdir, port = place / "run", FIRST_PORT + 10 * number
     outdir.mkdir()
     launcher = start(count, port, outdir, arch)
-    while not any(line.startswith("Epoch") for line in said(outdir)) and launcher.poll() is None:
-        time.sleep(0.05)
-    victim, pause = chance.randrange(count), chance.uniform(0, 1.5)
-    time.sleep(pause)
+    first_epoch(launcher, outdir)
+    victim = chance.randrange(count)
+    time.sleep(chance.uniform(0, length))
     processes = ranks_of(launcher.pid)
     epochs = sum(line.startswith("Epoch") for line in said(outdir))
     found = {"victim": victim, "epoch": epochs, "wrong": []}
@@ -145,11 +151,13 @@ def main() -> None:
         place = Path(folder)
         whole = place / "whole"
         whole.mkdir()
-        start(args.ranks, FIRST_PORT - 10, whole, args.arch).wait(600)
-        unbroken = arrays(whole)
+        launcher = start(args.ranks, FIRST_PORT - 10, whole, args.arch)
+        begun = first_epoch(launcher, whole)
+        launcher.wait(600)
+        length, unbroken = time.monotonic() - begun, arrays(whole)
         found = []
         for number in range(args.times):
-            found.append(one := kill_once(args.ranks, args.arch, number, chance, place, unbroken))
+            found.append(one := kill_once(args.ranks, args.arch, number, chance, place, unbroken, length))
             print(
                 f"{number + 1:2d}: rank {one['victim']} killed after {one['epoch']} epochs, all ended in "
                 f"{one['seconds']:.1f} s; {len(one['ours'])} line of ours, mlx.launch: {'; '.join(one['theirs'])}; "
