@@ -53,11 +53,10 @@ def ranks_of(launcher: int) -> dict[int, int]:
     return {int(re.search(r" MLX_RANK=(\d+)", words)[1]): pid for pid, words in found}
 
 
-def first_epoch(launcher: subprocess.Popen, outdir: Path) -> float:
-    """Wait until a run has finished an epoch, or has ended; returns when that was."""
+def await_epoch(launcher: subprocess.Popen, outdir: Path) -> None:
+    """Wait until a run has finished an epoch, or has ended."""
     while not any(line.startswith("Epoch") for line in said(outdir)) and launcher.poll() is None:
         time.sleep(0.02)
-    return time.monotonic()
 
 
 def is_running(process: int) -> bool:
@@ -102,7 +101,7 @@ def kill_once(
     outdir, port = place / "run", FIRST_PORT + 10 * number
     outdir.mkdir()
     launcher = start(count, port, outdir, arch)
-    first_epoch(launcher, outdir)
+    await_epoch(launcher, outdir)
     victim = chance.randrange(count)
     time.sleep(chance.uniform(0, length))
     processes = ranks_of(launcher.pid)
@@ -152,7 +151,8 @@ def main() -> None:
         whole = place / "whole"
         whole.mkdir()
         launcher = start(args.ranks, FIRST_PORT - 10, whole, args.arch)
-        begun = first_epoch(launcher, whole)
+        await_epoch(launcher, whole)
+        begun = time.monotonic()
         launcher.wait(600)
         length, unbroken = time.monotonic() - begun, arrays(whole)
         found = []

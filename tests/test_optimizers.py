@@ -66,7 +66,7 @@ def test_a_recipe_is_what_flags_leave_open():
     classic = planned(recipe="classic", lr=0.3).train
     assert (classic.optimizer, classic.lr, classic.lr_schedule, classic.batchsize) == ("adamw", 0.3, "constant", 128)
     made = optimizers.make(classic)
-    assert isinstance(made, optim.AdamW) and made.weight_decay == 0.01
+    assert type(made) is optimizers.AdamW and made.weight_decay == 0.01
 
 
 def test_runs_older_than_recipes_go_on_as_they_began():

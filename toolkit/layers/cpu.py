@@ -45,7 +45,6 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from toolkit.layers import machine, plain, ranks
-from toolkit.layers.plain import statistics, track
 
 LEAST_IMAGES = 8  # in a part: smaller ones cost more than they save
 SLOPE = 0.01  # of leaky ReLU below zero
@@ -160,7 +159,7 @@ def convolve_and_norm(convolution, parts, conv, norm):
     if norm.training:
         # The convolution's bias is left out: batch norm would take it away again.
         parts, mean, variance, count = norm_in_training(each(lambda x: convolution(x, conv.weight), parts), norm)
-        track(norm, mean + conv.bias, variance, count)
+        plain.track(norm, mean + conv.bias, variance, count)
         return parts
     # With fixed statistics batch norm is linear, and part of the kernel.
     scale = norm.weight * mx.rsqrt(norm.running_var + norm.eps)
@@ -286,7 +285,7 @@ def norm_in_training(parts, norm):
     def forward(gamma, beta, *ys):
         sums = each(lambda y: (y.sum(axis=0), (y * y).sum(axis=0)), ys)
         sums = ranks.total(mx.stack([total(s for s, _ in sums), total(q for _, q in sums), pixels]))
-        mean, variance, count = statistics(sums)
+        mean, variance, count = plain.statistics(sums)
         scale = gamma * mx.rsqrt(variance + norm.eps)
         shift = beta - mean * scale
         return *each(lambda y: leaky_relu(y * scale + shift), ys), mean, variance, count
@@ -330,7 +329,7 @@ def conv_same(x, weight):
 
     @mx.custom_function
     def forward(x, weight):
-        beside = threes(x, axis=2)
+        beside = windows(x, 1, 3, before=1, after=1)
         kernel = weight.transpose(2, 3, 1, 0).reshape(3 * channels, 3 * out)
         return meet((beside @ kernel).reshape(n, height, width, 3, out), axis=1), beside
 
@@ -338,7 +337,7 @@ def conv_same(x, weight):
     def backward(inputs, gradients, outputs):
         with mx.stream(stream):  # else it would run on the default one
             weight, beside = inputs[1], outputs[1]
-            above = threes(gradients[0], axis=1)
+            above = windows(gradients[0], 3, 1, before=1, after=1)
             kernel = weight[:, ::-1, ::-1].transpose(1, 0, 2, 3).reshape(3 * out, 3 * channels)
             dx = meet((above @ kernel).reshape(n, height, width, 3, channels), axis=2)
             dweight = (beside.T @ above).reshape(3, channels, 3, out)[:, :, ::-1]
@@ -355,7 +354,7 @@ def conv_down(x, weight):
 
     @mx.custom_function
     def forward(x, weight):
-        p = windows(x, 3, stride=2, before=1)
+        p = windows(x, 3, 3, stride=2, before=1)
         return (p @ weight.reshape(out, -1).T).reshape(n, height // 2, width // 2, out), p
 
     @forward.vjp
@@ -364,7 +363,7 @@ def conv_down(x, weight):
             dy, weight, p = gradients[0], inputs[1], outputs[1]
             fold = mx.array(DOWN_BACK, dtype=mx.float32)
             kernel = mx.einsum("pik,qjm,okmc->ijopqc", fold, fold, weight).reshape(4 * out, 4 * channels)
-            dx = cells_to_pixels(windows(dy, 2, after=1) @ kernel, n, height // 2, width // 2)
+            dx = cells_to_pixels(windows(dy, 2, 2, after=1) @ kernel, n, height // 2, width // 2)
             dweight = (p.T @ dy.reshape(-1, out)).T  # faster than the transposed product
             return dx, dweight.reshape(weight.shape)
 
@@ -391,7 +390,7 @@ def conv_up(x, weight):
     def backward(inputs, dy, _):
         with mx.stream(stream):
             x, weight = inputs
-            q = windows(sums_of_windows(dy), 3, stride=2)  # (n·H·W, 9·O)
+            q = windows(sums_of_windows(dy), 3, 3, stride=2)  # (n·H·W, 9·O)
             dweight = (q.T @ x.reshape(-1, channels)).reshape(3, 3, out, channels)
             return (q @ turned(weight)).reshape(x.shape), dweight[::-1, ::-1].transpose(2, 0, 1, 3)
 
@@ -414,13 +413,13 @@ def conv_transposed(x, weight):
             return spread(x, weight.transpose(1, 2, 0, 3))
         fold = mx.array(DOWN_BACK, dtype=mx.float32)
         kernel = mx.einsum("pik,qjm,okmc->ijcpqo", fold, fold, weight).reshape(4 * channels, 4 * out)
-        return cells_to_pixels(windows(x, 2, after=1) @ kernel, n, height, width)
+        return cells_to_pixels(windows(x, 2, 2, after=1) @ kernel, n, height, width)
 
     @forward.vjp
     def backward(inputs, dy, _):
         with mx.stream(stream):
             x, weight = inputs
-            q = windows(dy, size, stride=2, before=1, after=size - 3)  # (n·H·W, k·k·O)
+            q = windows(dy, size, size, stride=2, before=1, after=size - 3)  # (n·H·W, k·k·O)
             dx = (q @ weight.transpose(1, 2, 0, 3).reshape(-1, channels)).reshape(x.shape)
             dweight = (x.reshape(-1, channels).T @ q).reshape(channels, size, size, out)
             return dx, dweight.transpose(3, 1, 2, 0)
@@ -435,7 +434,7 @@ def spread(x, kernel):
     if 4 * out > channels:  # entry u leads to the output of phase u % 2 in a window, from its second pixel if u < 2
         halves = kernel.reshape(2, 2, 2, 2, out, channels)[::-1, :, ::-1]
         of_windows = halves.transpose(0, 2, 5, 1, 3, 4).reshape(4 * channels, 4 * out)
-        cells = windows(x, 2, before=1, after=1) @ of_windows
+        cells = windows(x, 2, 2, before=1, after=1) @ of_windows
     else:  # to few channels it is cheaper to compute what each pixel spreads, and to add where that overlaps
         parts = (x.reshape(-1, channels) @ kernel.reshape(-1, channels).T).reshape(n, height, width, 2, 2, 2, 2, out)
         rows = overlap(parts[:, :, :, 0], parts[:, :, :, 1], axis=1)  # (n, H+1, W, 2, 2, 2, O)
@@ -447,15 +446,6 @@ def spread(x, kernel):
 def overlap(first, second, axis):
     """The first halves of cells plus the second halves of the cells before them; one cell more than each has."""
     return padded(first, 0, 1, axis) + padded(second, 1, 0, axis)
-
-
-def threes(x, axis):
-    """Each pixel of x (n, H, W, C) between its neighbours along an axis, with zeros around, as rows (n·H·W, 3·C)."""
-    n, height, width, channels = x.shape
-    x = padded(x, 1, 1, axis)
-    row = x.shape[2] * channels
-    strides = (x.shape[1] * row, row, channels, row if axis == 1 else channels, 1)
-    return mx.as_strided(x, (n, height, width, 3, channels), strides).reshape(-1, 3 * channels)
 
 
 def meet(x, axis):
@@ -470,14 +460,18 @@ def padded(x, before, after, axis):
     return mx.pad(x, [(before, after) if i == axis else (0, 0) for i in range(x.ndim)])
 
 
-def windows(x, size, stride=1, before=0, after=0):
-    """All size×size windows of x (n, H, W, C), padded with zeros, as rows (n·H'·W', size·size·C)."""
-    x = mx.pad(x, [(0, 0), (before, after), (before, after), (0, 0)])
+def windows(x, rows, columns, stride=1, before=0, after=0):
+    """All windows of so many pixels of x (n, H, W, C), as rows (n·H'·W', rows·columns·C).
+
+    x is padded with zeros along each axis on which a window has more than one pixel.
+    """
+    pads = [(before, after) if pixels > 1 else (0, 0) for pixels in (rows, columns)]
+    x = mx.pad(x, [(0, 0), *pads, (0, 0)])
     n, height, width, channels = x.shape
     row, image = width * channels, height * width * channels
-    shape = (n, (height - size) // stride + 1, (width - size) // stride + 1, size, size * channels)
+    shape = (n, (height - rows) // stride + 1, (width - columns) // stride + 1, rows, columns * channels)
     view = mx.as_strided(x, shape, (image, stride * row, stride * channels, row, 1))
-    return view.reshape(-1, size * size * channels)
+    return view.reshape(-1, rows * columns * channels)
 
 
 def sums_of_windows(x):

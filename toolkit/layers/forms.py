@@ -3,6 +3,7 @@
 Two files hold the same functions with the same arguments and results: plain.py, textbook MLX for a GPU, and cpu.py,
 which is fast on a CPU. `choose` takes one of them when the device is chosen; models call `forms.down(x, conv, norm)`.
 Between two layers of the CPU's form, features are a `Parts` of a batch; `flatten` and `reshape` make an array of them.
+Beside the layers, `forms.streams()` are where independent work may go on side by side.
 """
 
 from types import ModuleType

@@ -53,9 +53,10 @@ class DecoupledMuon(optim.Muon):
         tall = x.shape[0] > x.shape[1]
         x = x.T if tall else x
         x = x / (mx.linalg.norm(x, keepdims=True) + 1e-7)
-        square, all_steps = x @ x.T, mx.eye(len(x))
+        one = mx.eye(len(x))
+        square, all_steps = x @ x.T, one
         for i in range(steps):
-            step = mx.addmm(a * mx.eye(len(x)) + b * square, square, square, alpha=c)
+            step = mx.addmm(a * one + b * square, square, square, alpha=c)
             all_steps = step @ all_steps if i else step
             square = step @ square @ step
         x = all_steps @ x
