@@ -20,6 +20,7 @@ HERE = Path(__file__).resolve().parent
 TASKS = ("train", "decode", "reconstruct")
 DEFAULT = (128, 64, 64)  # batch, filters, side
 TORCH = "torch==2.13.0"
+PAUSE = 0.5  # seconds before each turn: threads of the one before may still be spinning
 
 
 class Subject:
@@ -36,6 +37,7 @@ class Subject:
         self.description = json.loads(self.process.stdout.readline())
 
     def time(self, task, shape=DEFAULT, repeats=1):
+        time.sleep(PAUSE)
         self.process.stdin.write(json.dumps([task, *shape, repeats]) + "\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())

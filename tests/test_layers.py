@@ -103,6 +103,30 @@ def test_convolution_without_a_norm(shape, stride):
     compare(our_conv, native_conv, shape, False, lambda layer: (layer.conv, stride))
 
 
+@pytest.mark.parametrize("shape", [(3, 1, 1, 2, 4), (17, 1, 3, 4, 2), (9, 2, 1, 3, 3)])
+def test_convolution_of_maps_that_are_all_border(shape):
+    compare(our_conv, native_conv, shape, False, lambda layer: (layer.conv, 1))
+
+
+@pytest.mark.parametrize("images", [5, 40])
+@pytest.mark.parametrize("activation", [None, nn.relu])
+def test_dense_layer(images, activation):
+    random = np.random.default_rng(0)
+    x, towards = (mx.array(random.normal(size=(images, n)).astype(np.float32)) for n in (6, 4))
+    linear = nn.Linear(6, 4)
+
+    def gradients(layer):
+        def loss(x, weights):
+            linear.update(weights)
+            return (whole(layer(x, linear, activation)) * towards).sum()
+
+        return mx.grad(loss, argnums=(0, 1))(x, linear.parameters())
+
+    ours, native = gradients(cpu.dense), gradients(plain.dense)
+    for (name, a), (_, b) in zip(tree_flatten(ours), tree_flatten(native), strict=True):
+        np.testing.assert_allclose(np.array(a), np.array(b), atol=1e-4, err_msg=name)
+
+
 @pytest.mark.parametrize("shape", [(n, height, width, c, c) for n, height, width, _, c in SHAPES])
 def test_residual_block(shape):
     def convs(layer):
