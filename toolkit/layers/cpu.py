@@ -16,8 +16,9 @@ W' is the kernel turned around.
     Y = T W        y[i] = Y0[i-1] + Y1[i] + Y2[i+1]
     X = U W'       dx[j] = X0[j-1] + X1[j] + X2[j+1]        dW = Tᵀ U
 
-In memory the pixels of a batch follow each other without gaps, so a neighbour is at a fixed distance, also across the
-border of an image, where a factor of 0 takes it away. Nothing has to be copied between zeros for that.
+The pixels of a batch lie in memory without gaps, so each neighbour is at a fixed distance. Past the edge of an image
+that distance leads to a pixel of another row or image, and a factor of 0 removes it. So zeros are needed at the two
+ends of a batch only.
 
 Down: 3×3, stride 2, padding 1. Output pixel i looks at the input pixels 2i-1, 2i, 2i+1 with w0, w1, w2:
 
@@ -352,32 +353,32 @@ def conv_same(x, weight):
     stream = mx.default_stream(mx.cpu)
     n, height, width, channels = x.shape
     out = len(weight)
-    in_row, in_column = borders(n, height, width)
+    in_row, in_column = has_neighbours(n, height, width)
 
     @mx.custom_function
     def forward(x, weight):
-        t = between(x, 1, in_row, margin=width)
+        t = with_neighbours(x, 1, in_row, margin=width)
         kernel = weight.transpose(2, 3, 1, 0).reshape(3 * channels, 3 * out)
-        return meet(t @ kernel, width, in_column).reshape(n, height, width, out), t
+        return add_neighbours(t @ kernel, width, in_column).reshape(n, height, width, out), t
 
     @forward.vjp
     def backward(inputs, gradients, outputs):
         with mx.stream(stream):  # else it would run on the default one
             weight, t = inputs[1], outputs[1]
-            u = between(gradients[0], width, in_column, margin=1)
+            u = with_neighbours(gradients[0], width, in_column, margin=1)
             kernel = weight[:, ::-1, ::-1].transpose(1, 0, 2, 3).reshape(3 * out, 3 * channels)
-            dx = meet(u @ kernel, 1, in_row).reshape(n, height, width, channels)
+            dx = add_neighbours(u @ kernel, 1, in_row).reshape(n, height, width, channels)
             dweight = (t[width:-width].T @ u[1:-1]).reshape(3, channels, 3, out)[:, :, ::-1]
             return dx, dweight.transpose(3, 2, 0, 1)
 
     return forward(x, weight)[0]
 
 
-@functools.lru_cache(16)
-def borders(n, height, width):
-    """Whether each pixel has one before it in its row, is one, and has one after it; and the same in its column.
+@functools.lru_cache(8)
+def has_neighbours(n, height, width):
+    """1 or 0 for every pixel, (n·H·W, 3): has it a left neighbour, itself, a right one; and above, below.
 
-    As 1 and 0, (n·H·W, 3) twice.
+    What the cache holds is small beside what `with_neighbours` returns, which has C times as many numbers.
     """
     in_row, in_column = (np.ones((n, height, width, 3), np.float32) for _ in range(2))
     in_row[:, :, 0, 0] = in_row[:, :, -1, 2] = 0
@@ -385,10 +386,10 @@ def borders(n, height, width):
     return [mx.array(has.reshape(-1, 3)) for has in (in_row, in_column)]
 
 
-def between(x, step, has, margin):
-    """Every pixel of x (n, H, W, C) between those `step` before and after it, zeros where it `has` none: rows of 3·C.
+def with_neighbours(x, step, has, margin):
+    """Each pixel of x (n, H, W, C) between those `step` before and after it, zeros where it `has` none: rows of 3·C.
 
-    There are `margin` rows of zeros before the first pixel's and after the last one's, for `meet`.
+    There are `margin` rows of zeros at both ends, as `add_neighbours` needs them.
     """
     channels = x.shape[-1]
     zeros = mx.zeros((margin + step, channels))
@@ -398,10 +399,10 @@ def between(x, step, has, margin):
     return (threes * has[:, :, None]).reshape(-1, 3 * channels)
 
 
-def meet(y, step, has):
-    """For every pixel Y0 of that `step` before it, Y1 of itself and Y2 of that after it, added up: rows (n·H·W, C).
+def add_neighbours(y, step, has):
+    """For each pixel the sum of Y0 of the one `step` before it, its own Y1, and Y2 of the one `step` after it.
 
-    A row of y is Y0, Y1 and Y2 of a pixel; there is a margin of `step` rows at both ends.
+    The rows of y are Y0, Y1 and Y2 of all pixels, with a margin of `step` rows at both ends → (n·H·W, C).
     """
     count = len(has)
     y0, y1, y2 = y.reshape(len(y), 3, -1).swapaxes(0, 1)
