@@ -32,25 +32,25 @@ attack: $(VENV)/installed
 	$(RUN) bench/attack.py --seconds 60 --seed $(SEED)
 
 docs: $(VENV)/installed
-	$(RUN) -m toolkit.shell.tables
+	$(RUN) docs/tables.py
 
 MNIST_2 = pretrained/vae_mnist_filters_0064_dims_0002.npz
 CLASSES = pretrained/conditional/vae_mnist_filters_0064_dims_0008.npz
 CIFAR = pretrained/vae_cifar-10_filters_0128_dims_0128.npz
 
 gallery: $(VENV)/installed
-	$(RUN) generate.py --outfile assets/samples_mnist.png
-	$(RUN) generate.py --prior normal --outfile assets/samples_normal_mnist.png
-	$(RUN) generate.py --model $(MNIST_2) --vis_lat_space --outfile assets/latent_square_mnist.png
-	$(RUN) generate.py --model $(CIFAR) --outfile assets/samples_cifar-10.png
-	$(RUN) visualize.py samples --model $(CLASSES) --outfile assets/classes_mnist.png
-	$(RUN) visualize.py latents --model $(MNIST_2) --outfile assets/latents_mnist.png
-	$(RUN) visualize.py traversal --outfile assets/traversal_mnist.png
-	$(RUN) visualize.py interpolate --outfile assets/interpolate_mnist.gif
-	$(RUN) visualize.py reconstructions --outfile assets/reconstructions_mnist.png
-	$(RUN) visualize.py reconstructions --model $(CIFAR) --outfile assets/reconstructions_cifar-10.png
-	$(RUN) visualize.py explorer --outfile assets/explorer.html
-	$(RUN) visualize.py explorer --model $(CLASSES) --outfile assets/explorer_conditional.html
+	$(RUN) generate.py --outfile assets/samples_mnist.png --overwrite
+	$(RUN) generate.py --prior normal --outfile assets/samples_normal_mnist.png --overwrite
+	$(RUN) generate.py --model $(MNIST_2) --vis_lat_space --outfile assets/latent_square_mnist.png --overwrite
+	$(RUN) generate.py --model $(CIFAR) --outfile assets/samples_cifar-10.png --overwrite
+	$(RUN) visualize.py samples --model $(CLASSES) --outfile assets/classes_mnist.png --overwrite
+	$(RUN) visualize.py latents --model $(MNIST_2) --outfile assets/latents_mnist.png --overwrite
+	$(RUN) visualize.py traversal --outfile assets/traversal_mnist.png --overwrite
+	$(RUN) visualize.py interpolate --outfile assets/interpolate_mnist.gif --overwrite
+	$(RUN) visualize.py reconstructions --outfile assets/reconstructions_mnist.png --overwrite
+	$(RUN) visualize.py reconstructions --model $(CIFAR) --outfile assets/reconstructions_cifar-10.png --overwrite
+	$(RUN) visualize.py explorer --outfile assets/explorer.html --overwrite
+	$(RUN) visualize.py explorer --model $(CLASSES) --outfile assets/explorer_conditional.html --overwrite
 
 film: gallery # needs a Chromium and its driver
 	$(RUN) bench/film.py assets/explorer.html assets/explorer.gif

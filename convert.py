@@ -13,9 +13,17 @@ from pathlib import Path
 from toolkit.errors import UserError
 from toolkit.options import option, path, text, word
 from toolkit.shell.command import beside, command
-from toolkit.shell.opening import Opened, PlaceOptions, check_effects, check_file, find_model, load_for, public_name
+from toolkit.shell.opening import (
+    Opened,
+    PlaceOptions,
+    WriteOptions,
+    check_effects,
+    find_model,
+    load_for,
+    public_name,
+)
 from toolkit.shell.parser import parse
-from toolkit.wording import counted, ending_in_words
+from toolkit.wording import counted
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class ConvertOptions:
 
 def options() -> tuple[type, ...]:
     """The dataclasses whose fields are this command's flags."""
-    return ConvertOptions, PlaceOptions
+    return ConvertOptions, PlaceOptions, WriteOptions
 
 
 @command
@@ -56,22 +64,24 @@ def main(argv: list[str] | None = None) -> None:
     args = typed.of(ConvertOptions)
     from toolkit import datasets
     from toolkit.files.progress import Bars
-    from toolkit.files.writing import is_stream
-    from toolkit.formats import checkpoint
+    from toolkit.files.targets import check_ending, check_target
+    from toolkit.formats import checkpoint, hub
     from toolkit.layers import device
     from toolkit.model.mixture import fit_prior
 
     to_folder = args.output.endswith("/")
     if not to_folder:
-        check_file(args.output)
         check_effects(typed, ["license"], "a checkpoint that is a file")
-        if Path(args.output).suffix.lower() not in checkpoint.ENDINGS and not is_stream(args.output):
-            ways = "write .npz or .safetensors, or a folder with / at its end"
-            raise UserError(f"{args.output} {ending_in_words(args.output)} — {ways}")
+        check_ending(args.output, (*checkpoint.ENDINGS, "/ for a folder"))
     elif not re.fullmatch(r"[\w.+-]+", args.license):
         raise UserError(
             f"--license {args.license} is no name of a licence on the Hub — give one such as mit or cc-by-4.0"
         )
+    if not typed.of(WriteOptions).overwrite:
+        if to_folder:
+            hub.check_folder(Path(args.output), args.input)
+        else:
+            check_target(args.output, inputs=[args.input])
     if not args.fit_prior:
         check_effects(typed, ["data_dir", "cache_dir"], "a conversion without --fit_prior")
     device_name = device.start(cpu=not args.fit_prior)

@@ -7,6 +7,7 @@ generate.py --codes decodes such a file.
 
 from dataclasses import dataclass
 
+from toolkit.files.targets import NEW, check_ending
 from toolkit.options import option, path, text, word
 from toolkit.shell.command import beside, command
 from toolkit.shell.opening import (
@@ -14,8 +15,9 @@ from toolkit.shell.opening import (
     DeviceOptions,
     ModelOptions,
     PlaceOptions,
+    WriteOptions,
     check_effects,
-    check_file,
+    check_targets,
     load_for,
     load_pictures,
     open_model,
@@ -51,7 +53,7 @@ class EncodeOptions:
 
 def options() -> tuple[type, ...]:
     """The dataclasses whose fields are this command's flags."""
-    return EncodeOptions, ModelOptions, DataOptions, PlaceOptions, DeviceOptions
+    return EncodeOptions, ModelOptions, DataOptions, PlaceOptions, WriteOptions, DeviceOptions
 
 
 @command
@@ -66,8 +68,8 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.formats import codes
     from toolkit.model import inference
 
-    codes.check_name(args.outfile)
-    check_file(args.outfile)
+    check_targets(typed, NEW, [args.outfile], *args.images)
+    check_ending(args.outfile, codes.ENDINGS)
     with beside(args.outfile):
         opened = open_model(typed)
         images = load_pictures(opened, args.images, args.label) if args.images else load_for(typed, opened, args.split)

@@ -9,6 +9,7 @@ import math
 import zlib
 from dataclasses import dataclass
 
+from toolkit.files.targets import METRICS, mark
 from toolkit.files.writing import write
 from toolkit.options import count, number, option, path
 from toolkit.shell.command import beside, command
@@ -18,7 +19,8 @@ from toolkit.shell.opening import (
     ModelOptions,
     PlaceOptions,
     SeedOptions,
-    check_file,
+    WriteOptions,
+    check_targets,
     dataset_of,
     load_for,
     open_model,
@@ -48,7 +50,7 @@ class EvaluateOptions:
 
 def options() -> tuple[type, ...]:
     """The dataclasses whose fields are this command's flags."""
-    return ModelOptions, DataOptions, PlaceOptions, EvaluateOptions, SeedOptions, DeviceOptions
+    return ModelOptions, DataOptions, PlaceOptions, EvaluateOptions, SeedOptions, WriteOptions, DeviceOptions
 
 
 @command
@@ -56,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     typed = parse(__doc__, argv, *options())
     args, seed = typed.of(EvaluateOptions), typed.of(SeedOptions).seed
     if args.json:
-        check_file(args.json)
+        check_targets(typed, METRICS, [args.json])
     with beside(args.json):
         opened = open_model(typed, together=True)
         prior = prior_of(opened, args.prior)
@@ -82,7 +84,8 @@ def main(argv: list[str] | None = None) -> None:
             metrics = measure(opened.model, prior, test, train, args.importance_samples, seed, args.batchsize, watch)
         print_metrics(metrics, f"{dataset}, {len(test.images):,} test images, random seed {seed}, prior: {prior.words}")
         if args.json and ranks.rank == 0:
-            facts = {"model": opened.name, "dataset": datasets.public_name(dataset), "seed": seed}
+            facts = {"made_by": mark(METRICS), "model": opened.name}
+            facts |= {"dataset": datasets.public_name(dataset), "seed": seed}
             write(args.json, (json.dumps(finite(facts | metrics), indent=2) + "\n").encode())
             print(f"Metrics: {args.json}")
 

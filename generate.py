@@ -7,6 +7,7 @@ Sample new images from a model. Everything it needs is in the model's file. With
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolkit.files.targets import NEW, PICTURE, check_ending
 from toolkit.options import count, option, options_of, path, word
 from toolkit.shell.command import beside, command
 from toolkit.shell.opening import (
@@ -14,8 +15,9 @@ from toolkit.shell.opening import (
     ModelOptions,
     PriorOptions,
     SeedOptions,
+    WriteOptions,
     check_effects,
-    check_file,
+    check_targets,
     open_model,
     sampler_of,
 )
@@ -61,7 +63,7 @@ class GenerateOptions:
 
 def options() -> tuple[type, ...]:
     """The dataclasses whose fields are this command's flags."""
-    return ModelOptions, GenerateOptions, PriorOptions, SeedOptions, DeviceOptions
+    return ModelOptions, GenerateOptions, PriorOptions, SeedOptions, WriteOptions, DeviceOptions
 
 
 @command
@@ -83,8 +85,8 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.formats import codes
     from toolkit.pictures import images, sampling
 
-    images.check_name(outfile)
-    check_file(outfile)
+    check_targets(typed, PICTURE, [outfile], args.codes)
+    check_ending(outfile, images.ENDINGS)
     with beside(args.outfile):
         opened = open_model(typed)
         model, facts = opened.model, opened.facts
@@ -102,19 +104,21 @@ def main(argv: list[str] | None = None) -> None:
             made = sampling.samples(model, facts, sampler, args.nsamples, args.label, args.grid_size)
         sheets = [Path(outfile)] if args.outfile or not args.outdir else []
         if args.outdir:
-            sheets.append(write_each(made, Path(args.outdir)))
+            sheets.append(write_each(typed, made, Path(args.outdir)))
         what = "Latent grid" if args.vis_lat_space else f"Sheet of {number_of(made)}"
         for path in sheets:
             images.save(path, made.sheet())
             print(f"{what}: {path}")
 
 
-def write_each(made, folder):
+def write_each(typed, made, folder):
     """Write every picture as a file of its own, by name or number; returns the name of the sheet beside them."""
     from toolkit.pictures.images import Writer
 
     count, sheet = len(made.pictures), "all.png"
     names = [f"img_{i:06d}.png" for i in range(count)] if made.names is None else file_names(made.names, [sheet])
+    check_targets(typed, PICTURE if made.names is None else NEW, [folder / name for name in names])
+    check_targets(typed, PICTURE, [folder / sheet])
     with Writer() as writer:
         for name, picture in zip(names, made.pictures, strict=True):
             writer.save(folder / name, picture)

@@ -10,6 +10,7 @@ overview.png. sources.csv says what each file shows.
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolkit.files.targets import LIST, LIST_HEAD, NEW, PICTURE
 from toolkit.files.writing import write
 from toolkit.options import option, path, word
 from toolkit.shell.command import command
@@ -18,7 +19,9 @@ from toolkit.shell.opening import (
     DeviceOptions,
     ModelOptions,
     PlaceOptions,
+    WriteOptions,
     check_effects,
+    check_targets,
     dataset_of,
     load_for,
     load_pictures,
@@ -54,7 +57,7 @@ class ReconstructOptions:
 
 def options() -> tuple[type, ...]:
     """The dataclasses whose fields are this command's flags."""
-    return ModelOptions, DataOptions, ReconstructOptions, PlaceOptions, DeviceOptions
+    return ModelOptions, DataOptions, ReconstructOptions, PlaceOptions, WriteOptions, DeviceOptions
 
 
 @command
@@ -80,6 +83,9 @@ def main(argv: list[str] | None = None) -> None:
         originals, place = load_for(typed, opened, split), f"{datasets.file_name(dataset_of(typed, opened))}_{split}"
         names, what = [f"img_{i:08d}.png" for i in range(len(originals.images))], f"{split} split"
     folder = Path(args.outdir) / place / f"{opened.model.config.latent_dims:04d}_latent_dims"
+    check_targets(typed, NEW if args.images else PICTURE, [folder / name for name in names], *args.images)
+    check_targets(typed, PICTURE, [folder / "overview.png"])
+    check_targets(typed, LIST, [folder / "sources.csv"])
     print(f"Device: {opened.device}")
 
     overview, squared_error, number = [], 0.0, 0
@@ -93,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
                 number += 1
             shown.update(len(pairs))
     images.save(folder / "overview.png", images.sheet(overview, columns=8))
-    sources = csv_text(("file", "source"), zip(names, originals.names, strict=True))
+    sources = csv_text(LIST_HEAD.split(","), zip(names, originals.names, strict=True))
     write(folder / "sources.csv", sources.encode())
 
     error = squared_error / number

@@ -15,7 +15,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_flatten
 
 from toolkit.errors import UserError
 from toolkit.layers import forms, ranks
@@ -440,7 +440,6 @@ class Elbo:
     words = "evidence lower bound"
     ignores = ("iw_samples", "iw_warmup")  # options that mean nothing to it
     samples = 1  # of each image
-    parts = (1,)  # how many of them are in memory at a time
 
     def __init__(self, free_bits: float = 0, iw_samples: int = 1):
         self.free_bits = free_bits
@@ -475,23 +474,19 @@ class ImportanceWeighted:
     name = "iwae"
     words = "importance-weighted bound, by several samples"
     ignores = ("beta", "beta_warmup", "beta_start", "free_bits")
-    AT_ONCE = 8
 
     def __init__(self, free_bits: float = 0, iw_samples: int = 1):
         self.samples = iw_samples
-        self.parts = tuple(min(self.AT_ONCE, iw_samples - i) for i in range(0, iw_samples, self.AT_ONCE))
 
-    def log_weights(
-        self, model: VAE, x: mx.array, labels: mx.array | None, key: mx.array, samples: int, shares: list[mx.array]
-    ) -> tuple[mx.array, mx.array, mx.array]:
-        """log p(x, z) / q(z|x) and the error of each sample, (N, K) each, and KL (N,).
-
-        `shares` holds one array, the share that every sample has in its sum, by the time that gradients are asked for.
-        """
+    def cost(
+        self, model: VAE, x: mx.array, labels: mx.array | None, key: mx.array, beta: mx.array
+    ) -> tuple[mx.array, mx.array]:
+        """As that of Elbo."""
         mean, log_var = model.posterior(x, labels)
         kl = model.prior.kl(mean, log_var).sum(axis=1)
-        shape = len(mean), samples, mean.shape[1]
+        shape = len(mean), self.samples, mean.shape[1]
         mean, log_var = (mx.broadcast_to(a[:, None], shape) for a in (mean, log_var))
+        shares = []  # holds the share that every sample has in its sum, by the time that gradients are asked for
 
         @mx.custom_function
         def to_decoder(z):
@@ -504,32 +499,11 @@ class ImportanceWeighted:
         z = to_decoder(sample(mean, log_var, key))
         error = model.errors(x, labels, z)
         log_q = log_density(z, mx.stop_gradient(mean), mx.stop_gradient(log_var))
-        return model.prior.log_density(z, labels) - log_q - error, error, kl
-
-    def log_sum(
-        self, model: VAE, x: mx.array, labels: mx.array | None, key: mx.array, samples: int
-    ) -> mx.array:  # (N,)
-        """log of the sum of a part of the samples."""
-        return mx.logsumexp(self.log_weights(model, x, labels, key, samples, [])[0], axis=1)
-
-    def cost(
-        self,
-        model: VAE,
-        x: mx.array,
-        labels: mx.array | None,
-        key: mx.array,
-        beta: mx.array,
-        samples: int | None = None,
-        log_sum: mx.array | None = None,
-    ) -> tuple[mx.array, mx.array]:
-        """As that of Elbo; for a part of the samples, if it is told their number and the `log_sum` of all of them."""
-        samples, shares = samples or self.samples, []
-        log_w, error, kl = self.log_weights(model, x, labels, key, samples, shares)
-        if log_sum is None:
-            log_sum = mx.logsumexp(log_w, axis=1)
+        log_w = model.prior.log_density(z, labels) - log_q - error  # (N, K)
+        log_sum = mx.logsumexp(log_w, axis=1)
         shares.append(mx.stop_gradient(mx.exp(log_w - log_sum[:, None])))
         terms = mx.stack([math.log(self.samples) - log_sum, error.mean(axis=1), kl])
-        return -(shares[0] * log_w).sum(axis=1).mean(), terms * (samples / self.samples)
+        return -(shares[0] * log_w).sum(axis=1).mean(), terms
 
     def of_terms(self, terms: dict[str, float], beta: float) -> float:
         return terms["loss"]
@@ -545,66 +519,25 @@ def training_step(model: VAE, optimizer: Any, objective: Elbo | ImportanceWeight
     """A compiled function (bytes, labels, key, β) → sums over the batch of loss, error and KL, which updates the model.
 
     Of several ranks each gives some images of the batch with their place in it (the number of the first, and how many
-    there are in all), and all make the same update. Where the samples of the objective come in several parts, each part
-    is computed twice, first for its weights and then for its gradients, and memory is that of one part.
+    there are in all), and all make the same update.
     """
     objective = objective or Elbo()
 
-    def seen(images, key, place):
-        """The floats that the model sees, binary ones sampled anew at every step, and a random key for each image."""
-        first, count = place
-        pixels, noise = (mx.random.split(one, count)[first : first + len(images)] for one in mx.random.split(key))
-        return to_floats(images, model.config, pixels), noise
-
-    def loss(x, labels, keys, beta, share, *part):
-        cost, terms = objective.cost(model, x, labels, keys, beta, *part)
+    def loss(x, labels, keys, beta, share):
+        cost, terms = objective.cost(model, x, labels, keys, beta)
         return cost * share, terms.sum(axis=1)
 
     loss_and_gradients = nn.value_and_grad(model, loss)
 
-    def update(sums, gradients):
-        """Add up what the ranks have, and change the model by it."""
+    def step(images, labels, key, beta, place=None):
+        first, count = place or (0, len(images))
+        pixels, noise = (mx.random.split(one, count)[first : first + len(images)] for one in mx.random.split(key))
+        x = to_floats(images, model.config, pixels)  # binary ones are sampled anew at every step
+        (_, sums), gradients = loss_and_gradients(x, labels, noise, beta, len(images) / count)
         sums, gradients = ranks.total_of_all((sums, gradients))
         optimizer.update(model, gradients)
         model.config.architecture.confine(model)
         return sums
 
-    def step(images, labels, key, beta, place=None):
-        place = place or (0, len(images))
-        x, keys = seen(images, key, place)
-        (_, sums), gradients = loss_and_gradients(x, labels, keys, beta, len(images) / place[1])
-        return update(sums, gradients)
-
     state = [model.state, optimizer.state]
-    if len(objective.parts) == 1:
-        return mx.compile(step, inputs=state, outputs=state)
-
-    prepare = mx.compile(seen)
-    log_sum = mx.compile(lambda *part: objective.log_sum(model, *part), inputs=model.state, outputs=model.state)
-
-    def of_part(*part):
-        weights = model.trainable_parameters()
-        found = loss_and_gradients(*part)
-        model.update(weights)  # it has left in the model what it took the gradients by
-        return found
-
-    gradients_of = mx.compile(of_part, inputs=model.state, outputs=model.state)
-    compiled_update = mx.compile(update, inputs=state, outputs=state)
-
-    def step_by_parts(images, labels, key, beta, place=None):
-        place = place or (0, len(images))
-        x, keys = prepare(images, key, place)
-        keys = mx.vmap(lambda key: mx.random.split(key, len(objective.parts)))(keys)  # (N, parts, 2)
-        parts = [(keys[:, i], samples) for i, samples in enumerate(objective.parts)]
-        log_sums = []
-        for part_keys, samples in parts:
-            log_sums.append(log_sum(x, labels, part_keys, samples))
-            mx.eval(log_sums)
-        whole, sums, gradients = mx.logsumexp(mx.stack(log_sums), axis=0), mx.zeros(3), None
-        for part_keys, samples in parts:
-            (_, more_sums), more = gradients_of(x, labels, part_keys, beta, len(x) / place[1], samples, whole)
-            sums, gradients = sums + more_sums, tree_map(mx.add, gradients, more) if gradients else more
-            mx.eval(sums, gradients, model.state)
-        return compiled_update(sums, gradients)
-
-    return step_by_parts
+    return mx.compile(step, inputs=state, outputs=state)

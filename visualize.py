@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.errors import UserError
+from toolkit.files.targets import PAGE, PICTURE, check_ending
 from toolkit.options import Kind, count, number, option, options_of, path, text, word
 from toolkit.shell.command import beside, command
 from toolkit.shell.opening import (
@@ -17,8 +18,9 @@ from toolkit.shell.opening import (
     PlaceOptions,
     PriorOptions,
     SeedOptions,
+    WriteOptions,
     check_effects,
-    check_file,
+    check_targets,
     dataset_of,
     find_model,
     load_for,
@@ -27,7 +29,6 @@ from toolkit.shell.opening import (
     sampler_of,
 )
 from toolkit.shell.parser import parse
-from toolkit.wording import ending_in_words
 
 # Kinds that are no scene of toolkit/pictures/scenes.py: what they show, and the options that have an effect on them.
 OTHERS = {
@@ -120,7 +121,8 @@ class VisualizeOptions:
 
 def options() -> tuple[type, ...]:
     """The dataclasses whose fields are this command's flags."""
-    return VisualizeOptions, ModelOptions, DataOptions, PlaceOptions, PriorOptions, SeedOptions, DeviceOptions
+    shared = (DataOptions, PlaceOptions, PriorOptions, SeedOptions, WriteOptions, DeviceOptions)
+    return VisualizeOptions, ModelOptions, *shared
 
 
 def document() -> str:
@@ -135,9 +137,6 @@ def main(argv: list[str] | None = None) -> None:
     typed = parse(document(), argv, *options())
     args = typed.of(VisualizeOptions)
     check_options(typed, args)
-    ending = "html" if args.kind in PAGES else "gif" if args.kind == "training" else "png"
-    outfile = args.outfile or f"{args.kind}.{ending}"
-    check_outfile(args.kind, outfile)
     from toolkit.files.writing import write
     from toolkit.pictures import images
     from toolkit.pictures.curves import curves
@@ -145,6 +144,11 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.pictures.sampling import ALL
     from toolkit.pictures.scenes import SCENES, Subject
 
+    endings = (".html", ".htm") if args.kind in PAGES else (".gif",) if args.kind == "training" else images.ENDINGS
+    outfile = args.outfile or args.kind + endings[0]
+    given = [name for name in (args.image, *args.images) if isinstance(name, str)]
+    check_targets(typed, PAGE if args.kind in PAGES else PICTURE, [outfile], *given)
+    check_ending(outfile, endings)
     with beside(args.outfile):
         if args.kind in OF_RUNS:
             runs = args.logs or own_run(find_model(typed.of(ModelOptions).model))
@@ -186,20 +190,6 @@ def check_options(typed, args):
         check_effects(typed, data, "pictures named by their files")
 
 
-def check_outfile(kind, outfile):
-    """Stop where the result could not be written."""
-    from toolkit.files.writing import is_stream
-    from toolkit.pictures import images
-
-    check_file(outfile)
-    if kind == "training" and images.ending_of(outfile) != ".gif":
-        raise UserError(f"{outfile} does not end in .gif — a film of a training is a .gif file")
-    if kind not in PAGES:
-        images.check_name(outfile)
-    elif not is_stream(outfile) and Path(outfile).suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"{outfile} {ending_in_words(outfile)} — name an .html file")
-
-
 def own_run(model_file):
     """The folder of the run that made a model, if it lies beside it."""
     folder = model_file.with_suffix("")
@@ -211,8 +201,9 @@ def explorer(typed, args, opened, subject):
     from toolkit import datasets
     from toolkit.pictures import explorer
 
-    dataset = datasets.public_name(dataset_of(typed, opened))
+    dataset = datasets.public_name(opened.facts.get("dataset", "mnist"))
     try:
+        dataset = datasets.public_name(dataset_of(typed, opened))
         subject.test = subject.load("test")
     except UserError as error:
         if any(name in typed for name in ("dataset", "data_dir", "limit")):

@@ -3,7 +3,8 @@
 Broken and hostile files for every reader: checkpoints, states, logs, caches, data sets, pictures, latent vectors, files
 of options, folders for the Hub, and a server that misbehaves. Each must load, or end in one line of ours, within
 SLOWEST seconds and LARGEST bytes. Commands are killed, and Ctrl-C is pressed, at random moments: nothing may be lost,
-nothing left behind once the command ran again.
+nothing left behind once the command ran again. Command lines with inputs, outputs and values in any combination run
+among a person's files: none of these may change, and no folder be read that only a file names.
 
 What goes wrong is kept in --keep, with the number that makes it again: `--only TARGET --first NUMBER --count 1` with
 the same seed makes the same file. Targets share the time equally.
@@ -163,6 +164,7 @@ class Targets:
         checkpoint.save_folder(self.hub, model, facts, "card", b"")
         self.codes = codes.Codes([f"a{i}" for i in range(9)], np.ones((9, 2)), np.ones((9, 2)), ["x"] * 9)
         self.commands = Commands(place, self.model)
+        self.home = Home(place / "home", self.model)
         self.pets = place / "pets"
         self.pets.mkdir()
         self.pictures = []
@@ -350,6 +352,13 @@ class Targets:
                 server.shutdown()
                 thread.join()
 
+    def lines(self, random):
+        """Command lines, one after another, among the files of a person."""
+        self.home.begin()
+        for _ in range(random.integers(1, 4)):
+            getattr(self.home, random.choice(Home.COMMANDS))(random)
+            self.home.check()
+
     def kill(self, random):
         """A command that is killed, and run again."""
         command = self.commands.some(random)
@@ -389,17 +398,169 @@ class Commands:
             "folder": ["train.py", *size, *of_pets, "--epochs", "1", "--resume", "--outdir", "."],
             "generate": ["generate.py", *of_model, "--nsamples", "8", "--outfile", "a.png", "--outdir", "each"],
             "reconstruct": ["reconstruct.py", *of_model, *small, "--rec_testdata", "--outdir", "."],
-            "encode": ["encode.py", *of_model, *small, "--outfile", "codes.npz"],
+            "encode": ["encode.py", *of_model, *small, "--outfile", "codes.npz", "--overwrite"],
             "evaluate": ["evaluate.py", *of_model, *small, "--importance_samples", "2", "--json", "a.json"],
             "traversal": ["visualize.py", "traversal", *of_model, *small, "--outfile", "a.gif"],
             "explorer": ["visualize.py", "explorer", *of_model, *small, "--nsamples", "9", "--outfile", "a.html"],
-            "convert": ["convert.py", str(self.model), "a.safetensors"],
+            "convert": ["convert.py", str(self.model), "a.safetensors", "--overwrite"],
             "hub": ["convert.py", str(self.model), "hub/"],
         }
         name = str(random.choice(list(lines)))
         if name not in self.known:
             self.known[name] = Command(self.place / "commands" / name, lines[name])
         return self.known[name]
+
+
+class Home:
+    """A folder with files of a person, of which commands may replace none."""
+
+    COMMANDS = ("encode", "decode", "sample", "reconstruct", "evaluate", "visualize", "convert", "train")
+    SIZE = "--image_size 8 --max_filters 4 --latent_dims 2 --limit 40 --cpu".split()
+    FLAGS = ("beta", "beta_warmup", "beta_start", "free_bits", "lr", "lr_warmup", "weight_decay", "iw_warmup", "seed")
+
+    def __init__(self, place, model):
+        self.start, self.place, self.looked = place / "start", place / "now", []
+        self.secret = str(self.place / "secret")  # a folder that no line names
+        (self.start / "photos").mkdir(parents=True)
+        (self.start / "secret").mkdir()
+        for i in range(6):
+            for folder, name in (("photos", f"{i}.png"), ("photos", f"img_{i:06d}.png"), ("secret", f"secret{i}.png")):
+                Image.fromarray(np.full((9, 9, 3), 30 * i + len(name), np.uint8)).save(self.start / folder / name)
+        shutil.copy(self.start / "photos" / "0.png", self.start / "photos" / "all.png")
+        shutil.copy(model, self.start / "keep.npz")
+        loaded, facts = checkpoint.load_model(model)
+        checkpoint.save_model(self.start / "foreign.npz", loaded, facts | {"dataset": f"folder:{self.place}/secret"})
+        (self.start / "project").mkdir()
+        for name in ("config.json", "samples.png", "README.md", "model.safetensors", "notes.csv", "page.html"):
+            (self.start / "project" / name).write_text("{}")
+        shutil.copy(self.start / "project" / "page.html", self.start / "report.html")
+        shutil.copy(model, self.start / "read only.npz")
+        self.begin()
+        self.run("encode", "photos", "--model", "keep.npz", "--outfile", "codes.npz")
+        shutil.copy(self.place / "codes.npz", self.start)
+        sys.addaudithook(self.watch)
+
+    def watch(self, event, args):
+        if event in ("open", "os.scandir", "os.listdir") and str(args[0]).startswith(self.secret):
+            self.looked.append(args[0])
+
+    def begin(self):
+        shutil.rmtree(self.place, ignore_errors=True)
+        shutil.copytree(self.start, self.place)
+        (self.place / "read only.npz").chmod(0o444)
+        (self.place / "link").symlink_to(".")
+        theirs = (path for path in self.place.rglob("*") if path.is_file())
+        self.theirs = {path: hashlib.sha1(path.read_bytes()).digest() for path in theirs}
+
+    def run(self, command, *words):
+        """Type a line in this folder; the status and the lines on stderr."""
+        import importlib
+
+        self.line, before = " ".join([command, *words]), os.getcwd()
+        self.looked.clear()
+        os.chdir(self.place)
+        said = io.TextIOWrapper(io.BytesIO())
+        try:
+            with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())), contextlib.redirect_stderr(said):
+                importlib.import_module(command).main(list(words))
+            status = 0
+        except SystemExit as end:
+            status = end.code
+        finally:
+            os.chdir(before)
+            looked = set(map(str, self.looked))
+        assert not looked, f"{self.line} opens {looked}"
+        said.flush()
+        lines = said.buffer.getvalue().decode().splitlines()
+        assert status in (0, 2) and (status == 0 or lines[-1].startswith("error: ")), (self.line, status, lines)
+        return status, lines
+
+    def check(self):
+        """Nothing of the person's has changed."""
+        for path, digest in self.theirs.items():
+            same = path.is_file() and hashlib.sha1(path.read_bytes()).digest() == digest
+            assert same, f"{self.line} replaces {path.relative_to(self.place)}"
+
+    # Words of a line
+
+    def some(self, random, *words):
+        return str(random.choice(words))
+
+    def named(self, random, name):
+        """A name, spelled in one of many ways."""
+        ways = ["{0}", "{0}", "{1}/{0}", "./link/{0}", "photos/../{0}", "/proc/self/cwd/{0}", "/proc/self/root{1}/{0}"]
+        return self.some(random, *ways).format(name, self.place)
+
+    def model(self, random):
+        return ["--model", self.named(random, self.some(random, "keep.npz", "keep.npz", "foreign.npz")), "--cpu"]
+
+    def outfile(self, random, *endings):
+        there = [str(path.relative_to(self.place)) for path in self.theirs if path.parent.name != "secret"]
+        fitting = [name for name in there if name.endswith(endings)]
+        new = [self.some(random, "", "photos/", "project/") + f"new{ending}" for ending in endings]
+        return self.named(random, self.some(random, *there[:1], *fitting, *fitting, *new))
+
+    def outdir(self, random):
+        return self.named(random, self.some(random, "photos", "photos", "project", "new", ".", "models"))
+
+    def data(self, random):
+        return self.some(random, "synthetic", "folder:photos", "folder:./photos")
+
+    # Lines
+
+    def encode(self, random):
+        what = ["photos"] if random.integers(2) else []
+        out = self.outfile(random, ".npz", ".csv")
+        self.run("encode", *what, *self.model(random), "--outfile", out)
+
+    def decode(self, random):
+        out = ["--outdir", self.outdir(random)] if random.integers(4) else ["--outfile", self.outfile(random, ".png")]
+        self.run("generate", "--model", "keep.npz", "--codes", "codes.npz", *out)
+
+    def sample(self, random):
+        out = ["--outdir", self.outdir(random)] if random.integers(2) else ["--outfile", self.outfile(random, ".png")]
+        self.run("generate", *self.model(random), "--nsamples", "7", *out)
+
+    def reconstruct(self, random):
+        what = ["--images", "photos"] if random.integers(2) else ["--rec_testdata", "--limit", "5"]
+        self.run("reconstruct", *self.model(random), *what, "--outdir", self.outdir(random))
+
+    def evaluate(self, random):
+        few = ["--limit", "9", "--importance_samples", "0"]
+        self.run("evaluate", *self.model(random), *few, "--json", self.outfile(random, ".json", ".npz"))
+
+    def visualize(self, random):
+        kind = self.some(random, "samples", "traversal", "latents", "report", "explorer")
+        out = ["--outfile", self.outfile(random, ".html" if kind in ("report", "explorer") else ".png")]
+        few = [] if kind == "samples" else ["--limit", "9"]
+        self.run("visualize", kind, *self.model(random), *few, *out)
+
+    def convert(self, random):
+        out = self.outdir(random) + "/" if random.integers(2) else self.outfile(random, ".npz", ".safetensors")
+        self.run("convert", self.named(random, self.some(random, "keep.npz", "read only.npz")), out)
+
+    def train(self, random):
+        """A run, and some epochs more, in the same place by another name."""
+        place, value = self.some(random, "models", "photos/models", "project"), 10.0 ** random.uniform(-9, 200)
+        value = int(value) if value < 1e9 else f"{value:g}"
+        flags = [*self.SIZE, "--dataset", self.data(random), "--data_dir", self.named(random, "data")]
+        flags += [] if random.integers(2) else [f"--{self.some(random, *self.FLAGS)}", str(value)]
+        status, said = self.run("train", *flags, "--epochs", "1", "--outdir", self.named(random, place))
+        runs = list(self.place.rglob("state.npz"))
+        if status:
+            assert not any(word in " ".join(said) for word in ("damaged", "Traceback")), (self.line, said)
+        elif checkpoint.load_state(runs[0]).facts["epoch"] == 1 and len(runs) == 1:
+            status, said = self.run("train", *flags, "--epochs", "2", "--resume", "--outdir", self.named(random, place))
+            assert status == 0 or "the loss became" in " ".join(said), (self.line, said)
+        for state in self.place.rglob("state.npz"):
+            done, folder = checkpoint.load_state(state).facts["epoch"], state.parent
+            log = (folder / "log.jsonl").read_text().splitlines() if done else []
+            sheets = [int(path.name[6:10]) for path in folder.glob("epoch_*_samples.png")]
+            whole = list(range(1, done + 1))
+            numbers = [number for number in (json.loads(line)["epoch"] for line in log) if number]
+            assert numbers == whole == sorted(sheets), (self.line, done, numbers, sheets)
+            if done:
+                checkpoint.load_model(folder.with_suffix(".npz"))
 
 
 class Command:

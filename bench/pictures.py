@@ -65,7 +65,7 @@ def operations(channels, filters=64, side=64):
 def time_steps(rounds):
     from toolkit.layers import device
 
-    name = device.start(compile="auto")
+    name = device.start()
     import mlx.core as mx
     import mlx.optimizers as optim
 

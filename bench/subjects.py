@@ -290,7 +290,7 @@ def main(name, device_name):
         sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
         from toolkit.layers import device
 
-        described = device.start(cpu=device_name == "cpu", compile="auto")
+        described = device.start(cpu=device_name == "cpu")
     elif name == "ancestor":
         import mlx.core as mx
 

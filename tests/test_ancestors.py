@@ -35,6 +35,19 @@ def place(tmp_path, monkeypatch, mnist_folder):
     return tmp_path
 
 
+CARD = (
+    ("train", "--latent_dims 8 --epochs 1 --limit 12"),  # which has 50 epochs, and all images
+    ("generate", "--model pretrained/vae_mnist_filters_0064_dims_0008.npz --outfile samples.png"),
+    ("reconstruct", "--rec_testdata"),
+)
+
+
+@pytest.mark.parametrize("command, flags", CARD)
+def test_the_lines_of_the_card_can_be_typed_twice(run, place, command, flags):
+    for _ in range(2):
+        assert run(command, *shlex.split(flags))[0] == 0
+
+
 def write_torch(path, channels):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(as_torch(arrays_of(make_model(arch="transpose", latent_dims=64, channels=channels))))
@@ -49,7 +62,8 @@ def test_line(run, place, command, flags):
     argv = shlex.split(flags)
     if command == "train":  # the whole line, with the last word on how long
         argv += "--epochs 1 --limit 12 --overwrite".split()
-    status, out, err = run(command, *argv)
+    run(command, *argv)
+    status, out, err = run(command, *argv)  # typed twice, it does the same
     assert (status, err) == (0, "")
     written = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()}
     said = dict(re.findall(r"--(\w+)[= ](\S+)", flags))

@@ -7,6 +7,8 @@ import pickle
 import resource
 import struct
 import zipfile
+from argparse import ArgumentTypeError
+from contextlib import suppress
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,8 +17,12 @@ import pytest
 from conftest import lying_zip, make_model
 from mlx.utils import tree_flatten
 
+import vae
 from toolkit.errors import UserError
 from toolkit.formats import checkpoint
+from toolkit.options import allowed, choices_of, options_of
+from toolkit.shell.parser import reader
+from toolkit.training.plan import TrainConfig
 
 
 def arrays_of(model):
@@ -290,3 +296,55 @@ def test_the_configuration_of_files_without_one_is_read_off_their_arrays(tmp_pat
         facts = {"dataset": "mnist", "binarize": "dynamic", "likelihood": "bce"}
         (tmp_path / "old.npz").write_bytes(checkpoint.pack(arrays_of(model), facts))
         assert checkpoint.load_model(tmp_path / "old.npz")[0].config == model.config
+
+
+def test_names_of_many_classes(tmp_path):
+    """More than the comment of an archive can have."""
+    names = [f"class {i:04d}" for i in range(6000)]
+    model = make_model(classes=6000)
+    checkpoint.save_model(tmp_path / "a.npz", model, {"classes": names})
+    assert checkpoint.load_model(tmp_path / "a.npz")[1]["classes"] == names
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npz")["decoder.lin1.bias"], model.decoder.lin1.bias)
+
+
+TEXTS = (
+    *("0", "1", "-0.0", "0.5", "1e-320", "3e29", "1e30", "1e31", "1e99", "1e150", "1e308", "-1e30", "inf", "nan"),
+    *("999999999", "1000000000", "4294967295", "4294967296", "9" * 18, "9" * 19, "9" * 400, "1_0", "٣", " 7 "),
+    *("a", "", " ", "ä\n\x1b", "\udce4", "x" * 3000, '"', "{}", "\\", "folder:/ä/b"),
+)
+
+
+def test_every_value_that_a_flag_takes_comes_back(tmp_path):
+    """From the file of a model and from a state; what could not is refused when it is typed."""
+    random = np.random.default_rng(0)
+    texts = [*TEXTS, *(f"{10.0**e:g}" for e in random.uniform(-320, 308, 40))]
+    texts += map(str, random.integers(0, 2**63, 20))
+    declared = [option for part in (vae.ModelConfig, TrainConfig) for option in options_of(part)]
+    tried = 0
+    for text in texts:
+        taken = {}
+        for name, _, known in declared:
+            with suppress(ArgumentTypeError):
+                if known.kind:
+                    taken[name] = reader(known)(text)
+        for ending, packed in (("npz", checkpoint.pack), ("safetensors", checkpoint.pack_safetensors)):
+            path = tmp_path / f"a.{ending}"
+            path.write_bytes(packed({"a": mx.zeros(1)}, {"options": taken}))
+            assert checkpoint.read(path).facts["options"] == taken
+        for name, default, known in declared:
+            assert name not in taken or allowed(taken[name], default, known), (name, text)
+        tried += len(taken)
+    for _, default, known in declared:
+        for choice in choices_of(known):
+            assert allowed(reader(known)(str(choice)), default, known)
+    assert tried > 200
+
+
+@pytest.mark.parametrize("flag", ["--beta_warmup", "--lr_warmup", "--free_bits", "--beta", "--weight_decay", "--lr"])
+def test_a_run_that_starts_can_be_resumed(run, tmp_path, flag):
+    flags = "--dataset synthetic --limit 40 --image_size 8 --max_filters 4 --latent_dims 2 --outdir".split()
+    for value in ("1e29", "1e30", "1e150", "1e101"):
+        if run("train", *flags, tmp_path / value, "--epochs", 1, flag, value)[0] == 0:
+            name = "vae_synthetic_filters_0004_dims_0002"
+            checkpoint.load_model(tmp_path / value / f"{name}.npz")
+            checkpoint.load_state(tmp_path / value / name / "state.npz")

@@ -8,8 +8,8 @@ import shlex
 import pytest
 
 import toolkit
+from docs import tables
 from toolkit.metrics import words
-from toolkit.shell import tables
 from toolkit.shell.opening import ROOT
 from toolkit.shell.parser import Parser
 
@@ -32,7 +32,7 @@ def test_there_are_lines_for_every_command():
 
 @pytest.mark.parametrize("page", PAGES)
 def test_tables_of_flags_are_made_from_the_options(page):
-    assert tables.filled(PAGES[page]) == PAGES[page], "run python -m toolkit.shell.tables"
+    assert tables.filled(PAGES[page]) == PAGES[page], "run python docs/tables.py"
 
 
 def test_every_command_has_its_table_once():

@@ -66,7 +66,7 @@ def test_csv_holds_the_same_numbers_and_is_what_goes_to_a_pipe(run, model_file, 
 
 
 def test_a_split_of_a_data_set(run, model, model_file, tmp_path):
-    flags = ["--model", model_file, "--limit", 30, "--outfile", tmp_path / "codes.npz"]
+    flags = ["--model", model_file, "--limit", 30, "--outfile", tmp_path / "codes.npz", "--overwrite"]
     for more, split in (([], "test"), (["--split", "train"], "train")):
         assert run("encode", *flags, *more)[0] == 0
         found, data = codes.load(tmp_path / "codes.npz", 3), datasets.load("synthetic", split, None, 30)
@@ -91,7 +91,7 @@ def test_pictures_are_turned_and_cut_as_those_of_training(model, tmp_path):
 
 
 def test_a_file_named_and_found_in_a_data_set_has_the_same_code(run, model_file, photos, tmp_path):
-    flags = ["--model", model_file, "--outfile", tmp_path / "codes.npz"]
+    flags = ["--model", model_file, "--outfile", tmp_path / "codes.npz", "--overwrite"]
     run("encode", photos / "pets", *flags)
     named = codes.load(tmp_path / "codes.npz", 3)
     for split, count in (("train", 2), ("test", 1)):
@@ -112,7 +112,7 @@ def conditional(tmp_path):
 
 def test_a_conditional_model_takes_sub_folders_or_a_label(run, fails, conditional, photos, tmp_path):
     model, path = conditional
-    flags = ["--model", path, "--outfile", tmp_path / "codes.npz"]
+    flags = ["--model", path, "--outfile", tmp_path / "codes.npz", "--overwrite"]
     assert run("encode", photos / "pets", *flags)[0] == 0
     found = codes.load(tmp_path / "codes.npz", 3)
     split = datasets.load_files([str(photos / "pets")], 16, 3)
@@ -164,7 +164,7 @@ def test_codes_of_classes(run, fails, conditional, photos, tmp_path):
 
 
 def test_pictures_that_are_none(run, fails, model_file, photos, tmp_path):
-    flags = ["--model", model_file, "--outfile", tmp_path / "codes.npz"]
+    flags = ["--model", model_file, "--outfile", tmp_path / "codes.npz", "--overwrite"]
     (photos / "pets" / "text.png").write_text("These are words.")
     line = fails("encode", photos / "pets" / "text.png", *flags)
     assert "text.png cannot be read: it is not an image" in line
@@ -173,7 +173,7 @@ def test_pictures_that_are_none(run, fails, model_file, photos, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "contains no image" in fails("encode", tmp_path / "empty", *flags)
     assert "no picture" in fails("encode", tmp_path / "gone.png", *flags)
-    assert "write .npz or .csv" in fails("encode", "--model", model_file, "--outfile", "codes.txt")
+    assert "name one that ends in .npz, .csv" in fails("encode", "--model", model_file, "--outfile", "codes.txt")
     assert "no effect on named pictures" in fails("encode", photos / "one.png", "--split", "train", *flags)
     assert "not class-conditional" in fails("encode", photos / "one.png", "--label", "cat", *flags)
 
@@ -216,12 +216,14 @@ def test_names_become_files():
     assert made[:3] == ["cats_1 x.png", "cats_1 x-2.png", "_.._etc_passwd.png"]
     assert made[3:] == ["12.png", "image.png", "ÄÖ.png", "A.png", "a-2.png", "all-2.png"]
     assert distinct(["a.png", "a-2.png", "a.png"]) == ["a.png", "a-2.png", "a-3.png"]
+    assert distinct(["\xe4.png", "a\u0308.png"]) == ["\xe4.png", "a\u0308-2.png"]  # one name on a Mac
+    assert distinct(["x"] * 3000)[-1] == "x-3000"
 
 
 def test_a_model_whose_encoder_alone_sees_classes(run, fails, photos, tmp_path):
     model = make_model(arch="bounded", classes=2, channels=3)
     checkpoint.save_model(tmp_path / "b.npz", model, {"dataset": "folder:pets", "classes": ["cat", "dog"]})
-    flags = ["--model", tmp_path / "b.npz", "--outfile", tmp_path / "codes.npz"]
+    flags = ["--model", tmp_path / "b.npz", "--outfile", tmp_path / "codes.npz", "--overwrite"]
     found = []
     for label in ("cat", "1"):
         assert run("encode", photos / "one.png", "--label", label, *flags)[0] == 0

@@ -359,7 +359,7 @@ def test_a_model_that_is_too_large(fails, model_file, tmp_path, monkeypatch):
     monkeypatch.setattr(network, "LARGEST", 1000)
     line = fails("visualize", "explorer", "--model", model_file, "--limit", 9, "--outfile", tmp_path / "a.html")
     assert "too large for a browser" in line and not (tmp_path / "a.html").exists()
-    assert "an .html file" in fails("visualize", "explorer", "--outfile", tmp_path / "a.png")
+    assert "ends in .html" in fails("visualize", "explorer", "--outfile", tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("values", [{"channels": 3}, {"latent_dims": 1}, {"binarize": "dynamic"}], ids=str)

@@ -346,7 +346,7 @@ def test_what_a_killed_process_left_is_cleared_and_the_cache_can_be_elsewhere(pe
     load(pets, "train", tmp_path, cache_dir=elsewhere)
     (path,) = elsewhere.rglob("*.npy")
     path.unlink()
-    left = path.with_name(f"{writing.PART}1.part")
+    left = path.with_name(f"{writing.PART}0123456789abcdef.part")
     left.write_bytes(b"half")
     writing.sweep.cache_clear()  # as in another process
     load(pets, "train", tmp_path, cache_dir=elsewhere)

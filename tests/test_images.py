@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from toolkit.errors import UserError
+from toolkit.files.targets import check_ending
 from toolkit.pictures import images
 
 
@@ -62,7 +63,6 @@ def test_sheets_too_large_or_too_long():
 
 @pytest.mark.parametrize("name", ["a.PNG", "a.jpg", "a.bmp", "a.webp"])
 def test_other_formats(tmp_path, name):
-    images.check_name(name)
     images.save(tmp_path / name, np.zeros((8, 12, 3), np.uint8))
     with Image.open(tmp_path / name) as picture:
         assert picture.size == (12, 8)
@@ -71,7 +71,7 @@ def test_other_formats(tmp_path, name):
 @pytest.mark.parametrize("name", ["a", "a.xyz", "a.npz", "png", "a.png.", "a.hdf"])
 def test_unknown_formats_are_refused(name):
     with pytest.raises(UserError, match="png"):
-        images.check_name(name)
+        check_ending(name, images.ENDINGS)
         images.save(name, np.zeros((8, 12, 3), np.uint8))
 
 

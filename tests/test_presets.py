@@ -120,7 +120,11 @@ def test_like_a_model_of_ones_own_pictures(run, fails, tmp_path, monkeypatch):
     assert run("train", "--like", path, *data, "--outdir", tmp_path / "b")[0] == 0
     alone = path.rename(tmp_path / "alone.npz")
     line = fails("train", "--like", alone, *data, "--outdir", tmp_path / "c")
-    assert "pass --dataset folder:PATH" in line
+    assert "a folder pets — name the pictures: --dataset folder:PATH" in line
+    assert (
+        run("train", "--like", alone, *data, "--dataset", f"folder:{tmp_path / 'pets'}", "--outdir", tmp_path / "c")[0]
+        == 0
+    )
 
 
 def test_a_file_that_is_nested_deep(fails, tmp_path):

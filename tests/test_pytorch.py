@@ -305,7 +305,7 @@ def test_lying_safetensors(fails, tmp_path, kind):
 
 
 def test_convert_refuses_other_endings(fails, tmp_path):
-    assert "write .npz or .safetensors" in fails("convert", TORCH / "vae.pth", tmp_path / "a.pth")
+    assert "ends in .npz, .safetensors" in fails("convert", TORCH / "vae.pth", tmp_path / "a.pth")
     assert "did you mean mnist" in fails("convert", TORCH / "vae.pth", tmp_path / "a.npz", "--dataset", "mnits")
     assert "no such file" in fails("convert", tmp_path / "none.pth", tmp_path / "a.npz")
 

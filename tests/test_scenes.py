@@ -437,8 +437,8 @@ def test_what_does_not_fit(fails, run, model_file, tmp_path):
     few = ["--model", model_file, "--limit", 9, *out]
     assert "is not one of traversal" in fails("visualize", "everything")
     assert "did you mean traversal?" in fails("visualize", "traversl")
-    assert "picture format" in fails("visualize", "samples", "--model", model_file, "--outfile", tmp_path / "a.txt")
-    assert "an .html file" in fails("visualize", "report", "--model", model_file, "--outfile", tmp_path / "a.png")
+    assert "ends in .png" in fails("visualize", "samples", "--model", model_file, "--outfile", tmp_path / "a.txt")
+    assert "ends in .html" in fails("visualize", "report", "--model", model_file, "--outfile", tmp_path / "a.png")
     assert "no test image 99" in fails("visualize", "traversal", *few, "--image", 99)
     assert "not class-conditional" in fails("visualize", "samples", "--model", model_file, "--label", 3, *out)
     assert "not class-conditional" in fails("visualize", "traversal", *few, "--label", 3)
@@ -451,7 +451,7 @@ def test_what_does_not_fit(fails, run, model_file, tmp_path):
     assert "--rows" in fails("visualize", "interpolate", *few, "--limit", 900, "--rows", 300, *gif)
     assert "is a folder" in fails("visualize", "samples", "--model", model_file, "--outfile", tmp_path)
     checkpoint.save_model(tmp_path / "gone.npz", make_model(), {"dataset": f"folder:{tmp_path / 'gone'}"})
-    assert "does not exist" in fails("visualize", "latents", "--model", tmp_path / "gone.npz", *out)
+    assert "trained on a folder gone" in fails("visualize", "latents", "--model", tmp_path / "gone.npz", *out)
     assert run("visualize", "samples", "--model", tmp_path / "gone.npz", *out)[0] == 0  # needs no data
     assert not (tmp_path / "a.txt").exists()
 

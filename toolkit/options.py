@@ -110,12 +110,13 @@ def from_values(declared: Any, values: dict[str, Any]) -> Any:
 # Kinds
 
 
-def number(kind: type, least: float, below: float = math.inf, *, above: bool = False) -> Kind:
+LARGEST = 1e30  # below which numbers are: float32 has them, and so have all files
+
+
+def number(kind: type, least: float, below: float = LARGEST, *, above: bool = False) -> Kind:
     """A number, at least `least` (or above it) and below `below`."""
     noun = "a whole number" if kind is int else "a number"
-    bound = f"above {least}" if above else f"of at least {least}"
-    if below != math.inf:
-        bound += f" and below {below}"
+    bound = (f"above {least}" if above else f"of at least {least}") + f" and below {below:,}"
 
     def read(text: str) -> Any:
         try:

@@ -3,6 +3,8 @@
 import csv
 import io
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -54,15 +56,20 @@ def as_text(name: str) -> str:
 
 def distinct(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
     """Names of which no two are the same, in any case, nor one of those taken: a second `a.png` is `a-2.png`."""
-    used, made = set(taken), []
+    used, counts, made = set(map(as_one, taken)), Counter(), []
     for name in names:
-        path, other, count = Path(name), name, 1
-        while other.casefold() in used:  # some file systems do not tell `A` from `a`
-            count += 1
-            other = str(path.with_name(f"{path.stem}-{count}{path.suffix}"))
-        used.add(other.casefold())
+        path, other = Path(name), name
+        while as_one(other) in used:
+            counts[name] += 1
+            other = str(path.with_name(f"{path.stem}-{counts[name] + 1}{path.suffix}"))
+        used.add(as_one(other))
         made.append(other)
     return made
+
+
+def as_one(name: str) -> str:
+    """What names have in common that are one to some file systems: `A` and `a`, and `ä` however it is composed."""
+    return unicodedata.normalize("NFC", name.casefold())
 
 
 def file_names(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:

@@ -73,6 +73,7 @@ class Split(NamedTuple):
     skipped: list = ()  # (name, reason) of each file that could not be read
     classes: tuple | None = None  # their names
     file_names: Callable[[], list[str]] | None = None  # of images that come as files
+    left_out: int = 0  # pictures of our own making, which are no data
 
     @property
     def names(self) -> list[str]:
@@ -107,7 +108,7 @@ def load(
         cache_dir = cache_dir or Path(data_dir) / "cache"
         images, labels, facts = cache.load(loaded, split, cache_dir, limit, image_size, channels or 3, row.crop)
         names = lambda: cache.names(loaded, limit, facts)  # noqa: E731
-        return Split(images, labels, facts["total"], facts["skipped"], loaded.classes, names)
+        return Split(images, labels, facts["total"], facts["skipped"], loaded.classes, names, loaded.left_out)
     images, labels = loaded
     if len(images) == 0:
         raise UserError(f"{name} has no {split} images — replace its files")
@@ -153,6 +154,12 @@ def full_name(name: str) -> str:
     if os.path.isdir(name):
         hint = f"did you mean folder:{name}?"
     raise UserError(f"there is no data set {name!r} — {hint}")
+
+
+def inode_of(name: str) -> int | None:
+    """What identifies the folder of a full name on this machine alone, as its path might be guessed."""
+    path = name.partition(":")[2]
+    return os.stat(path).st_ino if os.path.isdir(path) else None
 
 
 def public_name(name: str) -> str:

@@ -42,6 +42,7 @@ class Pictures(NamedTuple):
     classes: tuple | None = None  # names of the classes
     total: int | None = None  # images that there should be; None for as many as there are
     problems: list = []  # (name, reason) of files and folders that could not be inspected
+    left_out: int = 0  # files of our own making
 
 
 class Facts(TypedDict):

@@ -8,12 +8,14 @@ left to `cache.py`.
 import hashlib
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from toolkit.datasets.cache import Pictures
 from toolkit.datasets.decoding import ENDINGS, LARGEST_FILE
 from toolkit.errors import UserError
 from toolkit.files.reading import opened
+from toolkit.files.targets import PICTURE, kind_of
 from toolkit.files.writing import reason
 from toolkit.wording import counted
 
@@ -27,9 +29,13 @@ def pictures(split: str, folder: Path | str) -> Pictures:
     if not os.path.isdir(folder):
         what = "is a file, not a folder" if os.path.exists(folder) else "does not exist"
         raise UserError(f"the image folder {folder} {what} — pass --dataset folder:PATH")
-    found, problems = listing(folder)
+    everything, problems = listing(folder)
+    found = [entry for entry in everything if not is_ours(folder / entry[0])]
+    left_out = len(everything) - len(found)
     if len(found) < 2:
         count = counted(len(found), "image")
+        if left_out:
+            count += f" besides {counted(left_out, 'picture')} that this toolkit made"
         raise UserError(f"{folder} contains {count}, training and testing need at least two — add more")
     classes = tuple(sorted({name.split("/")[0] for name, *_ in found if "/" in name}))
     if any("/" not in name for name, *_ in found):
@@ -46,7 +52,7 @@ def pictures(split: str, folder: Path | str) -> Pictures:
 
     key = f"{folder.name[:30]}-{path_hash(folder)}"
     stamped = stamp([*found, *((name, why, 0) for name, why in problems)])
-    return Pictures(str(folder), key, stamped, open_pictures, classes or None, problems=problems)
+    return Pictures(str(folder), key, stamped, open_pictures, classes or None, problems=problems, left_out=left_out)
 
 
 def listing(folder):
@@ -87,6 +93,13 @@ def listing(folder):
             except OSError as error:
                 problems.append((name, reason(error)))
     return sorted(found), sorted(problems)
+
+
+def is_ours(path):
+    """Whether this toolkit made a picture, such as a sheet of a run in this folder: it is no data."""
+    with suppress(OSError, ValueError):
+        return kind_of(path) == PICTURE
+    return False
 
 
 def identity(folder):

@@ -23,7 +23,7 @@ from typing import BinaryIO
 from toolkit.errors import UserError
 from toolkit.files.progress import bar
 from toolkit.files.reading import is_there
-from toolkit.files.writing import flush_folder, locked, make_folder, reason
+from toolkit.files.writing import end_of_links, flush_folder, locked, make_folder, reason
 
 TIMEOUT = 10  # seconds without an answer before the connection is given up
 WINDOW = 30  # seconds in which a connection has to answer, and then has to bring SLOWEST bytes again and again
@@ -36,7 +36,7 @@ LARGEST = 2**30  # bytes
 def download(path: Path, addresses: Sequence[str], checksum: str, largest: int = LARGEST) -> Path:
     """Fetch a file of at most `largest` bytes with a known MD5 or SHA-256 from the first mirror that has it."""
     make_folder(path.parent)
-    target = Path(os.path.realpath(path))  # a link stays a link: what it points to is made
+    target = end_of_links(path)
     left = target.with_name(f".{target.name}.part")
     reasons = []
     try:

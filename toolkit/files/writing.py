@@ -1,12 +1,13 @@
 """Writing files so that a crash leaves the old file or the new one, never half of one.
 
-What goes into a file is decided elsewhere. A symbolic link is followed, a device or a pipe is written to, and `-` is
-standard output.
+What goes into a file is decided elsewhere, and whether it may replace another in `targets.py`. A symbolic link is
+followed, a device or a pipe is written to, and `-` is standard output.
 """
 
 import fcntl
 import functools
 import os
+import re
 import secrets
 import signal
 import stat
@@ -21,6 +22,7 @@ from toolkit.errors import UserError
 
 STDOUT = "-"
 PART = ".vae-"  # begins the names of files that are being written
+DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/(self|thread-self|\d+)/fd/\d+")
 
 
 def make_folder(folder: Path | str) -> None:
@@ -40,10 +42,10 @@ def replacing(path: Path | str, durable: bool = False) -> Iterator[BinaryIO]:
     `durable` survives a power cut: the file and its new name are on the disk when the block ends.
     """
     make_folder(Path(path).parent)
-    target = Path(os.path.realpath(path))  # a link stays a link: what it points to is replaced
-    sweep(target.parent)
     part = None
     try:
+        target = end_of_links(path)
+        sweep(target.parent)
         part, handle = new_part(target.parent)
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -66,6 +68,17 @@ def replacing(path: Path | str, durable: bool = False) -> Iterator[BinaryIO]:
                 part.unlink(missing_ok=True)
 
 
+def end_of_links(path: Path | str) -> Path:
+    """What a link points to in the end: that is written, and the link stays. Folders on the way keep their names, as
+    those below /proc/PID/root mean something else in another place."""
+    path = Path(path)
+    with suppress(FileNotFoundError):
+        os.stat(path)  # raises where links go in a circle
+    while path.is_symlink():
+        path = path.parent / os.readlink(path)
+    return path
+
+
 def new_part(folder: Path) -> tuple[Path, int]:
     """A file that did not exist, under a name that nobody can guess, and locked: others see that it is in use."""
     while True:
@@ -81,7 +94,7 @@ def new_part(folder: Path) -> tuple[Path, int]:
 @functools.cache
 def sweep(folder: Path) -> None:
     """Remove what killed processes have left in a folder; once in each process."""
-    for part in folder.glob(f"{PART}*.part"):
+    for part in folder.glob(f"{PART}{'[0-9a-f]' * 16}.part"):
         with suppress(OSError):
             handle = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
@@ -131,14 +144,14 @@ def write(path: Path | str, data: bytes, durable: bool = False) -> None:
 
 
 def is_stream(path: Path | str) -> bool:
-    """Whether bytes are passed on there instead of kept: standard output, a pipe or a device."""
-    if str(path) == STDOUT or str(path).startswith(("/dev/fd/", "/dev/std", "/proc/")):
+    """Whether bytes are passed on there instead of kept: standard output, a pipe, a device, or a file by its number."""
+    if str(path) == STDOUT:
         return True
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
         return False
-    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+    return not stat.S_ISDIR(mode) and (not stat.S_ISREG(mode) or DESCRIPTOR.fullmatch(str(path)) is not None)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from toolkit.errors import UserError
+from toolkit.files import reading
 from toolkit.files.reading import check_directory, opened, unpacked
 from toolkit.files.records import Scalars, Whole, check, record
 from toolkit.files.writing import reason, write
@@ -61,6 +62,7 @@ class Facts(TypedDict, total=False):
     options: Scalars
     test: Scalars
     device: str
+    folder: Whole  # the inode of the folder that a run has read its pictures from
 
 
 class Plateau(TypedDict, total=False):
@@ -168,11 +170,16 @@ def load_state(path: Path | str) -> State:
 def pack(arrays: dict[str, Any], facts: dict[str, Any], prior: bytes = b"") -> bytes:
     """Arrays and facts as the bytes of an `.npz` file: the same ones always give the same bytes.
 
-    `prior` are bytes that go into the comments of the entries, a piece in each.
+    `prior` are bytes that go into the comments of the entries, a piece in each, behind facts that are too long for the
+    archive's own.
     """
+    text = json.dumps(facts).encode()
+    start, checksum = text, zlib.crc32(text)
+    if len(text) > COMMENT - 100:
+        start, prior = f"+{len(text)}".encode(), text + prior
     pieces = [prior[i : i + COMMENT] for i in range(0, len(prior), COMMENT)]
     if len(pieces) > len(arrays):
-        raise ValueError("the prior is too large for the comments of the file")
+        raise ValueError("facts and prior are too large for the comments of the file")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for i, (key, array) in enumerate(arrays.items()):
@@ -180,8 +187,7 @@ def pack(arrays: dict[str, Any], facts: dict[str, Any], prior: bytes = b"") -> b
             np.lib.format.write_array(data, np.array(array), allow_pickle=False)
             entry.comment = pieces[i] if i < len(pieces) else b""
             archive.writestr(entry, data.getvalue())
-        text = json.dumps(facts)
-        archive.comment = MARK + f"{zlib.crc32(text.encode()):08x} {text}".encode()
+        archive.comment = MARK + f"{checksum:08x} ".encode() + start
     return buffer.getvalue()
 
 
@@ -240,8 +246,8 @@ def read_folder(path):
     contents = read(path / hub.MODEL)
     if "config" in contents.facts or not (path / hub.CONFIG).exists():
         return contents
-    with in_one_line(path / hub.CONFIG), opened(path / hub.CONFIG) as file:
-        facts = contents.facts | hub.facts_of(file.read(LARGEST_HEADER))
+    with in_one_line(path / hub.CONFIG):
+        facts = contents.facts | hub.facts_of(reading.contents(path / hub.CONFIG, hub.LARGEST))
         check(Facts, facts)
     return contents._replace(facts=facts)
 
@@ -267,8 +273,7 @@ def read_archive(archive, path, size):
         check(Facts, facts)
         return Contents(arrays, facts, b"", lambda: arrays)
     shapes = {name_of(entry): shape_of(archive, entry) for entry in entries}
-    facts = read_comment(archive.comment)
-    prior = b"".join(entry.comment for entry in entries) if facts else b""
+    facts, prior = read_comments(archive.comment, b"".join(entry.comment for entry in entries))
     return Contents(shapes, facts, prior, lambda: read_arrays(path))
 
 
@@ -311,14 +316,16 @@ def read_array(data):
     return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
 
 
-def read_comment(comment):
-    """The facts in the comment of an archive; there are none in files from elsewhere."""
+def read_comments(comment, more):
+    """The facts and the prior in the comments of an archive and its entries; files from elsewhere have neither."""
     if not comment.startswith(MARK):
-        return {}
+        return {}, b""
     checksum, _, text = comment.removeprefix(MARK).partition(b" ")
+    if text.startswith(b"+"):
+        text, more = more[: int(text)], more[int(text) :]
     if int(checksum, 16) != zlib.crc32(text):
         raise ValueError("the checksum of its metadata is wrong")
-    return record(Facts, text)
+    return record(Facts, text), more
 
 
 def read_safetensors(path, start, size):

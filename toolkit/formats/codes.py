@@ -8,10 +8,8 @@ what was calculated has no variance. Nothing is unpickled.
 import array
 import csv
 import io
-import math
 import os
 import textwrap
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +18,8 @@ import numpy as np
 
 from toolkit.errors import UserError
 from toolkit.files.reading import check_directory, opened
-from toolkit.files.writing import is_stream, reason, write
-from toolkit.wording import csv_text, ending_in_words
+from toolkit.files.writing import reason, write
+from toolkit.wording import csv_text
 
 ENDINGS = (".npz", ".csv")
 LARGEST = 2**27  # bytes of a file, packed or unpacked; 160,000 images with 64 dims have 83 MB
@@ -50,12 +48,6 @@ class Codes(NamedTuple):
         log_var = None if self.log_var is None else self.log_var[rows]
         classes = None if self.classes is None else [self.classes[i] for i in rows]
         return Codes([self.names[i] for i in rows], self.mean[rows], log_var, classes)
-
-
-def check_name(path: str) -> None:
-    """Stop where the ending of a file name is not one that is written."""
-    if Path(path).suffix.lower() not in ENDINGS and not is_stream(path):
-        raise UserError(f"{path} {ending_in_words(path)} — write .npz or .csv")
 
 
 def save(path: str, codes: Codes) -> None:
@@ -110,39 +102,27 @@ def load(path: Path | str, dims: int) -> Codes:
 
 def unpacked(file):
     check_directory(file, LONGEST_LINE)
-    with zipfile.ZipFile(file) as archive:
-        arrays = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
-        if sum(entry.file_size for entry in arrays.values()) > LARGEST:
+    with np.load(file, allow_pickle=False) as archive:
+        if sum(entry.file_size for entry in archive.zip.infolist()) > LARGEST:
             raise ValueError(f"it claims more than {LARGEST / 2**20:.0f} MiB")
-        if "mean" not in arrays:
-            raise ValueError("it has no array 'mean'")
-        mean = np.atleast_2d(array_of(archive, arrays["mean"])).astype(np.float32, copy=False)
-        if mean.ndim != 2 or not mean.shape[1]:
-            raise ValueError("its array 'mean' is not a table of rows")
-        check_rows(len(mean))
-        words = {}
-        for name in ("name", "class"):
-            array = np.atleast_1d(array_of(archive, arrays[name])) if name in arrays else None
-            if array is not None and array.shape != (len(mean),):
-                raise ValueError(f"it has {len(mean)} rows in 'mean' and {len(array)} in {name!r}")
-            words[name] = None if array is None else [str(word) for word in array]
-        log_var = None
-        if "log_var" in arrays:
-            log_var = np.atleast_2d(array_of(archive, arrays["log_var"])).astype(np.float32, copy=False)
-            if log_var.shape != mean.shape:
-                raise ValueError("its arrays 'mean' and 'log_var' differ in shape")
-        return Codes(words["name"] or numbers(len(mean)), mean, log_var, words["class"])
-
-
-def array_of(archive, entry):
-    """An array whose header claims no more than its entry."""
-    with archive.open(entry) as file:
-        np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        if dtype.kind not in "fiuU" or file.tell() + math.prod(shape) * dtype.itemsize != entry.file_size:
-            raise ValueError(f"its {entry.filename} does not have the size or the type that it should have")
-    with archive.open(entry) as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
+        arrays = {name: archive[name] for name in ("name", "class", "mean", "log_var") if name in archive}
+    if "mean" not in arrays:
+        raise ValueError("it has no array 'mean'")
+    for name in arrays.keys() & {"mean", "log_var"}:
+        if arrays[name].dtype.kind not in "fiu":
+            raise ValueError(f"its array {name!r} does not hold numbers")
+        arrays[name] = np.atleast_2d(arrays[name]).astype(np.float32, copy=False)
+    mean, log_var = arrays["mean"], arrays.get("log_var")
+    if mean.ndim != 2 or not mean.shape[1]:
+        raise ValueError("its array 'mean' is not a table of rows")
+    if log_var is not None and log_var.shape != mean.shape:
+        raise ValueError("its arrays 'mean' and 'log_var' differ in shape")
+    check_rows(len(mean))
+    words = {name: list(map(str, np.atleast_1d(arrays[name]))) for name in arrays.keys() & {"name", "class"}}
+    for name, column in words.items():
+        if len(column) != len(mean):
+            raise ValueError(f"it has {len(mean)} rows in 'mean' and {len(column)} in {name!r}")
+    return Codes(words.get("name") or numbers(len(mean)), mean, log_var, words.get("class"))
 
 
 def numbers(count):

@@ -6,6 +6,7 @@ has dropped.
 """
 
 import json
+import os
 import re
 import textwrap
 from dataclasses import asdict
@@ -13,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import UserError
-from toolkit.files import records
+from toolkit.files import records, targets
+from toolkit.files.reading import contents
+from toolkit.files.targets import ANY, check_target
 
 PREFIX = "hf:"
+LARGEST = 2**22  # bytes of config.json
 MODEL, CONFIG, CARD, PICTURE = "model.safetensors", "config.json", "README.md", "samples.png"
 TYPE = {"model_type": "vae", "library_name": "mlx"}
 
@@ -28,6 +32,18 @@ def is_name(model: str) -> bool:
 def is_folder(path: Path) -> bool:
     """Whether a path is a model folder."""
     return (path / MODEL).is_file()
+
+
+def check_folder(path: Path, model: str) -> None:
+    """Stop where a model's folder would replace what it may not: it must be new, empty, or such a folder already."""
+    try:
+        facts_of(contents(path / CONFIG, LARGEST))
+    except (OSError, ValueError):
+        if path.is_dir() and any(not name.startswith(".") for name in os.listdir(path)):
+            ways = "name a new one, or replace its files with --overwrite"
+            raise UserError(f"{path} holds other files than those of a model — {ways}") from None
+    for name, kind in ((MODEL, ANY), (CONFIG, ANY), (PICTURE, targets.PICTURE)):
+        check_target(path / name, kind, [model, Path(model, name)])
 
 
 def config_text(config: Any, facts: dict[str, Any]) -> bytes:

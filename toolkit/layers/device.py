@@ -1,21 +1,17 @@
-"""Choosing the device that computes, the form of the layers, and whether functions are compiled."""
+"""Choosing the device that computes, and the form of the layers."""
 
-import atexit
-import os
-import shutil
 import sys
-import tempfile
-from contextlib import suppress
-from pathlib import Path
 
 from toolkit.errors import UserError
 from toolkit.layers.machine import cores, on_cpu
 
 
-def start(cpu: bool = False, compile: str = "auto", together: bool = False) -> str:
-    """Choose the device, the form of the layers, and whether functions are compiled; returns the device in words.
+def start(cpu: bool = False, together: bool = False) -> str:
+    """Choose the device and the form of the layers; returns the device in words.
 
-    What can be done `together` meets the other ranks, if mlx.launch has started any.
+    What can be done `together` meets the other ranks, if mlx.launch has started any. Functions are compiled on a GPU,
+    where that pays at once. On a CPU MLX writes C++ and calls g++, which takes 20 seconds for a training step and makes
+    the forms of cpu.py no faster (bench/RESULTS.md).
     """
     try:
         import mlx.core as mx
@@ -31,42 +27,12 @@ def start(cpu: bool = False, compile: str = "auto", together: bool = False) -> s
         raise UserError("this command runs in one process — call it without mlx.launch")
     others = f"{ranks.size} ranks, " if ranks.size > 1 else ""
     forms.choose()
-    compiled = switch_compiling(compile)
     if on_cpu():
+        mx.disable_compile()
         details = [f"{cores()} core{'s' if cores() > 1 else ''}"]
         if sys.platform == "linux":
             details.append(blas.connect())
-        if compile == "on":
-            details.append(compiled)
         return f"{others}CPU, {', '.join(details)}"
-    name = mx.device_info().get("device_name", "")
-    return others + (f"GPU ({name})" if name else "GPU") + ("" if compile == "auto" else f", {compiled}")
-
-
-def switch_compiling(choice: str) -> str:
-    """Let mx.compile compile ("on"), or not ("off"); "auto" does on a GPU. Returns what was done, in words.
-
-    On a GPU it pays at once. On a CPU MLX writes C++ and calls g++, which takes 20 seconds for a training step and
-    makes the forms of cpu.py no faster (bench/RESULTS.md), so there it must be asked for. What it builds goes to a
-    folder of this process alone: MLX's own is shared, and two processes may write one file in it.
-    """
-    import mlx.core as mx
-
-    mx.disable_compile()
-    if choice == "off" or (choice == "auto" and on_cpu()):
-        return "not compiled"
-    if not on_cpu():
-        mx.enable_compile()
-        return "compiled"
-    if shutil.which("g++") is None:
-        return "not compiled: there is no g++, but no speed is lost"
-    folder = tempfile.mkdtemp(prefix="vae-compiled-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ["TMPDIR"] = folder
     mx.enable_compile()
-    with suppress(RuntimeError):
-        mx.eval(mx.compile(lambda x: mx.exp(x) + x)(mx.ones(3)))
-    if any(Path(folder).rglob("*.so")):
-        return "compiled"
-    mx.disable_compile()
-    return "not compiled: g++ does not work, but no speed is lost"
+    name = mx.device_info().get("device_name", "")
+    return others + (f"GPU ({name})" if name else "GPU")

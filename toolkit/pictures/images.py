@@ -6,14 +6,14 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from toolkit.errors import UserError
+from toolkit.files.targets import PICTURE, mark
 from toolkit.files.writing import is_stream, write
-from toolkit.wording import ending_in_words
 
 GAP = 2  # pixels between the images of a sheet
 GAP_GREY = 64
@@ -21,6 +21,9 @@ LARGEST = 2**26  # pixels of a sheet
 LONGEST = 2**15  # pixels along one side of it
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 MOST_WAITING = 1000  # pictures to be written
+MARK = mark(PICTURE)
+SOFTWARE = Image.Exif()
+SOFTWARE[0x131] = MARK
 
 
 def to_bytes(pixels: np.ndarray) -> np.ndarray:
@@ -69,13 +72,6 @@ def sheet(images: np.ndarray, columns: int | None = None) -> np.ndarray:
     return page[:-GAP, :-GAP]
 
 
-def check_name(path: str) -> None:
-    """Stop where the ending of a file name is not that of a picture format."""
-    if (ending := ending_of(path)) not in ENDINGS:
-        why = ", which is not a picture format" if ending else ""
-        raise UserError(f"{path} {ending_in_words(path)}{why} — use one of {', '.join(ENDINGS)}")
-
-
 def ending_of(path: Path | str) -> str:
     """The ending that says the format; standard output, pipes and devices get PNG."""
     ending = Path(path).suffix.lower()
@@ -89,21 +85,26 @@ def picture(image: np.ndarray) -> Image.Image:
     return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
 
 
+def encoded(image: Image.Image, format: str, **more: Any) -> bytes:
+    """A picture as the bytes of a file that says who made it."""
+    buffer = io.BytesIO()
+    image.save(buffer, format, exif=SOFTWARE, comment=MARK, **more)
+    return buffer.getvalue() + (MARK.encode() if format == "BMP" else b"")  # which has no other room for it
+
+
 def png(image: np.ndarray) -> bytes:
     """An image (H, W, C) as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    picture(image).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encoded(picture(image), "PNG")
 
 
 def save(path: Path | str, image: np.ndarray) -> None:
     """Write one image (H, W, C) of 1 or 3 channels to a file."""
-    made, ending, buffer = picture(image), ending_of(path), io.BytesIO()
+    made, ending = picture(image), ending_of(path)
     try:
-        made.save(buffer, "PNG" if ending == ".png" else Image.registered_extensions()[ending])
+        data = encoded(made, "PNG" if ending == ".png" else Image.registered_extensions()[ending])
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"cannot write {path} as {ending}: {error} — use .png") from None
-    write(path, buffer.getvalue())
+    write(path, data)
 
 
 class Animation(NamedTuple):
@@ -118,9 +119,8 @@ def save_animation(path: Path | str, animation: Animation) -> None:
     frames, milliseconds = animation
     palette = Image.fromarray(np.concatenate(frames[:: max(1, len(frames) // 4)])).quantize(256)
     pictures = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    buffer = io.BytesIO()
-    pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=list(milliseconds), loop=0)
-    write(path, buffer.getvalue())
+    times = {"duration": list(milliseconds), "loop": 0}
+    write(path, encoded(pictures[0], "GIF", save_all=True, append_images=pictures[1:], **times))
 
 
 class Writer:

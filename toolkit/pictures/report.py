@@ -51,6 +51,7 @@ PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="generator" content="mlx-vae page">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{name}</title>
 <style>{style}</style>

@@ -2,16 +2,18 @@
 
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from toolkit.errors import UserError
+from toolkit.files.targets import check_target
 from toolkit.formats import hub
 from toolkit.options import count, integer, number, option, path, text
 from toolkit.shell.parser import Typed
 from toolkit.training.plan import COLLAPSED_KL, dataset_option, limit_option, seed_option
+from toolkit.wording import counted
 
 ROOT = Path(__file__).resolve().parents[2]
 COLLAPSED = f"the latents carry no information about the images (posterior collapse: KL below {COLLAPSED_KL:g})"
@@ -92,15 +94,13 @@ class PriorOptions:
 
 
 @dataclass(frozen=True)
+class WriteOptions:
+    overwrite: bool = option(False, "replace files that are there, of any kind", "output")
+
+
+@dataclass(frozen=True)
 class DeviceOptions:
     cpu: bool = option(False, "use the CPU even if there is a GPU", "device")
-    compile: str = option(
-        "auto",
-        "compile the model's functions; auto does so on a GPU, where it pays",
-        "device",
-        kind=text,
-        choices=("auto", "on", "off"),
-    )
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,7 @@ def start_device(typed: Typed, together: bool = False) -> str:
     """Start the device that flags ask for, `together` with other ranks where a command can; returns its name."""
     from toolkit.layers import device
 
-    options = typed.of(DeviceOptions)
-    return device.start(options.cpu, options.compile, together)
+    return device.start(typed.of(DeviceOptions).cpu, together)
 
 
 def open_model(typed: Typed, together: bool = False) -> Opened:
@@ -186,17 +185,21 @@ def dataset_of(typed: Typed, opened: Opened) -> str:
 def trained_on(model_file: Path, facts: dict[str, Any]) -> str:
     """The full name of the data set that a model was trained on.
 
-    A model's file holds no path. So pictures that are not where its name says are looked for where its run had them.
+    A file from elsewhere does not choose a folder of its reader: one that our run has read is named by the run's state.
     """
     from toolkit import datasets
     from toolkit.formats import checkpoint
 
     name = datasets.full_name(facts.get("dataset", "mnist"))
+    if ":" not in name:
+        return name
     state = model_file.with_suffix("") / "state.npz"
-    if name.startswith("folder:") and not Path(name.removeprefix("folder:")).is_dir() and state.is_file():
-        remembered = checkpoint.read(state).facts.get("options", {}).get("dataset", name)
-        return remembered if datasets.public_name(remembered) == datasets.public_name(name) else name
-    return name
+    remembered = checkpoint.read(state).facts if state.is_file() else {}
+    own = remembered.get("options", {}).get("dataset", "")
+    if datasets.public_name(own) != datasets.public_name(name) or remembered.get("folder") != datasets.inode_of(own):
+        where = datasets.public_name(name).partition(":")[2]
+        raise UserError(f"{model_file} was trained on a folder {where} — name the pictures: --dataset folder:PATH")
+    return own
 
 
 def load_split(typed: Typed, dataset: str, split: str, limit: int | None, image_size: int, channels: int | None) -> Any:
@@ -206,6 +209,8 @@ def load_split(typed: Typed, dataset: str, split: str, limit: int | None, image_
     place = typed.of(PlaceOptions)
     data_dir = place.data_dir or os.environ.get("VAE_DATA_DIR") or "data"
     loaded = datasets.load(dataset, split, data_dir, limit, image_size, channels, place.cache_dir)
+    if loaded.left_out and split == "train":
+        print(f"Left out: {counted(loaded.left_out, 'picture')} that this toolkit made")
     say_skipped(loaded, f"{split} pictures")
     return loaded
 
@@ -266,7 +271,11 @@ def check_effects(typed: Typed, names: Collection[str], on: str) -> None:
             raise UserError(f"--{name} has no effect on {on} — leave it out")
 
 
-def check_file(path: str) -> None:
-    """Stop before the work where its result could not be written."""
-    if Path(path).is_dir():
-        raise UserError(f"{path} is a folder — name a file")
+def check_targets(typed: Typed, kind: str, paths: Iterable[Path | str], *inputs: str | None) -> None:
+    """Stop before the work where its results would replace what they may not; `inputs` are files besides the model."""
+    if typed.of(WriteOptions).overwrite:
+        return
+    model = typed.of(ModelOptions).model
+    read = [*filter(None, inputs), *([] if hub.is_name(model) else [find_model(model)])]
+    for target in paths:
+        check_target(target, kind, read)

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import vae
-from toolkit.datasets import file_name, public_name
+from toolkit.datasets import file_name, inode_of, public_name
 from toolkit.errors import UserError
 from toolkit.files.reading import is_there
+from toolkit.files.targets import ANY, check_target
 from toolkit.files.writing import is_stream, locked, make_folder, uninterrupted, write
 from toolkit.formats import checkpoint
 from toolkit.layers import ranks
@@ -22,6 +23,8 @@ from toolkit.training import log
 from toolkit.training.plan import Plan, differences
 from toolkit.training.trainer import Trainer
 from toolkit.wording import counted
+
+SHEETS = ("reconstructions", "samples")
 
 
 def run_folder(outdir: Path | str, plan: Plan) -> "RunFolder":
@@ -70,8 +73,9 @@ class RunFolder:
             why = str(error).partition(" — ")[0]
             raise UserError(f"{self.folder} holds a run whose state cannot be read ({why}) — {ways}") from None
         if state is None:
-            if is_there(self.model_file):
-                raise UserError(f"{self.model_file} exists — {ways}")
+            for path in (self.model_file, *self.traces()):
+                if is_there(path):
+                    raise UserError(f"{path} exists — {ways}")
             return True
         options, done = state.facts["options"], state.facts["epoch"]
         if done == 0 and not is_there(self.model_file):
@@ -101,17 +105,27 @@ class RunFolder:
             self.held.enter_context(locked(self.folder))
             if not (resumed or overwrite or self.check_free()):  # another process was here meanwhile
                 raise UserError(f"another process has trained {self.model_file} meanwhile — choose another --outdir")
+        if not overwrite:
+            for path in (self.model_file, self.folder / "state.npz", self.folder / "log.jsonl"):
+                check_target(path, ANY)
         for path in (self.model_file, *self.folder.iterdir()):
             if is_stream(path):  # would be written to, and a pipe waits for a reader
+                if path.is_symlink():
+                    raise UserError(f"{path} leads to a pipe or a device — remove it")
                 path.unlink()
         if resumed:
             self.log = log.read_until(self.folder / "log.jsonl", trainer.epoch)
         else:  # what the run that this one replaces has left
-            for path in (*self.folder.glob("epoch_*.png"), *self.folder.glob("log.jsonl")):
+            for path in self.traces():
                 path.unlink()
         self.skipped = {"train": trainer.train.skipped, "test": trainer.test.skipped}
         if not resumed:
             self.save_state(trainer)
+
+    def traces(self) -> list[Path]:
+        """What a run leaves besides its model and its state."""
+        sheets = (path for kind in SHEETS for path in self.folder.glob(f"epoch_[0-9]*_{kind}.png"))
+        return [*self.folder.glob("log.jsonl"), *sheets]
 
     def save(self, trainer: Trainer, entry: dict[str, Any], sheets: dict[str, Callable[[], bytes]]) -> None:
         """Write what an epoch has brought; the state comes last, so that whatever a crash leaves can be resumed.
@@ -140,6 +154,8 @@ class RunFolder:
 
     def save_state(self, trainer: Trainer) -> None:
         facts = trainer.memory() | {"device": self.device}
+        if (inode := inode_of(self.plan.train.dataset)) is not None:
+            facts["folder"] = inode
         checkpoint.save_state(self.folder / "state.npz", trainer.model, trainer.optimizer, facts)
 
 

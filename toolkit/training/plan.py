@@ -74,10 +74,6 @@ def objectives_help() -> str:
     return "; ".join(f"{known.name}: {known.words}" for known in objectives().values())
 
 
-def samples_help() -> str:
-    return f"iwae: samples of each image, of which {objectives()['iwae'].AT_ONCE} at a time are in memory"
-
-
 # Options that other commands have as well.
 
 
@@ -107,7 +103,7 @@ class TrainConfig:
         False, "tell encoder and decoder the class of each image; bounded: the encoder alone", "model"
     )
     objective: str = option("elbo", objectives_help, "objective", kind=text, choices=objectives)
-    iw_samples: int = option(8, samples_help, "objective", kind=number(int, 1, 10**5), unit="K")
+    iw_samples: int = option(8, "iwae: samples of each image", "objective", kind=number(int, 1, 10**5), unit="K")
     iw_warmup: int = option(
         0, "iwae: first epochs that use elbo, which is cheaper", "objective", kind=number(int, 0, 10**6), unit="EPOCHS"
     )

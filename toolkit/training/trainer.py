@@ -5,6 +5,7 @@ that was killed and resumed draws what an unbroken one would have drawn, and on 
 step computes is vae.py's; the files are folder.py's; the loop over epochs is in train.py.
 """
 
+import json
 import math
 import os
 import sys
@@ -30,6 +31,8 @@ from toolkit.training.plan import COLLAPSED_KL, HELD_OUT, START_AGAIN, Plan
 from toolkit.wording import counted
 
 SHOWN = 64  # images on a sheet
+NEW_RUN = "put the old images back, or begin a new run with another --outdir"
+LONGEST_NAMES = 2**18  # bytes that the names of classes may have in a file
 ORDER, NOISE, SPLIT, SCORE, SAMPLES = range(5)  # what a random number is for
 
 
@@ -71,9 +74,12 @@ class Trainer:
             raise UserError(
                 "the images have no labels — leave --conditional out, or sort them into one folder per class"
             )
+        if self.config.conditional and len(json.dumps(train.classes)) > LONGEST_NAMES:
+            raise UserError(f"{len(train.classes):,} classes have too long names — shorten the names of their folders")
         model_config = plan.model_config(train.images.shape[3], len(train.classes or ()))
         self.batch_size = min(self.config.batchsize, len(self.train_numbers))
-        check_batches(model_config, self.batch_size, len(self.train_numbers))
+        samples = plan.objective(self.config.epochs).samples
+        check_batches(model_config, self.batch_size, len(self.train_numbers), samples)
 
         mx.random.seed(self.config.seed)
         self.model = vae.VAE(model_config)
@@ -137,10 +143,10 @@ class Trainer:
         if memory["images"] != (now := [len(self.train.images), len(self.test.images)]):
             raise UserError(
                 f"the data has changed: {now[0]} training and {now[1]} test images, the run to resume had "
-                f"{memory['images'][0]} and {memory['images'][1]} — {START_AGAIN}"
+                f"{memory['images'][0]} and {memory['images'][1]} — {NEW_RUN}"
             )
         if memory.get("checksums", self.checksums) != self.checksums:
-            raise UserError(f"the data has changed: as many images as before, but not the same — {START_AGAIN}")
+            raise UserError(f"the data has changed: as many images as before, but not the same — {NEW_RUN}")
         self.model.update(model.parameters())
         if optimizer is not None:
             self.optimizer.state = tree_map_with_path(lambda path, _: optimizer[path], self.optimizer.state)
@@ -330,7 +336,7 @@ def hold_out(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
-def check_batches(config: vae.ModelConfig, size: int, count: int) -> None:
+def check_batches(config: vae.ModelConfig, size: int, count: int, samples: int) -> None:
     """Stop before the first step where a batch is too small to be normalised, or too large for memory."""
     if any(0 < rest < ranks.size for rest in (size, count % size)):
         batches = f"{counted(count, 'image')} in batches of {size}"
@@ -344,10 +350,10 @@ def check_batches(config: vae.ModelConfig, size: int, count: int) -> None:
         )
     if not on_cpu() and sys.platform == "linux":
         return  # a GPU with memory of its own
-    needed = 4 * size * config.architecture.activations(config)  # bytes, from below
+    needed = 4 * size * samples * config.architecture.activations(config)  # bytes, from below
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > memory:
         raise UserError(
             f"a batch of {size} images needs more than {needed / 2**30:.0f} GiB of memory, this machine has "
-            f"{memory / 2**30:.0f} — take a smaller --batchsize"
+            f"{memory / 2**30:.0f} — take a smaller --batchsize" + (" or --iw_samples" if samples > 1 else "")
         )

@@ -1,7 +1,7 @@
-"""python -m toolkit.shell.tables
+"""python docs/tables.py
 
-Write the tables of flags into docs/, between the lines `<!-- flags of train.py -->` and `<!-- end -->`. They are made
-of the same dataclasses as the flags; a test compares.
+Write the tables of flags into these pages, between the lines `<!-- flags of train.py -->` and `<!-- end -->`. They are
+made of the same dataclasses as the flags; a test compares.
 """
 
 import importlib
@@ -9,9 +9,11 @@ import re
 import sys
 from pathlib import Path
 
-from toolkit.options import GROUPS, choices_of, default_text_of, help_of, options_of
+DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS.parent))
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+from toolkit.options import GROUPS, choices_of, default_text_of, help_of, options_of  # noqa: E402
+
 MARKED = re.compile(r"(<!-- (flags|earlier flags) of (\w+)\.py -->\n).*?(<!-- end -->)", re.S)
 
 
@@ -55,5 +57,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(DOCS.parent))
     main()

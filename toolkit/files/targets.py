@@ -1,0 +1,70 @@
+"""What a command may replace: the one rule for everything that it writes. docs/formats.md gives the same in words.
+
+What people make again all day (pictures, pages, metrics) carries a mark, and replaces only its like. Nothing else that
+is there is replaced: no model, no latent vectors, no file under a user's own name. `--overwrite` skips the rule.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from toolkit.errors import UserError
+from toolkit.files.reading import opened
+from toolkit.files.writing import is_stream
+from toolkit.wording import ending_in_words
+
+PICTURE, PAGE, METRICS, LIST = "picture", "page", "metrics", "list"
+NEW, ANY = "", "file"  # kinds of what replaces nothing, and of a run's own files
+LIST_HEAD = "file,source"  # a .csv file has no room for a mark
+LOOK = 1024  # bytes at both ends of a file, in which its mark lies
+
+
+def mark(kind: str) -> str:
+    """The words by which a file of a kind is recognised."""
+    return f"mlx-vae {kind}"
+
+
+MARK = re.compile(mark(f"({PICTURE}|{PAGE}|{METRICS})").encode())
+
+
+def kind_of(path: Path | str) -> str:
+    """The kind of a file that this toolkit made; empty for all others."""
+    with opened(path) as file:
+        start = file.read(LOOK)
+        file.seek(max(0, os.fstat(file.fileno()).st_size - LOOK))
+        found = MARK.search(start) or MARK.search(file.read(LOOK))
+    return LIST if start.startswith(LIST_HEAD.encode()) else found[1].decode() if found else ""
+
+
+def check_target(path: Path | str, kind: str = NEW, inputs: Iterable[Path | str] = ()) -> None:
+    """Stop where writing a file of a kind would lose what is there; `inputs` are files that the command reads."""
+    if is_stream(path):
+        return
+    try:
+        there = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if stat.S_ISDIR(there.st_mode):
+        raise UserError(f"{path} is a folder — name a file")
+    if any(os.path.exists(name) and os.path.samestat(there, os.stat(name)) for name in inputs):
+        why = "is what this command reads"
+    elif is_read_only(path):
+        why = "is read-only"
+    elif not there.st_size or kind == ANY or (kind and kind_of(path) == kind):
+        return
+    else:
+        why = f"exists and is not a {kind} file made by this toolkit" if kind else "exists"
+    raise UserError(f"{path} {why} — choose another name, or replace it with --overwrite")
+
+
+def check_ending(path: Path | str, endings: Iterable[str]) -> None:
+    """Stop where the name of a file does not end as its kind does; a pipe or a device may have any."""
+    if Path(path).suffix.lower() not in endings and not is_stream(path):
+        raise UserError(f"{path} {ending_in_words(path)} — name one that ends in {', '.join(endings)}")
+
+
+def is_read_only(path: Path | str) -> bool:
+    """Whether a file is protected from being written; for root too, whom the system lets do it."""
+    return not os.stat(path).st_mode & 0o222 or not os.access(path, os.W_OK)
