@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.files.progress import Bars
     from toolkit.files.targets import check_ending, check_target
     from toolkit.formats import checkpoint, hub
-    from toolkit.layers import device
+    from toolkit.machine import device
     from toolkit.model.mixture import fit_prior
 
     to_folder = args.output.endswith("/")

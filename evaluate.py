@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
         prior = prior_of(opened, args.prior)
         from toolkit import datasets
         from toolkit.files.progress import Bars
-        from toolkit.layers import ranks
+        from toolkit.machine import ranks
         from toolkit.metrics.measure import measure
 
         dataset = dataset_of(typed, opened)

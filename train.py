@@ -74,7 +74,7 @@ def options() -> tuple[type, ...]:
 @command
 def main(argv: list[str] | None = None) -> None:
     typed = alike(translated(preset(parse(__doc__, argv, *options()), options())))
-    from toolkit.layers import ranks
+    from toolkit.machine import ranks
     from toolkit.training.folder import run_folder
 
     device_name = start_device(typed, together=True)
@@ -155,7 +155,7 @@ def train(trainer, folder, board) -> None:
 def add_prior(trainer, folder) -> None:
     """Fit a mixture to the latent vectors of the training images: what samples are drawn from by default."""
     from toolkit.files.progress import Bars
-    from toolkit.layers import ranks
+    from toolkit.machine import ranks
     from toolkit.model.mixture import fit, latent_vectors
 
     kept = folder.model_without_prior()

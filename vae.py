@@ -18,7 +18,8 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from toolkit.errors import UserError
-from toolkit.layers import forms, ranks
+from toolkit.layers import forms
+from toolkit.machine import ranks
 from toolkit.model.architecture import Architecture, Layer, dims_and_classes
 from toolkit.model.bounded import Bounded
 from toolkit.model.gaussians import damped, log_density, noise, reparametrise

@@ -45,7 +45,7 @@ from toolkit import datasets  # noqa: E402
 from toolkit.errors import UserError  # noqa: E402
 from toolkit.files import download, writing  # noqa: E402
 from toolkit.formats import checkpoint, codes, hub  # noqa: E402
-from toolkit.layers import device  # noqa: E402
+from toolkit.machine import device  # noqa: E402
 from toolkit.model.mixture import fit_prior  # noqa: E402
 from toolkit.pictures.curves import curves  # noqa: E402
 from toolkit.pictures.epochs import film  # noqa: E402

@@ -72,7 +72,7 @@ def work(name, batch, filters, side, steps):
     from mlx.utils import tree_flatten
 
     from toolkit.datasets import Split
-    from toolkit.layers import device, ranks
+    from toolkit.machine import device, ranks
     from toolkit.training.plan import Plan, TrainConfig
     from toolkit.training.trainer import Trainer
     from vae import ModelConfig

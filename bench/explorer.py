@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.browser import Browser, missing
 from toolkit.formats import checkpoint
-from toolkit.layers import device
+from toolkit.machine import device
 from toolkit.pictures import explorer, scenes
 from toolkit.shell.opening import DEFAULT_MODEL, ROOT
 

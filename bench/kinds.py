@@ -18,7 +18,8 @@ import mlx.optimizers as optim
 import numpy as np
 
 import vae
-from toolkit.layers import cpu, device, machine
+from toolkit.layers import cpu
+from toolkit.machine import device, process
 from toolkit.model.inputs import to_floats
 
 IMAGES, ROUNDS = 64, 15
@@ -126,7 +127,7 @@ def elementwise(model, images):
 
 def main():
     name = device.start(cpu=True)
-    machine.cores = lambda: 1  # one stream
+    process.cores = lambda: 1  # one stream
     cpu.streams.cache_clear()
     images = mx.array(np.random.default_rng(0).integers(0, 256, (IMAGES, 28, 28, 1), dtype=np.uint8))
     model = vae.VAE(vae.ModelConfig())

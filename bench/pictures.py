@@ -63,7 +63,7 @@ def operations(channels, filters=64, side=64):
 
 
 def time_steps(rounds):
-    from toolkit.layers import device
+    from toolkit.machine import device
 
     name = device.start()
     import mlx.core as mx

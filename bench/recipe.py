@@ -31,7 +31,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 import vae
 from toolkit import datasets
 from toolkit.files.progress import bar
-from toolkit.layers import device
+from toolkit.machine import device
 from toolkit.model.gaussians import reparametrise
 from toolkit.model.inputs import batches, to_floats
 from toolkit.training.optimizers import MUON_FACTOR, Muon

@@ -22,7 +22,7 @@ import vae
 from toolkit import datasets
 from toolkit.files.progress import bar
 from toolkit.formats import checkpoint
-from toolkit.layers import device
+from toolkit.machine import device
 from toolkit.model import inference
 from toolkit.model.inputs import batches, to_floats
 from toolkit.pictures.images import to_bytes

@@ -288,7 +288,7 @@ def main(name, device_name):
     described = ""
     if name.startswith("toolkit"):
         sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-        from toolkit.layers import device
+        from toolkit.machine import device
 
         described = device.start(cpu=device_name == "cpu")
     elif name == "ancestor":

@@ -16,7 +16,8 @@ import pytest
 import vae
 from toolkit.datasets import synthetic
 from toolkit.formats import checkpoint
-from toolkit.layers import cpu, device, forms, plain
+from toolkit.layers import cpu, forms, plain
+from toolkit.machine import device
 
 device.start(cpu=True)
 synthetic.draw_chunk = functools.cache(synthetic.draw_chunk)  # a thousand tests see the same few images

@@ -13,7 +13,8 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from toolkit import datasets
-from toolkit.layers import cpu, device, forms, plain, ranks
+from toolkit.layers import cpu, forms, plain
+from toolkit.machine import device, ranks
 from toolkit.model import inference
 from toolkit.training.plan import Plan, TrainConfig
 from toolkit.training.trainer import Trainer

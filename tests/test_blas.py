@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from toolkit.layers import blas
+from toolkit.machine import blas
 from toolkit.shell.opening import ROOT
 
 KNOWN = sys.platform == "linux" and platform.machine() in blas.JUMP_SLOT and platform.libc_ver()[0] == "glibc"
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not KNOWN, reason="only MLX's Linux wheels for C
 PRELUDE = """
 import ctypes, sys
 import mlx.core as mx
-from toolkit.layers import blas
+from toolkit.machine import blas
 mx.set_default_device(mx.cpu)
 """
 
@@ -28,12 +28,11 @@ def fresh(code):
     return ended.stdout
 
 
-@pytest.mark.parametrize("first", ["vae", "toolkit.formats.checkpoint", "train, vae", "mlx.core, vae"])
-def test_whatever_is_imported_first_mlx_is_fast(first):
-    """A library user gets the same BLAS as a command."""
-    code = f"import {first}\nfrom toolkit.layers import blas\nprint(blas.connect.cache_info().currsize, blas.connect())"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout
-    assert said.startswith("1 OpenBLAS ") and said.endswith(" kernels\n")
+def test_importing_changes_nothing_and_starting_the_device_does():
+    code = "import vae, train, toolkit.formats.checkpoint, toolkit.notebook\nfrom toolkit.machine import blas, device\n"
+    code += "print(blas.connect.cache_info().currsize)\nprint(device.start(cpu=True))"
+    before, started = fresh(code).splitlines()
+    assert before == "0" and "OpenBLAS " in started and started.endswith(" kernels")
 
 
 @pytest.mark.parametrize("m, k, n", [(1, 1, 1), (1, 700, 3), (513, 1, 2), (129, 257, 65), (64, 2048, 9)])

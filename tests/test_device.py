@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 
-from toolkit.layers import device
+from toolkit.machine import device
 
 
 def test_nothing_is_compiled_on_a_cpu(monkeypatch):

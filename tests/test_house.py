@@ -20,6 +20,7 @@ ROOMS = [
     ["vae"],
     ["toolkit.model"],
     ["toolkit.layers"],
+    ["toolkit.machine"],
     ["toolkit.files"],
     ["toolkit.options", "toolkit.wording", "toolkit.errors"],
 ]
@@ -109,8 +110,8 @@ def test_likelihoods_and_architectures_are_compared_in_their_own_files_only():
 def test_nobody_asks_for_the_device_but_where_it_is_chosen():
     asking = [name for path, name in FILES.items() if re.search(r"\bon_cpu\(\)", path.read_text())]
     assert set(asking) <= {
-        "toolkit.layers.machine",
-        "toolkit.layers.device",
+        "toolkit.machine.process",
+        "toolkit.machine.device",
         "toolkit.layers.forms",
         "toolkit.training.trainer",
     }

@@ -22,7 +22,7 @@ SHAPES = [
 @pytest.fixture(params=[1, 2, 3], autouse=True)
 def cores(request, monkeypatch):
     """Every test runs with one, two and three parts, whatever machine it runs on."""
-    monkeypatch.setattr(cpu.machine, "cores", lambda: request.param)
+    monkeypatch.setattr(cpu.process, "cores", lambda: request.param)
     cpu.streams.cache_clear()
     yield request.param
     cpu.streams.cache_clear()

@@ -18,7 +18,7 @@ import pytest
 from toolkit import datasets
 from toolkit.errors import RankError
 from toolkit.formats import checkpoint
-from toolkit.layers import machine, ranks
+from toolkit.machine import process, ranks
 from toolkit.shell import launched
 from toolkit.training.plan import Plan, TrainConfig
 from toolkit.training.trainer import Trainer
@@ -60,7 +60,7 @@ def alone():
     return {name: of_ranks.epoch(*case) for name, case in of_ranks.CASES.items()}
 
 
-CORES = machine.cores()
+CORES = process.cores()
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_rank_that_is_lost_or_left_alone_ends(monkeypatch, capsys):
         watch([signal.SIGTERM])
     with pytest.raises(SystemExit, match="^$"):
         watch([signal.SIGCHLD], launcher=-1)
-    monkeypatch.setattr(machine, "waiting_since", time.monotonic() - launched.SLOW - 1)
+    monkeypatch.setattr(process, "waiting_since", time.monotonic() - launched.SLOW - 1)
     watch([signal.SIGCHLD])
     assert capsys.readouterr().err.startswith("Waiting for another rank for 30 s: ")
     monkeypatch.setattr(launched, "PATIENCE", -1)
@@ -155,6 +155,6 @@ def test_one_rank_alone_under_mlx_launch(tmp_path, monkeypatch):
     monkeypatch.setenv("MLX_RANK", "0")
     monkeypatch.setenv("MLX_HOSTFILE", str(hosts))
     hosts.write_text("\n")
-    assert machine.launched_as() is None
+    assert process.launched_as() is None
     hosts.write_text('[["127.0.0.1:1"], ["127.0.0.1:2"]]\n')
-    assert machine.launched_as() == 0
+    assert process.launched_as() == 0

@@ -32,7 +32,7 @@ import numpy as np
 from toolkit.datasets import Split
 from toolkit.errors import UserError
 from toolkit.formats import checkpoint
-from toolkit.layers import device
+from toolkit.machine import device
 from toolkit.model import inference
 from toolkit.shell.opening import find_model
 from vae import VAE

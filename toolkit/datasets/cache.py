@@ -24,7 +24,7 @@ from toolkit.files.progress import bar, quiet_libraries
 from toolkit.files.reading import contents, opened
 from toolkit.files.records import Whole, record
 from toolkit.files.writing import locked, make_folder, reason, replacing, write
-from toolkit.layers import machine
+from toolkit.machine import process
 from toolkit.wording import as_text, counted
 
 VERSION = 3  # of the pixels that decoding.py returns; a change rebuilds every cache
@@ -141,7 +141,7 @@ def fill(path, pictures, limit, size, channels, crop):
     with (
         replacing(path, durable=True) as file,
         quiet_libraries(),
-        ThreadPoolExecutor(machine.cores()) as pool,
+        ThreadPoolExecutor(process.cores()) as pool,
         bar(len(names), "Decoding") as shown,
     ):
         write_header(file, (len(names), size, size, channels))

@@ -18,7 +18,7 @@ from toolkit.datasets.folder import listing
 from toolkit.errors import UserError
 from toolkit.files.progress import bar, quiet_libraries
 from toolkit.files.reading import opened
-from toolkit.layers import machine
+from toolkit.machine import process
 from toolkit.wording import as_text, distinct
 
 
@@ -37,7 +37,7 @@ def load(
     A file that was named itself must be readable.
     """
     files = [file for path in paths for file in found(Path(path))]
-    with quiet_libraries(), ThreadPoolExecutor(machine.cores()) as pool, bar(len(files), "Decoding") as shown:
+    with quiet_libraries(), ThreadPoolExecutor(process.cores()) as pool, bar(len(files), "Decoding") as shown:
         images = []
         for image in pool.map(lambda file: image_of(file.path, size, channels, crop), files):
             images.append(image)

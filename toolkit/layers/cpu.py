@@ -49,7 +49,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from toolkit.layers import machine, plain, ranks
+from toolkit.layers import plain
+from toolkit.machine import process, ranks
 
 LEAST_IMAGES = 8  # in a part: smaller ones cost more than they save
 SLOPE = 0.01  # of leaky ReLU below zero
@@ -70,7 +71,7 @@ LOGISTIC_Q = (1.0, 0.11696772, 0.00163791721, 5.36017717e-06, 3.37752635e-09)
 @functools.cache
 def streams() -> list[mx.Stream]:
     """Where independent work may go on side by side: one stream for each core, the first the default one."""
-    return [mx.default_stream(mx.cpu), *(mx.new_stream(mx.cpu) for _ in range(machine.cores() - 1))]
+    return [mx.default_stream(mx.cpu), *(mx.new_stream(mx.cpu) for _ in range(process.cores() - 1))]
 
 
 class Parts(list):

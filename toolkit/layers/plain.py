@@ -8,7 +8,7 @@ from collections.abc import Callable
 import mlx.core as mx
 import mlx.nn as nn
 
-from toolkit.layers import ranks
+from toolkit.machine import ranks
 
 
 def streams() -> list[mx.Stream]:

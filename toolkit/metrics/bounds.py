@@ -8,7 +8,7 @@ import numpy as np
 
 import vae
 from toolkit.datasets import Split
-from toolkit.layers import ranks
+from toolkit.machine import ranks
 from toolkit.metrics.similarity import ssim
 from toolkit.model.inference import sample_keys
 from toolkit.model.inputs import batches

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.datasets import Split
-from toolkit.layers import ranks
+from toolkit.machine import ranks
 from toolkit.metrics import bounds, latents
 from toolkit.metrics.similarity import psnr
 from toolkit.model import inference

@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 
 from toolkit.errors import UserError
-from toolkit.layers import ranks
+from toolkit.machine import ranks
 from toolkit.model.inputs import Images, batches, image_keys, to_floats
 
 CHUNK = 250  # images at a time

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from toolkit.layers import machine
+from toolkit.machine import process
 
 LOST = "another rank was lost — start again; a training goes on with --resume from its last whole epoch"
 PATIENCE = 5  # seconds that others have to speak, or this process to end by itself
@@ -22,13 +22,13 @@ SLOW = 30  # seconds of waiting after which a line says so
 
 def is_quiet() -> bool:
     """Whether another one of several processes that work together prints."""
-    return bool(machine.launched_as())
+    return bool(process.launched_as())
 
 
 @contextmanager
 def watched() -> Iterator[None]:
     """Let this process end by a signal, and with its launcher, even while MLX waits for other ranks."""
-    if machine.launched_as() is None:
+    if process.launched_as() is None:
         yield
         return
     reading, writing = os.pipe()
@@ -63,7 +63,7 @@ def watch(signals: int, launcher: int) -> None:
             end("interrupted — files written so far are kept; a training goes on with --resume", 130)
         if os.getppid() != launcher:
             end("")
-        since = machine.waiting_since
+        since = process.waiting_since
         if since and since != said and time.monotonic() - since > SLOW:
             said = since
             print(

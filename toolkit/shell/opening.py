@@ -116,7 +116,7 @@ class Opened:
 
 def start_device(typed: Typed, together: bool = False) -> str:
     """Start the device that flags ask for, `together` with other ranks where a command can; returns its name."""
-    from toolkit.layers import device
+    from toolkit.machine import device
 
     return device.start(typed.of(DeviceOptions).cpu, together)
 
@@ -125,7 +125,7 @@ def open_model(typed: Typed, together: bool = False) -> Opened:
     """Start the device and load the model of --model."""
     device_name = start_device(typed, together)
     from toolkit.formats import checkpoint
-    from toolkit.layers import ranks
+    from toolkit.machine import ranks
 
     options = typed.of(ModelOptions)
     path = ranks.in_turn(lambda: find_model(options.model))

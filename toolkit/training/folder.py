@@ -18,7 +18,7 @@ from toolkit.files.reading import is_there
 from toolkit.files.targets import ANY, check_target
 from toolkit.files.writing import is_stream, locked, make_folder, uninterrupted, write
 from toolkit.formats import checkpoint
-from toolkit.layers import ranks
+from toolkit.machine import ranks
 from toolkit.training import log
 from toolkit.training.plan import Plan, differences
 from toolkit.training.trainer import Trainer

@@ -22,8 +22,8 @@ from mlx.utils import tree_flatten, tree_map_with_path
 import vae
 from toolkit.datasets import Split
 from toolkit.errors import UserError
-from toolkit.layers import ranks
-from toolkit.layers.machine import on_cpu
+from toolkit.machine import ranks
+from toolkit.machine.process import on_cpu
 from toolkit.model.inference import CHUNK, importance_bound, sample_keys
 from toolkit.model.inputs import batch, batches
 from toolkit.training import optimizers, schedules

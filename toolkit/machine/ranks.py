@@ -22,7 +22,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 import toolkit
 from toolkit.errors import RankError, UserError
-from toolkit.layers import machine
+from toolkit.machine import process
 
 rank, size = 0, 1  # of this process; how many there are
 LONGEST = 120  # seconds for the ranks to meet
@@ -32,7 +32,7 @@ leads = True  # whether this one is the first of its host
 def join() -> None:
     """Meet the other ranks, if there are any, and share this machine's cores with those that are here, too."""
     global rank, size, leads
-    if machine.launched_as() is None:
+    if process.launched_as() is None:
         return
     # No Python runs while MLX waits for the others, so signals must end the process by themselves.
     handlers = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -50,7 +50,7 @@ def join() -> None:
     if size > 1:
         host = zlib.crc32(platform.node().encode())  # names may share it, but then only cores stay idle
         hosts = gathered(np.array([host], np.uint32), size)
-        machine.neighbours, leads = int((hosts == host).sum()), int(np.argmax(hosts == host)) == rank
+        process.neighbours, leads = int((hosts == host).sum()), int(np.argmax(hosts == host)) == rank
         versions = {"version of MLX": mx.__version__, "version of this toolkit": version()}
         check_same(versions, "install the same packages and check out the same commit on every host")
 
@@ -160,11 +160,11 @@ def total_of_all(tree: Any) -> Any:
 @contextmanager
 def waiting() -> Iterator[None]:
     """A block in which sums are computed, and so other ranks waited for; who watches this process sees how long."""
-    machine.waiting_since = time.monotonic()
+    process.waiting_since = time.monotonic()
     try:
         yield
     finally:
-        machine.waiting_since = None
+        process.waiting_since = None
 
 
 def in_turn(load: Callable[[], Any]) -> Any:

@@ -1,13 +1,13 @@
-"""Choosing the device that computes, and the form of the layers."""
+"""Choosing the device that computes, and preparing the machine for it."""
 
 import sys
 
 from toolkit.errors import UserError
-from toolkit.layers.machine import cores, on_cpu
+from toolkit.machine.process import cores, keep_memory, on_cpu
 
 
 def start(cpu: bool = False, together: bool = False) -> str:
-    """Choose the device and the form of the layers; returns the device in words.
+    """Choose the device and prepare the machine for it; returns the device in words.
 
     What can be done `together` meets the other ranks, if mlx.launch has started any. Functions are compiled on a GPU,
     where that pays at once. On a CPU MLX writes C++ and calls g++, which takes 20 seconds for a training step and makes
@@ -18,7 +18,7 @@ def start(cpu: bool = False, together: bool = False) -> str:
     except ImportError as error:
         package = "mlx" if sys.platform == "darwin" else "mlx[cpu]"
         raise UserError(f'MLX does not start: {error} — pip install "{package}"') from None
-    from toolkit.layers import blas, forms, ranks
+    from toolkit.machine import blas, ranks
 
     if cpu:
         mx.set_default_device(mx.cpu)
@@ -26,9 +26,9 @@ def start(cpu: bool = False, together: bool = False) -> str:
     if ranks.size > 1 and not together:
         raise UserError("this command runs in one process — call it without mlx.launch")
     others = f"{ranks.size} ranks, " if ranks.size > 1 else ""
-    forms.choose()
     if on_cpu():
         mx.disable_compile()
+        keep_memory()
         details = [f"{cores()} core{'s' if cores() > 1 else ''}"]
         if sys.platform == "linux":
             details.append(blas.connect())
