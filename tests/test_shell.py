@@ -14,14 +14,17 @@ import termios
 import threading
 import time
 import unicodedata
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from conftest import make_model
 
 import toolkit
+from toolkit.errors import UserError
 from toolkit.formats import checkpoint
-from toolkit.options import from_values, option, options_of, weight
+from toolkit.options import count, from_values, option, options_of, path, text, weight
 from toolkit.shell.command import command
 from toolkit.shell.opening import ROOT
 from toolkit.shell.parser import Parser, parse
@@ -282,3 +285,72 @@ def test_numbers_of_thousands_of_digits(fails, tmp_path, command, flags):
     checkpoint.save_model(tmp_path / "a.npz", make_model(classes=2), {})
     flags += ["--model", tmp_path / "a.npz"] if command == "generate" else ["--outdir", tmp_path / "out"]
     assert len(fails(command, *flags)) < 300
+
+
+# Rows that bring options of their own
+
+
+@dataclass(frozen=True)
+class Deep:
+    depth: int = option(2, "blocks", "model", kind=count, aliases=("blocks",))
+
+
+class Net(NamedTuple):
+    name: str
+    words: str
+    Options: type | None = None
+
+
+NETS = {"plain": Net("plain", "three layers"), "deep": Net("deep", "many layers", Deep)}
+
+
+@dataclass(frozen=True)
+class Shared:
+    arch: str = option("plain", "the network", "model", kind=text, rows=lambda: NETS)
+    codes: str | None = option(None, "decode these", "sampling", kind=path)
+    names: str | None = option(None, "only these rows", "sampling", kind=text, only_with=("codes",))
+    seed: int = option(0, "random seed", "sampling", kind=count, not_with=("codes",))
+
+
+def parsed(*argv, given=None):
+    return parse("python train.py --arch deep\n\nTrain.", list(argv), Shared, given=given)
+
+
+@pytest.mark.parametrize(
+    "words", ["--arch deep --depth 3", "--depth=3 --arch=deep", "--arch plain --arch deep --blocks 3"]
+)
+def test_a_row_brings_its_options(words):
+    typed = parsed(*words.split())
+    assert typed.of(Shared).arch == "deep" and typed.of(Deep).depth == 3
+
+
+def test_a_row_may_be_chosen_elsewhere():
+    assert parsed("--depth", "3", given={"arch": "deep"}).of(Deep).depth == 3
+    assert "depth" not in parsed(given={"arch": "deep"})
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    {
+        "--depth 3": "--depth is an option of --arch deep — leave it out, or choose that",
+        "--arch plain --blocks=3": "--blocks is an option of --arch deep",
+        "--arch flat": "'flat' is not one of plain, deep",
+        "--names a": "--names has no effect without --codes",
+        "--seed 2 --codes x": "--seed has no effect with --codes",
+    }.items(),
+)
+def test_options_that_mean_nothing(words, said):
+    with pytest.raises(UserError, match=said):
+        parsed(*words.split())
+
+
+def test_the_help_of_a_row_shows_its_options_alone(capsys):
+    with pytest.raises(SystemExit):
+        parsed("--arch", "deep", "-h")
+    own = capsys.readouterr().out
+    assert "--depth" in own and "--seed" not in own and "python train.py -h" in own
+    with pytest.raises(SystemExit):
+        parsed("-h")
+    shared = " ".join(capsys.readouterr().out.split())
+    assert "--depth" not in shared and "plain: three layers; deep: many layers" in shared
+    assert "with --codes: only these rows" in shared

@@ -11,8 +11,8 @@ in docs/ are all made from it. Only the standard library is imported here, so th
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Collection
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple, Protocol
 
 # The groups of a help page, in the order in which a newcomer needs them.
 GROUPS = (
@@ -35,6 +35,14 @@ class Kind(NamedTuple):
     types: tuple[type, ...]  # that a value read from a file may have
 
 
+class Row(Protocol):
+    """What an option can choose from a table: a name, and options that only this row has, a frozen dataclass."""
+
+    name: str
+    words: str
+    Options: type | None
+
+
 class Option(NamedTuple):
     """All that is known of an option besides its name and default, which are the field's."""
 
@@ -43,6 +51,9 @@ class Option(NamedTuple):
     kind: Kind | None = None  # None for a switch
     unit: str = ""  # what stands for the value in help: `--beta X`
     choices: Collection[str] | Callable[[], Collection[str]] = ()
+    rows: Callable[[], Mapping[str, Row]] | None = None  # the table of which it chooses a row, by name
+    only_with: tuple[str, ...] = ()  # it means something only beside one of these
+    not_with: tuple[str, ...] = ()  # and nothing beside one of these
     default_text: str | Callable[[], str] = ""  # said in help where the default is found out later
     aliases: tuple[str, ...] = ()  # spellings of earlier systems
     positional: bool = False
@@ -63,11 +74,19 @@ def options_of(declared: Any) -> list[tuple[str, Any, Option]]:
 
 
 def choices_of(known: Option) -> tuple[str, ...]:
+    if known.rows:
+        return tuple(known.rows())
     return tuple(known.choices() if callable(known.choices) else known.choices)
 
 
 def help_of(known: Option) -> str:
-    return known.help() if callable(known.help) else known.help
+    """The help text of an option: what it says, its rows, and the options that it needs."""
+    parts = [known.help() if callable(known.help) else known.help]
+    if known.rows:
+        parts.append("; ".join(f"{row.name}: {row.words}" for row in known.rows().values()))
+    if known.only_with:
+        parts[0] = f"with {' or '.join(f'--{name}' for name in known.only_with)}: {parts[0]}"
+    return ". ".join(filter(None, parts))
 
 
 def default_text_of(default: Any, known: Option) -> str:

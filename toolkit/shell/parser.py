@@ -8,12 +8,13 @@ import argparse
 import difflib
 import sys
 import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import toolkit
 from toolkit.errors import UserError
-from toolkit.options import GROUPS, Option, choices_of, default_text_of, help_of, options_of
+from toolkit.options import GROUPS, Option, Row, choices_of, default_text_of, help_of, options_of
 
 T = TypeVar("T")
 
@@ -34,9 +35,82 @@ class Typed:
         return name in self.values
 
 
-def parse(document: str, argv: list[str] | None, *declared: type) -> Typed:
-    """Parse flags; `document` is the docstring of a command: the line to type, and below it what that does."""
-    return Parser(document, declared).parse(argv)
+def parse(document: str, argv: list[str] | None, *declared: type, given: dict[str, Any] | None = None) -> Typed:
+    """Parse flags; `document` is the docstring of a command: the line to type, and below it what that does.
+
+    Options that choose a row of a table are read first, from the flags or else from `given`, as a row may have flags of
+    its own. Its help page shows those alone.
+    """
+    words = [underscored(word) for word in (sys.argv[1:] if argv is None else map(str, argv))]
+    named = chosen(words, declared)
+    if {"-h", "--help"} & set(words):
+        for way, row in named.items():
+            if row.Options:
+                about = f"{row.words}\n\nFlags that it shares with others: {program_of(document)} -h"
+                Parser(f"{program_of(document)} {way}\n\n{about}", (row.Options,)).print_help()
+                raise SystemExit(0)
+    rows = chosen(words, declared, given or {}).values()
+    parser = Parser(document, (*declared, *(row.Options for row in rows if row.Options)))
+    parser.owners = owners(declared)
+    return parser.parse(words)
+
+
+def chosen(words: list[str], declared: tuple[type, ...], given: dict[str, Any] | None = None) -> dict[str, Row]:
+    """The rows that words choose, by how: `--arch resnet` → its row. With `given` those of other options too, by their
+    values there or their defaults."""
+    found = {}
+    for name, default, known in selectors(declared):
+        rows, flags = known.rows(), [f"--{spelling}" for spelling in (name, *known.aliases)]
+        value = None if given is None else given.get(name, default)
+        for before, word in zip(["", *words], words, strict=False):
+            flag, _, after = word.partition("=")
+            if known.positional and word in rows and not before.startswith("--"):
+                value = word
+            elif flag in flags and after:
+                value = after
+            elif before in flags:
+                value = word
+        if isinstance(value, str) and value in rows:
+            found[way_of(name, known, value)] = rows[value]
+    return found
+
+
+def selectors(declared: tuple[type, ...]) -> list[tuple[str, Any, Option]]:
+    """The options that choose a row of a table."""
+    return [option for part in declared for option in options_of(part) if option[2].rows]
+
+
+def way_of(name: str, known: Option, row: str) -> str:
+    """The words by which a row is chosen."""
+    return row if known.positional else f"--{name} {row}"
+
+
+def owners(declared: tuple[type, ...]) -> dict[str, str]:
+    """The flags that rows have of their own, and what chooses each: `--depth` → `--arch resnet`."""
+    found: dict[str, list[str]] = {}
+    for name, _, known in selectors(declared):
+        for row in known.rows().values():
+            for own, _, about in options_of(row.Options) if row.Options else ():
+                for spelling in (own, *about.aliases):
+                    found.setdefault(f"--{spelling}", []).append(way_of(name, known, row.name))
+    return {flag: " or ".join(ways) for flag, ways in found.items()}
+
+
+def check_conditions(typed: Typed, declared: Iterable[type]) -> None:
+    """Stop where an option was typed that means nothing beside the others."""
+    for name, _, known in (option for part in declared for option in options_of(part)):
+        if name not in typed:
+            continue
+        if known.only_with and not any(other in typed for other in known.only_with):
+            raise UserError(f"--{name} has no effect without --{' or --'.join(known.only_with)} — leave it out")
+        for other in known.not_with:
+            if other in typed:
+                raise UserError(f"--{name} has no effect with --{other} — leave it out")
+
+
+def program_of(document: str) -> str:
+    """What starts a command: `python train.py`."""
+    return " ".join(document.split()[:2])
 
 
 class Parser(argparse.ArgumentParser):
@@ -44,7 +118,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, document: str, declared: tuple[type, ...]):
         first, _, about = document.partition("\n")
-        program = " ".join(first.split()[:2])
+        program = program_of(document)
+        self.declared, self.owners = declared, {}
         options = [(name, default, known) for part in declared for name, default, known in options_of(part)]
         words = [word_of(name, default, known) for name, default, known in options if known.positional]
         super().__init__(
@@ -77,10 +152,14 @@ class Parser(argparse.ArgumentParser):
     def parse(self, argv: list[str] | None = None) -> Typed:
         argv = [underscored(word) for word in (sys.argv[1:] if argv is None else map(str, argv))]
         found, unknown = self.parse_known_args(argv)
+        if unknown and (owner := self.owners.get(unknown[0].split("=")[0])):
+            self.error(f"{unknown[0].split('=')[0]} is an option of {owner} — leave it out, or choose that")
         if unknown:
             shown = [flag for a in self._actions if a.help != argparse.SUPPRESS for flag in a.option_strings]
             self.error(f"{unknown[0]} is not a flag" + did_you_mean(unknown[0].split("=")[0], shown))
-        return Typed({name: value for name, value in vars(found).items() if value is not None})
+        typed = Typed({name: value for name, value in vars(found).items() if value is not None})
+        check_conditions(typed, self.declared)
+        return typed
 
     def format_help(self) -> str:
         """The help page; what it says of a flag is only made here, as some of it takes imports."""
