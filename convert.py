@@ -50,6 +50,9 @@ class ConvertOptions:
         unit="NAME",
         default_text="as IN says",
     )
+    plain: bool = option(
+        False, "leave the fitted prior out, for programs that refuse arrays that they do not know", "output"
+    )
     fit_prior: bool = option(False, "fit a mixture of Gaussians to the training images, to draw samples from", "model")
 
 
@@ -85,36 +88,47 @@ def main(argv: list[str] | None = None) -> None:
     if not args.fit_prior:
         check_effects(typed, ["data_dir", "cache_dir"], "a conversion without --fit_prior")
     device_name = device.start(cpu=not args.fit_prior)
-    model, facts = checkpoint.load_model(find_model(args.input))
+    loaded = checkpoint.load(find_model(args.input))
     if args.dataset:
-        facts["dataset"] = datasets.public_name(datasets.full_name(args.dataset))
-    if args.fit_prior and "dataset" not in facts:
+        loaded.dataset = datasets.public_name(datasets.full_name(args.dataset))
+    if args.fit_prior and not loaded.dataset:
         raise UserError(f"{args.input} does not say what it was trained on — give --dataset")
     with beside(args.output):
         if args.fit_prior:
-            opened = Opened(model, facts, Path(args.input), device_name, public_name(args.input))
+            opened = Opened(loaded, Path(args.input), device_name, public_name(args.input))
             train = load_for(typed, opened, "train")
             with Bars() as watch:
-                model.mixture = fit_prior(model, train, watch=watch)
-            print(
-                f"Prior: {model.mixture.words}, fitted to {counted(len(train.images), 'image')} of {facts['dataset']}"
-            )
+                loaded.sampler = fit_prior(loaded.model, train, watch=watch)
+            shown = counted(len(train.images), "image")
+            print(f"Prior: {loaded.sampler.words}, fitted to {shown} of {loaded.dataset}")
+        if args.plain:
+            check_plain(loaded)
+            loaded.sampler = None
         if to_folder:
-            write_folder(args, model, facts)
+            write_folder(args, loaded)
         else:
-            checkpoint.save_model(args.output, model, facts)
-        print(f"{args.input} → {args.output}: {counted(model.parameter_count(), 'parameter')}")
+            checkpoint.save(args.output, loaded)
+        print(f"{args.input} → {args.output}: {counted(loaded.model.parameter_count(), 'parameter')}")
 
 
-def write_folder(args, model, facts):
+def check_plain(loaded):
+    """Stop where other programs, which know encoder and decoder alone, would draw wrong samples from a model."""
+    config = loaded.model.config
+    if config.decoder_classes or loaded.model.prior.parameters() or loaded.model.likelihood.mean_of[0] != "sigmoid":
+        raise UserError("--plain: other programs cannot sample from this model — leave --plain out")
+    if loaded.model.likelihood.parameters():
+        raise UserError("--plain: other programs do not know the arrays of its likelihood — leave --plain out")
+
+
+def write_folder(args, loaded):
     """Write a folder for the Hugging Face Hub, and say what is left to do."""
     from toolkit.formats import checkpoint, hub
     from toolkit.pictures import card
     from toolkit.pictures.images import png
 
     name = re.sub(r"\.(npz|safetensors|pth)$", "", public_name(args.input).rpartition("/")[2])
-    text, picture = card.make(name, model, facts, args.license), png(card.samples(model, facts))
-    written = checkpoint.save_folder(args.output, model, facts, text, picture)
+    text, picture = card.make(name, loaded, args.license), png(card.samples(loaded))
+    written = checkpoint.save_folder(args.output, loaded, text, picture)
     print(f"Folder for the Hugging Face Hub: {', '.join(written)}")
     if hub.CARD not in written:
         print(f"{hub.CARD} was there and stays as it is: delete it first to have a new one")

@@ -89,19 +89,18 @@ def main(argv: list[str] | None = None) -> None:
     check_ending(outfile, images.ENDINGS)
     with beside(args.outfile):
         opened = open_model(typed)
-        model, facts = opened.model, opened.facts
         if args.info:
             print_info(opened)
             return
         if args.codes:
-            given = codes.load(args.codes, model.config.latent_dims)
+            given = codes.load(args.codes, opened.model.config.latent_dims)
             given = given.chosen(args.names) if args.names else given
-            made = sampling.decoded(model, facts, sampler_of(typed, opened), given, args.label, args.grid_size)
+            made = sampling.decoded(opened.checkpoint, sampler_of(typed, opened), given, args.label, args.grid_size)
         elif args.vis_lat_space:
-            made = sampling.latent_grid(model, facts, args.label)
+            made = sampling.latent_grid(opened.checkpoint, args.label)
         else:
             sampler = sampler_of(typed, opened)
-            made = sampling.samples(model, facts, sampler, args.nsamples, args.label, args.grid_size)
+            made = sampling.samples(opened.checkpoint, sampler, args.nsamples, args.label, args.grid_size)
         sheets = [Path(outfile)] if args.outfile or not args.outdir else []
         if args.outdir:
             sheets.append(write_each(typed, made, Path(args.outdir)))
@@ -132,10 +131,10 @@ def number_of(made):
 
 
 def print_info(opened):
-    from toolkit.formats.description import fact_rows, model_rows
+    from toolkit.formats.description import checkpoint_rows
 
     print(f"Model: {opened.path}")
-    for title, words in model_rows(opened.model) + fact_rows(opened.facts):
+    for title, words in checkpoint_rows(opened.checkpoint):
         print(f"  {title}: {words}")
 
 

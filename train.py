@@ -158,18 +158,18 @@ def add_prior(trainer, folder) -> None:
     from toolkit.machine import ranks
     from toolkit.model.mixture import fit, latent_vectors
 
-    kept = folder.model_without_prior()
+    kept = folder.without_sampler()
     if not ranks.told(kept is not None):
         return
-    model = kept or trainer.model
+    model = kept.model if kept else trainer.model
     model.update(ranks.told_arrays(model.parameters()))
     try:
         with Bars() as watch:
             codes = latent_vectors(model, trainer.train, watch)
             if kept:
-                kept.mixture = fit(*codes, trainer.config.seed, watch)
-                folder.save_model(kept)
-                print(f"Prior for samples: {kept.mixture.words}")
+                kept.sampler = fit(*codes, trainer.config.seed, watch)
+                folder.save_again(kept)
+                print(f"Prior for samples: {kept.sampler.words}")
     except UserError as error:
         print(f"No prior was fitted: {str(error).partition(' — ')[0]}")
 
@@ -212,7 +212,7 @@ def make_trainer(typed, plan, run, state):
     from toolkit.formats import checkpoint
     from toolkit.training.trainer import Trainer
 
-    weights = checkpoint.load_model(find_model(run.init))[0] if run.init else None
+    weights = checkpoint.load(find_model(run.init)).model if run.init else None
     config = plan.train
     splits = (
         load_split(typed, config.dataset, split, config.limit, plan.model.image_size, config.channels)

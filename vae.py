@@ -25,7 +25,6 @@ from toolkit.model.bounded import Bounded
 from toolkit.model.gaussians import damped, log_density, noise, reparametrise
 from toolkit.model.inputs import PIXELS, image_keys, to_floats, with_labels
 from toolkit.model.likelihoods import LIKELIHOODS
-from toolkit.model.mixture import Mixture
 from toolkit.model.mlp import FullyConnected
 from toolkit.model.priors import PRIORS
 from toolkit.model.resnet import Residual
@@ -66,14 +65,6 @@ class ModelConfig:
     decoder_filters: int | None = option(
         None, "bounded: filters of its decoder", "model", kind=count, unit="N", default_text="as --max_filters"
     )
-    model_version: str | None = option(
-        None,
-        "bounded: v2 has another convolution at the end of its decoder",
-        "model",
-        kind=text,
-        choices=("v1", "v2"),
-        default_text="v1",
-    )
     image_size: int = option(
         64,
         "side of the images in pixels; a multiple of 8 for conv, transpose and bounded, of 4 for resnet",
@@ -82,7 +73,7 @@ class ModelConfig:
         unit="N",
     )
     channels: int = 1  # 1 for grey, 3 for colour
-    classes: int = 0  # of a class-conditional model, which sees the label
+    num_classes: int = 0  # of a class-conditional model, which sees the label
     label_planes: str | None = option(
         None,
         "bounded, with --conditional: how its encoder sees the class. one_hot: as a plane for each class; cat: as one "
@@ -134,7 +125,7 @@ class ModelConfig:
                 object.__setattr__(self, name, defaults.get(name))
             elif name not in defaults:
                 raise UserError(f"--arch {self.arch} has no {name} to choose — leave --{name} out")
-        for name, least in (("latent_dims", 1), ("channels", 1), ("classes", 0)):
+        for name, least in (("latent_dims", 1), ("channels", 1), ("num_classes", 0)):
             if (value := getattr(self, name)) < least:
                 raise UserError(f"{name} {value} is too small — take at least {least}")
         self.architecture.check(self)
@@ -151,7 +142,7 @@ class ModelConfig:
     @property
     def decoder_classes(self) -> int:
         """Classes that can be asked for."""
-        return self.classes if self.architecture.decodes_classes else 0
+        return self.num_classes if self.architecture.decodes_classes else 0
 
     @property
     def pixels(self) -> int:
@@ -179,9 +170,9 @@ class Encoder(nn.Module):
         self.bn1 = nn.BatchNorm(a)
         self.bn2 = nn.BatchNorm(b)
         self.bn3 = nn.BatchNorm(c)
-        self.proj_mu = nn.Linear(features(config) + config.classes, config.latent_dims)
-        self.proj_log_var = nn.Linear(features(config) + config.classes, config.latent_dims)
-        self._classes = config.classes
+        self.proj_mu = nn.Linear(features(config) + config.num_classes, config.latent_dims)
+        self.proj_log_var = nn.Linear(features(config) + config.num_classes, config.latent_dims)
+        self._classes = config.num_classes
 
     def __call__(self, x: mx.array, labels: mx.array | None = None) -> tuple[mx.array, mx.array]:  # (N, S, S, C)
         h = forms.down(x, self.conv1, self.bn1)  # (N, S/2, S/2, F/4)
@@ -240,12 +231,12 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig, doubling: type[UpsampleConv] | type[TransposedConv]):
         super().__init__()
         a, b, c = filters(config)
-        self.lin1 = nn.Linear(config.latent_dims + config.classes, features(config))
+        self.lin1 = nn.Linear(config.latent_dims + config.num_classes, features(config))
         for i, (channels, out) in enumerate(((c, b), (b, a), (a, config.channels * config.outputs)), 1):
             self[f"{doubling.key}{i}"] = doubling(channels, out)
         self.bn1 = nn.BatchNorm(b)
         self.bn2 = nn.BatchNorm(a)
-        self._key, self._grid, self._classes = doubling.key, config.image_size // 8, config.classes
+        self._key, self._grid, self._classes = doubling.key, config.image_size // 8, config.num_classes
 
     def __call__(self, z: mx.array, labels: mx.array | None = None) -> mx.array:  # (N, D)
         first, second, third = (self[f"{self._key}{i}"] for i in (1, 2, 3))
@@ -287,7 +278,7 @@ class Convolutional(Architecture):
 
     def parameter_bound(self, config: ModelConfig) -> int:
         a, b, c = filters(config)
-        heads = 3 * config.latent_dims + config.classes
+        heads = 3 * config.latent_dims + config.num_classes
         return 9 * (config.channels * a + a * b + b * c) * 2 + features(config) * heads
 
     def activations(self, config: ModelConfig) -> int:
@@ -344,7 +335,6 @@ class VAE(nn.Module):
         self.decoder = config.architecture.decoder(config)
         self.likelihood = LIKELIHOODS[config.likelihood](config)
         self.prior = PRIORS[config.prior](config.latent_dims)
-        self.mixture: Mixture | None = None  # another prior, fitted when training has ended
 
     def posterior(self, x: mx.array, labels: mx.array | None = None) -> tuple[mx.array, mx.array]:  # (N, S, S, C)
         """Mean and log-variance of the latent vectors of each image: (N, D) each."""

@@ -163,7 +163,7 @@ def main(argv: list[str] | None = None) -> None:
             load = lambda split: load_for(typed, opened, split)  # noqa: E731
             label = None if args.label == ALL else args.label
             open_files = lambda files: load_pictures(opened, files, label)  # noqa: E731
-            subject = Subject(opened.model, opened.facts, load, args.label, sampler_of(typed, opened), open_files)
+            subject = Subject(opened.checkpoint, load, args.label, sampler_of(typed, opened), open_files)
             if args.kind in PAGES:
                 page = {"explorer": explorer, "report": report}[args.kind](typed, args, opened, subject)
                 write(outfile, page.encode(errors="replace"))
@@ -201,7 +201,7 @@ def explorer(typed, args, opened, subject):
     from toolkit import datasets
     from toolkit.pictures import explorer
 
-    dataset = datasets.public_name(opened.facts.get("dataset", "mnist"))
+    dataset = datasets.public_name(opened.checkpoint.dataset or "mnist")
     try:
         dataset = datasets.public_name(dataset_of(typed, opened))
         subject.test = subject.load("test")

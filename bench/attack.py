@@ -149,19 +149,18 @@ class Targets:
             for batch in self.trainer.batches():
                 self.trainer.step(batch)
             run.save(self.trainer, self.trainer.end_epoch(), {})
-            model = run.model_without_prior()
-            model.mixture = fit_prior(model, splits[0])
-            run.save_model(model)
+            kept = run.without_sampler()
+            kept.sampler = fit_prior(kept.model, splits[0])
+            run.save_again(kept)
         self.run, self.model = run, run.model_file
         self.state, self.log = run.folder / "state.npz", run.folder / "log.jsonl"
-        model, facts = checkpoint.load_model(self.model)
-        checkpoint.save_model(place / "a.safetensors", model, facts)
+        checkpoint.save(place / "a.safetensors", checkpoint.load(self.model))
         self.bytes = {path: path.read_bytes() for path in (self.model, self.state, self.log, place / "a.safetensors")}
         self.bytes[place / "a.pth"] = (ROOT / "tests/pytorch/vae.pth").read_bytes()
         self.remembered = (contents := checkpoint.read(self.state)).arrays(), contents.facts
         self.dataset, self.weights = splits[1], dict(checkpoint.read(place / "a.safetensors").arrays())
         self.hub = place / "hub"
-        checkpoint.save_folder(self.hub, model, facts, "card", b"")
+        checkpoint.save_folder(self.hub, checkpoint.load(self.model), "card", b"")
         self.codes = codes.Codes([f"a{i}" for i in range(9)], np.ones((9, 2)), np.ones((9, 2)), ["x"] * 9)
         self.commands = Commands(place, self.model)
         self.home = Home(place / "home", self.model)
@@ -180,7 +179,7 @@ class Targets:
     def checkpoint(self, random):
         path = [path for path in self.bytes if path != self.log][random.integers(4)]
         (self.place / "x").write_bytes(mutated(self.bytes[path], random))
-        checkpoint.load_model(self.place / "x")
+        checkpoint.load(self.place / "x")
 
     def archive(self, random):
         """Entries that lie, in files of both kinds."""
@@ -188,19 +187,19 @@ class Targets:
         with zipfile.ZipFile(path if path == self.model else io.BytesIO(self.bytes[path])) as archive:
             entries = [(entry.filename, archive.read(entry)) for entry in archive.infolist()]
         (self.place / "x").write_bytes(zipped(entries, random))
-        checkpoint.load_model(self.place / "x")
+        checkpoint.load(self.place / "x")
 
     def hub_folder(self, random):
         """Weights without metadata, so that config.json is asked."""
         import mlx.core as mx
 
         mx.save_safetensors(str(self.hub / hub.MODEL), {key: mx.array(array) for key, array in self.weights.items()})
-        model, facts = checkpoint.load_model(self.model)
-        text = hub.config_text(model.config, facts | {"classes": ["a", "b"]})
+        config = checkpoint.config_facts(checkpoint.load(self.model).model.config)
+        text = hub.config_text(config, ["a", "b"])
         if random.integers(2):
             text = text_of(odd(json.loads(text), random), random).encode()
         (self.hub / hub.CONFIG).write_bytes(text if random.integers(3) else mutated(text, random))
-        checkpoint.load_model(self.hub)
+        checkpoint.load(self.hub)
 
     def latent_vectors(self, random):
         path = self.place / "codes.csv"
@@ -235,9 +234,12 @@ class Targets:
             arrays = {key: mx.array(array) for key, array in arrays.items()}
             config = facts.get("config")  # its values are texts too, which MLX wants to be possible ones
             facts["config"] = config if isinstance(config, dict) and "\ud800" not in config.values() else {}
-        data = packed(arrays, facts, mutated(contents.prior, random) if random.integers(2) else b"")
+        if random.integers(3) == 0:
+            name = f"sampler.{random.choice(['weights', 'means', 'scales'])}"
+            arrays[name] = (arrays[name] * random.choice([0, -1, np.inf, np.nan, 1e30])).astype(np.float32)
+        data = packed({key: np.array(array) for key, array in arrays.items()}, facts)
         (self.place / "x").write_bytes(data)
-        checkpoint.load_model(self.place / "x")
+        checkpoint.load(self.place / "x")
 
     def sparse(self, random):
         """Headers of .safetensors that claim what a sparse file seems to hold."""
@@ -247,7 +249,7 @@ class Targets:
         with open(self.place / "x", "wb") as file:
             file.write(struct.pack("<Q", len(text)) + text)
             file.truncate(min(8 + len(text) + 4 * math.prod(shape), 2**36))
-        checkpoint.load_model(self.place / "x")
+        checkpoint.load(self.place / "x")
 
     def resume(self, random):
         arrays, facts = self.remembered
@@ -428,8 +430,9 @@ class Home:
                 Image.fromarray(np.full((9, 9, 3), 30 * i + len(name), np.uint8)).save(self.start / folder / name)
         shutil.copy(self.start / "photos" / "0.png", self.start / "photos" / "all.png")
         shutil.copy(model, self.start / "keep.npz")
-        loaded, facts = checkpoint.load_model(model)
-        checkpoint.save_model(self.start / "foreign.npz", loaded, facts | {"dataset": f"folder:{self.place}/secret"})
+        foreign = checkpoint.load(model)
+        foreign.dataset = f"folder:{self.place}/secret"
+        checkpoint.save(self.start / "foreign.npz", foreign)
         (self.start / "project").mkdir()
         for name in ("config.json", "samples.png", "README.md", "model.safetensors", "notes.csv", "page.html"):
             (self.start / "project" / name).write_text("{}")
@@ -560,7 +563,7 @@ class Home:
             numbers = [number for number in (json.loads(line)["epoch"] for line in log) if number]
             assert numbers == whole == sorted(sheets), (self.line, done, numbers, sheets)
             if done:
-                checkpoint.load_model(folder.with_suffix(".npz"))
+                checkpoint.load(folder.with_suffix(".npz"))
 
 
 class Command:
@@ -618,7 +621,7 @@ class Command:
                 if name.endswith("state.npz"):
                     checkpoint.load_state(self.at / name)
                 elif name.endswith(".npz"):
-                    checkpoint.load_model(self.at / name)
+                    checkpoint.load(self.at / name)
             else:
                 assert name.endswith(".html") or data == self.whole[name], f"{name} of {self.words} differs"
         if ended:

@@ -43,8 +43,8 @@ def main():
     device.start()
     print("| model | | median | lowest – highest |\n|---|---|---|---|")
     for path in args.models:
-        model, facts = checkpoint.load_model(path)
-        made = explorer.make(Path(path).stem, scenes.Subject(model, facts, None), "mnist")
+        loaded = checkpoint.load(path)
+        made = explorer.make(Path(path).stem, scenes.Subject(loaded, None), "mnist")
         with tempfile.TemporaryDirectory() as folder, Browser() as browser:
             page = Path(folder, "explorer.html")
             page.write_text(made.page)

@@ -105,11 +105,12 @@ def main():
     print(f"| {SAMPLES:,} of each | sure (p > {SURE}) | the class asked for | Fréchet distance |\n|---|---|---|---|")
     row("test images", test.images, test.labels, classifier, real)
     for path in args.models:
-        model, _ = checkpoint.load_model(path)
+        loaded = checkpoint.load(path)
+        model = loaded.model
         pixels = np.concatenate([y for _, y in inference.reconstruct(model, test)])
         row(f"{path}: reconstructions", to_bytes(pixels), test.labels, classifier, real)
         labels = np.arange(SAMPLES) % 10 if model.config.decoder_classes else None
-        for prior in (model.prior, model.mixture):
+        for prior in (model.prior, loaded.sampler):
             if prior is not None:
                 z = prior.sample(SAMPLES, mx.random.key(0), 1.0, labels)
                 row(f"{path}: {prior.words}", to_bytes(inference.decode(model, z, labels)), labels, classifier, real)

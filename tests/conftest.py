@@ -16,6 +16,7 @@ import pytest
 import vae
 from toolkit.datasets import synthetic
 from toolkit.formats import checkpoint
+from toolkit.formats.checkpoint import Checkpoint
 from toolkit.layers import cpu, forms, plain
 from toolkit.machine import device
 
@@ -81,6 +82,11 @@ def make_model(**config):
     return model
 
 
+def save(path, model, **facts):
+    """Write a checkpoint of a model, with what its file says."""
+    checkpoint.save(path, Checkpoint(model, **facts))
+
+
 @pytest.fixture
 def model():
     return make_model()
@@ -89,7 +95,7 @@ def model():
 @pytest.fixture
 def model_file(model, tmp_path):
     path = tmp_path / "vae_synthetic_filters_0008_dims_0003.npz"
-    checkpoint.save_model(path, model, {"dataset": "synthetic"})
+    save(path, model, dataset="synthetic")
     return path
 
 

@@ -6,12 +6,11 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import make_model
+from conftest import make_model, save
 from PIL import Image
 from test_folder import celeb
 from test_pytorch import TORCH, arrays_of, as_torch
 
-from toolkit.formats import checkpoint
 from toolkit.shell.opening import ROOT
 
 TABLE = (ROOT / "docs" / "compatibility.md").read_text().split("## Lines of the four systems")[1].split("\n## ")[0]
@@ -27,11 +26,11 @@ def place(tmp_path, monkeypatch, mnist_folder):
     write_torch(tmp_path / "models/mnist/vae_filters_0128_dims_0064.pth", 1)
     write_torch(tmp_path / "models/celeb-a/vae_filters_0128_dims_0064.pth", 3)
     (tmp_path / "pretrained").mkdir()
-    shutil.copy(TORCH / "annealed_v1.pth", tmp_path / "pretrained" / "checkpoint_best.pth")
+    shutil.copy(TORCH / "annealed_one_hot.pth", tmp_path / "pretrained" / "checkpoint_best.pth")
     path = tmp_path / "pretrained" / "vae_mnist_filters_0064_dims_0008.npz"
-    checkpoint.save_model(path, make_model(latent_dims=8), {"dataset": "mnist"})
+    save(path, make_model(latent_dims=8), dataset="mnist")
     mlp = make_model(latent_dims=12, arch="mlp", max_filters=16, image_size=28)
-    checkpoint.save_model(tmp_path / "models" / "vae_mnist_filters_0512_dims_0012.npz", mlp, {"dataset": "mnist"})
+    save(tmp_path / "models" / "vae_mnist_filters_0512_dims_0012.npz", mlp, dataset="mnist")
     return tmp_path
 
 

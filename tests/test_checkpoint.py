@@ -14,7 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from conftest import lying_zip, make_model
+from conftest import lying_zip, make_model, save
 from mlx.utils import tree_flatten
 
 import vae
@@ -43,25 +43,26 @@ def assert_same(ours, theirs):
         {"channels": 3, "image_size": 24},
         {"max_filters": 10, "image_size": 8},
         {"arch": "mlp", "channels": 4, "image_size": 6},
-        {"arch": "transpose", "likelihood": "normal", "classes": 2},
-        {"arch": "resnet", "likelihood": "logistic", "depth": 3, "image_size": 12, "classes": 3},
-        {"arch": "bounded", "model_version": "v2", "decoder_filters": 3, "classes": 3, "label_planes": "cat"},
+        {"arch": "transpose", "likelihood": "normal", "num_classes": 2},
+        {"arch": "resnet", "likelihood": "logistic", "depth": 3, "image_size": 12, "num_classes": 3},
+        {"arch": "bounded", "decoder_filters": 3, "num_classes": 3, "label_planes": "cat"},
     ],
 )
 @pytest.mark.parametrize("ending", ["npz", "safetensors"])
 def test_round_trip(tmp_path, config, ending):
     model = make_model(**config)
-    facts = {"dataset": "mnist", "name": "ümlaut", "epoch": 3}
-    checkpoint.save_model(tmp_path / f"a.{ending}", model, facts)
-    loaded, read_facts = checkpoint.load_model(tmp_path / f"a.{ending}")
-    assert loaded.config == model.config
-    assert read_facts == facts | {"config": dataclasses.asdict(model.config)}
-    assert_same(arrays_of(loaded), arrays_of(model))
+    names = ("ümlaut", "b", "c")[: model.config.num_classes]
+    test = {"loss": 1.5}
+    save(tmp_path / f"a.{ending}", model, dataset="mnist", class_names=names, epoch=3, collapsed=True, test=test)
+    loaded = checkpoint.load(tmp_path / f"a.{ending}")
+    assert loaded.model.config == model.config and loaded.class_names == names
+    assert (loaded.dataset, loaded.epoch, loaded.collapsed, loaded.test) == ("mnist", 3, True, test)
+    assert_same(arrays_of(loaded.model), arrays_of(model))
 
 
 def test_same_model_same_bytes(tmp_path, model):
-    checkpoint.save_model(tmp_path / "a.npz", model, {"epoch": 1})
-    checkpoint.save_model(tmp_path / "b.npz", model, {"epoch": 1})
+    save(tmp_path / "a.npz", model, epoch=1)
+    save(tmp_path / "b.npz", model, epoch=1)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
@@ -99,7 +100,7 @@ class Ancestor(nn.Module):
 
 def test_our_files_load_strictly_in_the_ancestor(tmp_path):
     model = make_model(max_filters=64, latent_dims=8, image_size=64)
-    checkpoint.save_model(tmp_path / "ours.npz", model, {"dataset": "mnist"})
+    save(tmp_path / "ours.npz", model, dataset="mnist")
     ancestor = Ancestor(64, 8)
     ancestor.load_weights(str(tmp_path / "ours.npz"), strict=True)
     assert_same(arrays_of(ancestor), arrays_of(model))
@@ -111,15 +112,16 @@ def test_files_of_the_family_load(tmp_path, compress):
     old = {k: a.reshape(1, 1, 1, -1) if "running" in k else a for k, a in arrays.items()}
     old["encoder.kl_div"] = np.float32(17.5)
     (np.savez_compressed if compress else np.savez)(tmp_path / "old.npz", **old)
-    model, facts = checkpoint.load_model(tmp_path / "old.npz")
+    loaded = checkpoint.load(tmp_path / "old.npz")
+    model = loaded.model
     assert (model.config.latent_dims, model.config.max_filters, model.config.image_size) == (8, 64, 64)
-    assert facts == {}
+    assert loaded.facts().keys() == {"config"}
     assert_same(arrays_of(model), arrays)
 
 
 def test_mlx_savez_files_load(tmp_path, model):
     mx.savez(str(tmp_path / "m.npz"), **dict(tree_flatten(model.parameters())))
-    assert_same(arrays_of(checkpoint.load_model(tmp_path / "m.npz")[0]), arrays_of(model))
+    assert_same(arrays_of(checkpoint.load(tmp_path / "m.npz").model), arrays_of(model))
 
 
 class Hostile:
@@ -204,10 +206,10 @@ def test_weights_that_make_no_picture(fails, tmp_path, model):
 
 
 def test_a_comment_from_elsewhere_says_nothing(tmp_path, model):
-    checkpoint.save_model(tmp_path / "a.npz", model, {"dataset": "mnist"})
+    save(tmp_path / "a.npz", model, dataset="mnist")
     with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
         archive.comment = b"made by hand"
-    assert checkpoint.load_model(tmp_path / "a.npz")[1] == {}
+    assert checkpoint.load(tmp_path / "a.npz").dataset is None
 
 
 @pytest.mark.parametrize(
@@ -238,14 +240,14 @@ def test_numbers_are_read_once_their_shapes_are_those_of_a_model(tmp_path, model
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for name in ("a.npz", "a.safetensors"):
         with small_memory(), pytest.raises(UserError):
-            checkpoint.load_model(tmp_path / name)
+            checkpoint.load(tmp_path / name)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**16  # kilobytes; MLX's memory is not traced
 
 
 def test_a_state_whose_optimizer_is_too_large(fails, tmp_path, model):
     facts = {"options": {}, "images": [1, 1], "epoch": 1, "best": None, "plateau": {}}
     arrays = arrays_of(model) | {"optimizer.v": np.zeros(4 * model.parameter_count())}
-    facts["config"] = dataclasses.asdict(model.config)
+    facts["config"] = checkpoint.config_facts(model.config)
     (tmp_path / "state.npz").write_bytes(checkpoint.pack(arrays, facts))
     with pytest.raises(UserError, match="more than the model needs"):
         checkpoint.load_state(tmp_path / "state.npz")
@@ -253,7 +255,7 @@ def test_a_state_whose_optimizer_is_too_large(fails, tmp_path, model):
 
 @pytest.mark.parametrize("facts", [{"epoch": 3}, {"epoch": 3, "options": {"lr": None}, "test": {"loss": "low"}}])
 def test_a_scant_description_is_printed(run, tmp_path, model, facts):
-    checkpoint.save_model(tmp_path / "a.npz", model, facts)
+    save(tmp_path / "a.npz", model, **facts)
     status, out, _ = run("generate", "--model", tmp_path / "a.npz", "--info")
     assert status == 0 and "Trained for: 3 epochs" in out
 
@@ -283,27 +285,26 @@ def test_flipped_bits_never_pass_unnoticed(tmp_path, model):
         path = tmp_path / "flipped.npz"
         path.write_bytes(flipped)
         try:
-            assert_same(arrays_of(checkpoint.load_model(path)[0]), good)
+            assert_same(arrays_of(checkpoint.load(path).model), good)
         except UserError:
             refused += 1
     assert refused > 200
 
 
 def test_the_configuration_of_files_without_one_is_read_off_their_arrays(tmp_path):
-    """Files of the first edition say only `binarize` and `likelihood`; those from elsewhere say nothing."""
-    for config in ({}, {"arch": "transpose", "channels": 3}, {"arch": "mlp", "image_size": 7, "classes": 4}):
-        model = make_model(**config, likelihood="bce", binarize="dynamic")
-        facts = {"dataset": "mnist", "binarize": "dynamic", "likelihood": "bce"}
-        (tmp_path / "old.npz").write_bytes(checkpoint.pack(arrays_of(model), facts))
-        assert checkpoint.load_model(tmp_path / "old.npz")[0].config == model.config
+    """Files from elsewhere."""
+    for config in ({}, {"arch": "transpose", "channels": 3}, {"arch": "mlp", "image_size": 7, "num_classes": 4}):
+        model = make_model(**config)
+        (tmp_path / "old.npz").write_bytes(checkpoint.pack(arrays_of(model), {"dataset": "mnist"}))
+        assert checkpoint.load(tmp_path / "old.npz").model.config == model.config
 
 
 def test_names_of_many_classes(tmp_path):
     """More than the comment of an archive can have."""
     names = [f"class {i:04d}" for i in range(6000)]
-    model = make_model(classes=6000)
-    checkpoint.save_model(tmp_path / "a.npz", model, {"classes": names})
-    assert checkpoint.load_model(tmp_path / "a.npz")[1]["classes"] == names
+    model = make_model(num_classes=6000)
+    save(tmp_path / "a.npz", model, class_names=names)
+    assert checkpoint.load(tmp_path / "a.npz").class_names == tuple(names)
     np.testing.assert_array_equal(np.load(tmp_path / "a.npz")["decoder.lin1.bias"], model.decoder.lin1.bias)
 
 
@@ -346,5 +347,5 @@ def test_a_run_that_starts_can_be_resumed(run, tmp_path, flag):
     for value in ("1e29", "1e30", "1e150", "1e101"):
         if run("train", *flags, tmp_path / value, "--epochs", 1, flag, value)[0] == 0:
             name = "vae_synthetic_filters_0004_dims_0002"
-            checkpoint.load_model(tmp_path / value / f"{name}.npz")
+            checkpoint.load(tmp_path / value / f"{name}.npz")
             checkpoint.load_state(tmp_path / value / name / "state.npz")

@@ -7,12 +7,12 @@ import os
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import lying_zip, make_model
+from conftest import lying_zip, make_model, save
 from PIL import Image
 
 from toolkit import datasets
 from toolkit.errors import UserError
-from toolkit.formats import checkpoint, codes
+from toolkit.formats import codes
 from toolkit.model import inference
 from toolkit.pictures import images
 from toolkit.wording import distinct, file_names
@@ -105,8 +105,8 @@ def test_a_file_named_and_found_in_a_data_set_has_the_same_code(run, model_file,
 
 @pytest.fixture
 def conditional(tmp_path):
-    model = make_model(classes=2, channels=3)
-    checkpoint.save_model(tmp_path / "c.npz", model, {"dataset": "folder:pets", "classes": ["cat", "dog"]})
+    model = make_model(num_classes=2, channels=3)
+    save(tmp_path / "c.npz", model, dataset="folder:pets", class_names=["cat", "dog"])
     return model, tmp_path / "c.npz"
 
 
@@ -121,7 +121,7 @@ def test_a_conditional_model_takes_sub_folders_or_a_label(run, fails, conditiona
     assert found.classes == ["cat", "dog", "dog"]
     assert run("encode", photos / "one.png", "--label", "dog", *flags)[0] == 0
     assert codes.load(tmp_path / "codes.npz", 3).classes == ["dog"]
-    assert "one.png: the model wants its class — give --label" in fails("encode", photos / "one.png", *flags)
+    assert "one.png: the model needs its class — give --label" in fails("encode", photos / "one.png", *flags)
     assert "no effect" in fails("encode", "--label", "dog", *flags)
 
 
@@ -221,8 +221,8 @@ def test_names_become_files():
 
 
 def test_a_model_whose_encoder_alone_sees_classes(run, fails, photos, tmp_path):
-    model = make_model(arch="bounded", classes=2, channels=3)
-    checkpoint.save_model(tmp_path / "b.npz", model, {"dataset": "folder:pets", "classes": ["cat", "dog"]})
+    model = make_model(arch="bounded", num_classes=2, channels=3)
+    save(tmp_path / "b.npz", model, dataset="folder:pets", class_names=["cat", "dog"])
     flags = ["--model", tmp_path / "b.npz", "--outfile", tmp_path / "codes.npz", "--overwrite"]
     found = []
     for label in ("cat", "1"):

@@ -7,13 +7,12 @@ import re
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import make_model
+from conftest import make_model, save
 from PIL import Image
 
 import vae
 from toolkit import datasets
 from toolkit.datasets import Split
-from toolkit.formats import checkpoint
 from toolkit.metrics import latents, measure, similarity, words
 from toolkit.model import gaussians, inference, priors
 
@@ -223,18 +222,18 @@ def test_what_a_model_or_its_data_does_not_have_is_left_out(run, fails, tmp_path
     for i in range(24):
         (tmp_path / "plain").mkdir(exist_ok=True)
         Image.new("L", (16, 16), 9 * i).save(tmp_path / "plain" / f"{i}.png")
-    checkpoint.save_model(tmp_path / "a.npz", make_model(likelihood="bce"), {"dataset": "synthetic"})
+    save(tmp_path / "a.npz", make_model(likelihood="bce"), dataset="synthetic")
     flags = ["--model", tmp_path / "a.npz", "--dataset", f"folder:{tmp_path / 'plain'}", "--data_dir", tmp_path]
     status, out, _ = run("evaluate", *flags)
     assert status == 0 and "Bernoulli" in out
     for left_out in ("log p(x)", "Bits per dimension", "Linear probe"):  # pixels are neither bits nor labelled
         assert left_out not in out
-    checkpoint.save_model(tmp_path / "c.npz", make_model(classes=10), {"dataset": "synthetic"})
+    save(tmp_path / "c.npz", make_model(num_classes=10), dataset="synthetic")
     one = ["--limit", 1, "--importance_samples", 3, "--json", tmp_path / "one.json"]
     status, out, _ = run("evaluate", "--model", tmp_path / "c.npz", *one)
     assert status == 0 and "log p(x)" in out
     assert "NaN" not in (tmp_path / "one.json").read_text() and "nan" not in out
-    checkpoint.save_model(tmp_path / "d.npz", make_model(classes=10), {"dataset": "synthetic", "classes": ["x"] * 10})
+    save(tmp_path / "d.npz", make_model(num_classes=10), dataset="synthetic", class_names=["x"] * 10)
     assert "10 others" in fails("evaluate", "--model", tmp_path / "d.npz", "--limit", 2)
     assert "has none" in fails("evaluate", "--model", tmp_path / "c.npz", *flags[2:])
     fails("evaluate", "--importance_samples", -1)
@@ -290,7 +289,7 @@ def test_impossible_latent_vectors_are_one_line(fails, tmp_path):
     for name, factor in (("proj_mu", 3e38), ("proj_mu", 1e30), ("proj_log_var", -1e5)):
         model = make_model()
         model.encoder[name].bias = model.encoder[name].bias * 0 + factor
-        checkpoint.save_model(tmp_path / "a.npz", model, {"dataset": "synthetic"})
+        save(tmp_path / "a.npz", model, dataset="synthetic")
         assert "impossible latent vectors" in fails("evaluate", "--model", tmp_path / "a.npz", "--limit", 4)
 
 
@@ -299,7 +298,7 @@ def test_a_collapsed_model_is_measured_and_shown_without_a_warning(run, tmp_path
     for name in ("proj_mu", "proj_log_var"):
         model.encoder[name].weight *= 0
         model.encoder[name].bias *= 0
-    checkpoint.save_model(tmp_path / "a.npz", model, {"dataset": "synthetic"})
+    save(tmp_path / "a.npz", model, dataset="synthetic")
     flags = ["--model", tmp_path / "a.npz", "--limit", 20]
     assert run("evaluate", *flags, "--importance_samples", 0)[0] == 0
     assert run("visualize", "latents", *flags, "--outfile", tmp_path / "a.png")[0] == 0

@@ -11,12 +11,12 @@ import subprocess
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import make_model
+from conftest import make_model, save
 from PIL import Image
 
 from bench import browser
 from toolkit import datasets
-from toolkit.formats import checkpoint
+from toolkit.formats.checkpoint import Checkpoint
 from toolkit.model import inference
 from toolkit.model.inputs import resize_matrix
 from toolkit.model.likelihoods import LIKELIHOODS
@@ -28,7 +28,7 @@ from vae import ARCHITECTURES
 RUNNING = [name for name, architecture in ARCHITECTURES.items() if architecture.has_layers]
 VARIANTS = {
     **{f"{name}, grey": {"arch": name} for name in RUNNING},
-    **{f"{name}, colour, classes": {"arch": name, "channels": 3, "classes": 3} for name in RUNNING},
+    **{f"{name}, colour, classes": {"arch": name, "channels": 3, "num_classes": 3} for name in RUNNING},
     **{f"likelihood {name}": {"likelihood": name} for name in LIKELIHOODS},
     "logistic of mlp": {"arch": "mlp", "likelihood": "logistic"},
     "odd widths": {"max_filters": 20, "latent_dims": 5, "image_size": 24},
@@ -98,10 +98,10 @@ def told(page):
     return {"about": json.loads(scripts["about"]), "block": scripts["block"]}
 
 
-def page_of(model, facts=None, count=None, half=False):
+def page_of(model, count=None, half=False, **facts):
     """A page, without data or with so many synthetic digits."""
     load = count and (lambda split: datasets.load("synthetic", split, None, count))
-    return explorer.make("a model", scenes.Subject(model, facts or {}, load), "synthetic", half=half).page
+    return explorer.make("a model", scenes.Subject(Checkpoint(model, **facts), load), "synthetic", half=half).page
 
 
 @functools.cache
@@ -114,8 +114,8 @@ def questions():
         model.encoder.proj_log_var.bias = mx.array(np.linspace(-1, 3, config.latent_dims))  # some are damped
         image = random.random((1, config.image_size, config.image_size, config.channels)).astype(np.float32)
         z = random.normal(0, 2, (1, config.latent_dims)).astype(np.float32)
-        label = max(0, config.classes - 1)
-        if config.classes:
+        label = max(0, config.num_classes - 1)
+        if config.num_classes:
             labels = mx.array([label])
         mean, log_variance = model.posterior(mx.array(image), labels)
         pixels = model.decode(mx.array(z), labels)
@@ -142,12 +142,12 @@ def test_the_page_in_a_browser(tmp_path):
     """One start of a browser: the model is that of MLX, the controls do what they say, and nothing is loaded."""
     if lacks := browser.missing():
         pytest.skip(f"needs {lacks}")
-    model = make_model(classes=3, latent_dims=4)
+    model = make_model(num_classes=3, latent_dims=4)
     model.encoder.proj_mu.weight *= 20  # so that images differ
     model.mixture = Mixture(np.ones((3, 1)), np.full((1, 4), 0.5), np.full((1, 10), 0.1))
     data = datasets.load("synthetic", "test", None, 40)
     data = data._replace(labels=np.asarray(data.labels) % 3, classes=tuple(NASTY))
-    subject = scenes.Subject(model, {"classes": NASTY}, lambda split: data)
+    subject = scenes.Subject(Checkpoint(model, class_names=NASTY), lambda split: data)
     page = tmp_path / "explorer.html"
     page.write_text(explorer.make("a </title> b", subject, "synthetic").page)
     with browser.Browser(900, 700) as opened:
@@ -249,22 +249,22 @@ def test_half_precision_is_what_it_says(run, model_file, tmp_path):
 def test_a_model_with_weights_beyond_half_precision(run, fails, tmp_path):
     model = make_model()
     model.decoder.lin1.bias = model.decoder.lin1.bias + 1e5
-    checkpoint.save_model(tmp_path / "a.npz", model, {"dataset": "synthetic"})
+    save(tmp_path / "a.npz", model, dataset="synthetic")
     flags = ["--model", tmp_path / "a.npz", "--limit", 9, "--outfile", tmp_path / "a.html"]
     assert "leave --half out" in fails("visualize", "explorer", *flags, "--half")
 
 
 def test_samples_in_javascript_are_those_of_the_mixture():
     """Components that a class weights, with their means and covariances."""
-    model = make_model(classes=2, latent_dims=2)
+    model = make_model(num_classes=2, latent_dims=2)
     scales = [[0.5, 0.3, 0.2], [1, 0, 0.1], [0.2, 0, 0.2]]
-    model.mixture = Mixture([[0.75, 0, 0.25], [0, 1, 0]], [[-3, 0], [0, 5], [3, 1]], scales)
+    fitted = Mixture([[0.75, 0, 0.25], [0, 1, 0]], [[-3, 0], [0, 5], [3, 1]], scales)
     body = """
       const model = new Model(question.about, await unpack(question.block, question.about.arrays));
       const many = (...how) => Array.from({ length: 4000 }, () => [...model.sample(...how)]);
       return [many("fitted", 1, 0), many("fitted", 0.5, 1), many("", 2, 0)];
     """
-    first, second, normal = (np.array(one) for one in in_node(body, told(page_of(model))))
+    first, second, normal = (np.array(one) for one in in_node(body, told(page_of(model, sampler=fitted))))
     left = first[:, 0] < 0
     assert left.mean() == pytest.approx(0.75, abs=0.03)
     np.testing.assert_allclose(first[left].mean(axis=0), [-3, 0], atol=0.05)
@@ -322,7 +322,7 @@ def test_films_are_gif_files_that_others_read(channels):
 
 
 def test_names_cannot_end_a_script():
-    page = page_of(make_model(classes=3), {"classes": NASTY, "dataset": "folder:</script><img src=x>"})
+    page = page_of(make_model(num_classes=3), class_names=NASTY, dataset="folder:</script><img src=x>")
     parts = Parts(page)
     assert set(parts.scripts) == {"about", "block", "script"} and "img" not in [tag for tag, _ in parts.tags]
     assert json.loads(parts.scripts["about"])["classes"] == NASTY
@@ -340,7 +340,7 @@ def test_a_page_loads_nothing_and_names_no_path(run, model_file, tmp_path):
 
 
 def test_without_data_at_hand_there_is_a_page_without_a_map(run, fails, tmp_path):
-    checkpoint.save_model(tmp_path / "gone.npz", make_model(), {"dataset": f"folder:{tmp_path / 'gone'}"})
+    save(tmp_path / "gone.npz", make_model(), dataset=f"folder:{tmp_path / 'gone'}")
     flags = ["--model", tmp_path / "gone.npz", "--outfile", tmp_path / "a.html"]
     status, _, err = run("visualize", "explorer", *flags)
     assert status == 0 and err.startswith("Warning: the page has no test images and no map") and err.count("\n") == 1
@@ -350,7 +350,7 @@ def test_without_data_at_hand_there_is_a_page_without_a_map(run, fails, tmp_path
 
 
 def test_an_architecture_that_no_script_can_run(fails, tmp_path):
-    checkpoint.save_model(tmp_path / "a.npz", make_model(arch="bounded"), {"dataset": "synthetic"})
+    save(tmp_path / "a.npz", make_model(arch="bounded"), dataset="synthetic")
     line = fails("visualize", "explorer", "--model", tmp_path / "a.npz", "--outfile", tmp_path / "a.html")
     assert "cannot run a model of --arch bounded" in line
 

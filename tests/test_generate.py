@@ -3,10 +3,9 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import make_model
+from conftest import make_model, save
 from PIL import Image
 
-from toolkit.formats import checkpoint
 from toolkit.model import inference
 from toolkit.pictures import images
 
@@ -49,7 +48,7 @@ def test_outdir_gets_every_sample_and_the_sheet(run, model_file, tmp_path, monke
 
 
 def test_colour_models_make_colour_sheets(run, tmp_path):
-    checkpoint.save_model(tmp_path / "rgb.npz", make_model(channels=3), {})
+    save(tmp_path / "rgb.npz", make_model(channels=3))
     run("generate", "--model", tmp_path / "rgb.npz", "--nsamples", 4, "--outfile", tmp_path / "a.png")
     assert pixels(tmp_path / "a.png").shape == (34, 34, 3)
 
@@ -57,8 +56,8 @@ def test_colour_models_make_colour_sheets(run, tmp_path):
 @pytest.fixture
 def conditional(tmp_path):
     """A model of three classes, and the file of it."""
-    model = make_model(classes=3)
-    checkpoint.save_model(tmp_path / "c.npz", model, {"dataset": "folder:x", "classes": ["cat", "dog", "1"]})
+    model = make_model(num_classes=3)
+    save(tmp_path / "c.npz", model, dataset="folder:x", class_names=["cat", "dog", "1"])
     return model, tmp_path / "c.npz"
 
 
@@ -89,7 +88,7 @@ def test_labels_by_number_and_name(run, fails, conditional, model_file, tmp_path
 
 def test_a_decoder_that_sees_no_classes_is_asked_for_none(run, fails, tmp_path):
     path = tmp_path / "a.npz"
-    checkpoint.save_model(path, make_model(arch="bounded", classes=3), {"dataset": "synthetic"})
+    save(path, make_model(arch="bounded", num_classes=3), dataset="synthetic")
     assert run("generate", "--model", path, "--nsamples", 2, "--outfile", tmp_path / "a.png")[0] == 0
     for label in ("1", "all"):
         line = fails("generate", "--model", path, "--label", label, "--outfile", tmp_path / "a.png")
@@ -111,7 +110,7 @@ def test_all_labels_make_a_row_each_of_the_same_codes(run, conditional, tmp_path
 
 def test_latent_square_runs_to_the_right_and_upwards(run, tmp_path):
     model = make_model(latent_dims=2)
-    checkpoint.save_model(tmp_path / "two.npz", model, {})
+    save(tmp_path / "two.npz", model)
     run("generate", "--model", tmp_path / "two.npz", "--vis_lat_space", "--outfile", tmp_path / "a.png")
     sheet = pixels(tmp_path / "a.png")
     assert sheet.shape == (16 * 18 - 2, 16 * 18 - 2)
@@ -173,7 +172,7 @@ def test_temperature_scales_the_latent_vectors(run, model, model_file, tmp_path)
 def test_words_for_one_and_for_a_grid(run, model_file, tmp_path):
     _, out, _ = run("generate", "--model", model_file, "--nsamples", 1, "--outfile", tmp_path / "a.png")
     assert "Sheet of 1 sample:" in out
-    checkpoint.save_model(tmp_path / "two.npz", make_model(latent_dims=2), {})
+    save(tmp_path / "two.npz", make_model(latent_dims=2))
     _, out, _ = run("generate", "--model", tmp_path / "two.npz", "--vis_lat_space", "--outfile", tmp_path / "a.png")
     assert out.startswith("Latent grid: ")
 

@@ -7,7 +7,7 @@ import types
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import make_model
+from conftest import make_model, save
 from PIL import Image
 
 from toolkit.formats import checkpoint, hub
@@ -16,7 +16,7 @@ from toolkit.model.mixture import Mixture
 FACTS = {
     "dataset": "mnist",
     "epoch": 4,
-    "classes": ["cat", "<b>|dog"],
+    "class_names": ("cat", "<b>|dog"),
     "options": {"dataset": "mnist", "epochs": 4, "conditional": True, "recipe": "fast", "lr": 0.01, "latent_dims": 3},
     "test": {"loss": 63.901, "reconstruction": 45.5, "kl": 18.4},
 }
@@ -24,16 +24,18 @@ FACTS = {
 
 @pytest.fixture
 def model():
-    made = make_model(classes=2)
-    random = np.random.default_rng(0)
-    made.mixture = Mixture(np.full((2, 1), 1.0), random.normal(size=(1, 3)), np.array([[1, 0, 1, 0, 0, 1.0]]))
-    return made
+    return make_model(num_classes=2)
+
+
+def fitted():
+    means = np.random.default_rng(0).normal(size=(1, 3))
+    return Mixture(np.full((2, 1), 1.0), means, np.array([[1, 0, 1, 0, 0, 1.0]]))
 
 
 @pytest.fixture
 def folder(run, model, tmp_path):
     """A model folder as convert.py writes it."""
-    checkpoint.save_model(tmp_path / "pets.npz", model, FACTS)
+    save(tmp_path / "pets.npz", model, **FACTS, sampler=fitted())
     status, out, err = run("convert", tmp_path / "pets.npz", f"{tmp_path}/pets/")
     assert (status, err) == (0, "") and "Its licence is unknown" in out
     return tmp_path / "pets"
@@ -41,9 +43,10 @@ def folder(run, model, tmp_path):
 
 def test_a_folder_is_a_model(run, model, folder, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == sorted([hub.CARD, hub.CONFIG, hub.MODEL, hub.PICTURE])
-    read, facts = checkpoint.load_model(folder)
-    assert {name: facts[name] for name in FACTS} == FACTS and read.config == model.config
-    z = read.mixture.sample(4, mx.random.key(0), labels=np.zeros(4, int))
+    loaded = checkpoint.load(folder)
+    read = loaded.model
+    assert {name: getattr(loaded, name) for name in FACTS} == FACTS and read.config == model.config
+    z = loaded.sampler.sample(4, mx.random.key(0), labels=np.zeros(4, int))
     np.testing.assert_array_equal(
         np.array(read.decode(z, mx.zeros(4, mx.int32))), np.array(model.decode(z, mx.zeros(4, mx.int32)))
     )
@@ -59,8 +62,8 @@ def test_config_json_says_what_the_weights_do_not(fails, model, folder):
     assert config["model_type"] == "vae" and config["latent_dims"] == 3 and config["id2label"]["0"] == "cat"
     arrays = mx.load(str(folder / hub.MODEL))
     mx.save_safetensors(str(folder / hub.MODEL), arrays)  # as tools do that know of no metadata
-    read, facts = checkpoint.load_model(folder)
-    assert read.config == model.config and facts["classes"] == FACTS["classes"]
+    loaded = checkpoint.load(folder)
+    assert loaded.model.config == model.config and loaded.class_names == FACTS["class_names"]
     for text in (
         "",
         "[]",
@@ -93,7 +96,7 @@ def test_the_card(run, fails, folder, tmp_path):
 
 
 def test_a_card_leaves_out_what_nobody_knows(run, model_file, tmp_path):
-    checkpoint.save_model(tmp_path / "bare.npz", make_model(), {"dataset": "folder:a|b\n---", "options": {"new": 1}})
+    save(tmp_path / "bare.npz", make_model(), dataset="folder:a|b\n---", options={"new": 1})
     assert run("convert", tmp_path / "bare.npz", f"{tmp_path}/bare/")[0] == 0
     text = (tmp_path / "bare" / hub.CARD).read_text()
     assert "## Metrics" not in text and "train.py" not in text and "datasets:" not in text

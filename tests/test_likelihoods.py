@@ -6,7 +6,7 @@ import mlx.core as mx
 import mlx.optimizers as optim
 import numpy as np
 import pytest
-from conftest import make_model
+from conftest import make_model, save
 
 import vae
 from toolkit import datasets
@@ -80,8 +80,8 @@ def test_the_variance_is_learned_with_the_model_and_saved_with_it(tmp_path):
         step(mx.array(images[i % 4 * 128 :][:128]), None, mx.random.key(i), mx.array(1.0))
         mx.eval(model.state, optimizer.state)
     assert math.exp(model.likelihood.log_variance.item()) == pytest.approx((images / 255).var(), rel=0.1)
-    checkpoint.save_model(tmp_path / "a.npz", model, {})
-    loaded, _ = checkpoint.load_model(tmp_path / "a.npz")
+    save(tmp_path / "a.npz", model)
+    loaded = checkpoint.load(tmp_path / "a.npz").model
     assert loaded.likelihood.log_variance.item() == model.likelihood.log_variance.item()
     assert "variance 0.0" in loaded.likelihood.title
 
@@ -180,7 +180,7 @@ def test_drawn_pixels_are_distributed_as_the_likelihood_says(name):
 
 
 def test_samples_with_the_noise_of_their_pixels(run, tmp_path):
-    checkpoint.save_model(tmp_path / "a.npz", make_model(likelihood="bce"), {})
+    save(tmp_path / "a.npz", make_model(likelihood="bce"))
     flags = ["--model", tmp_path / "a.npz", "--nsamples", 4]
     sheets = []
     for name, more in (("a", []), ("b", ["--pixels", "mean"]), ("c", ["--pixels", "sample"])):

@@ -6,7 +6,7 @@ import math
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import make_model
+from conftest import make_model, save
 from mlx.utils import tree_flatten
 
 from toolkit import datasets
@@ -109,16 +109,18 @@ def test_a_class_with_few_images_does_not_decide_for_the_others():
 
 def test_what_cannot_have_a_mixture_says_so(run, tmp_path, monkeypatch):
     split = datasets.load("synthetic", "train", None, 20)
-    with pytest.raises(UserError, match="700 latent dims are too many"):
-        mixture.fit_prior(make_model(latent_dims=700), split)
     broken = make_model()
     broken.encoder.proj_mu.bias = mx.full(3, math.inf)
     with pytest.raises(UserError, match="impossible latent vectors"):
         mixture.fit_prior(broken, split)
-    monkeypatch.setattr(mixture, "LARGEST", 9)
+
+    def impossible(*_):
+        raise UserError("too few — use more")
+
+    monkeypatch.setattr(mixture, "fit", impossible)
     training = ["--dataset", "synthetic", "--limit", 40, "--image_size", 16, "--max_filters", 8, "--epochs", 1]
     status, out, _ = run("train", *training, "--outdir", tmp_path)
-    assert status == 0 and "No prior was fitted: 8 latent dims are too many for a mixture\n" in out and "Model: " in out
+    assert status == 0 and "No prior was fitted: too few\n" in out and "Model: " in out
 
 
 def test_bounds_are_those_of_the_prior_that_is_asked_for():
@@ -140,30 +142,40 @@ def test_bounds_are_those_of_the_prior_that_is_asked_for():
 
 @pytest.mark.parametrize("ending", [".npz", ".safetensors"])
 @pytest.mark.parametrize("classes", [0, 2])
-def test_files_keep_it_where_other_readers_do_not_look(tmp_path, ending, classes):
-    model = make_model(classes=classes)
+def test_files_keep_it_as_arrays_of_their_own(tmp_path, run, fails, ending, classes):
+    model, fitted = make_model(num_classes=classes), known(max(1, classes), dims=3)
     path, plain = tmp_path / f"a{ending}", tmp_path / f"b{ending}"
-    checkpoint.save_model(plain, model, {"dataset": "synthetic"})
-    model.mixture = known(max(1, classes), dims=3)
-    checkpoint.save_model(path, model, {"dataset": "synthetic"})
-    assert checkpoint.load_model(plain)[0].mixture is None
-    read = checkpoint.load_model(path)[0].mixture
-    for name, array in model.mixture.arrays().items():
+    save(path, model, dataset="synthetic", sampler=fitted)
+    read = checkpoint.load(path).sampler
+    for name, array in fitted.arrays().items():
         np.testing.assert_allclose(getattr(read, name), array, rtol=1e-6)
-    assert mx.load(str(path)).keys() == dict(tree_flatten(model.parameters())).keys()
-    other = make_model(classes=classes)
-    other.load_weights(str(path))  # strict, as the MLX example calls it
+    own = dict(tree_flatten(model.parameters())).keys()
+    assert mx.load(str(path)).keys() == own | {"sampler.weights", "sampler.means", "sampler.scales"}
+    if classes:
+        assert "cannot sample from this model" in fails("convert", path, plain, "--plain")
+        return
+    assert run("convert", path, plain, "--plain")[0] == 0
+    assert checkpoint.load(plain).sampler is None
+    other = make_model()
+    other.load_weights(str(plain))  # strict, as the MLX example calls it
+
+
+def test_many_latent_dims_are_not_too_many(tmp_path):
+    model = make_model(arch="mlp", latent_dims=700, image_size=8)
+    fitted = mixture.fit_prior(model, datasets.load("synthetic", "train", None, 60))
+    save(tmp_path / "a.npz", model, sampler=fitted)
+    read = checkpoint.load(tmp_path / "a.npz").sampler
+    assert read.words == "one Gaussian" and read.sample(3, mx.random.key(0)).shape == (3, 700)
 
 
 def test_a_damaged_prior_is_one_line(tmp_path, fails, model, model_file):
     path = tmp_path / "a.npz"
     for name, value in (("weights", 2.0), ("means", math.nan), ("scales", -1.0)):
-        model.mixture = known(dims=3)
-        getattr(model.mixture, name)[:] = value
-        checkpoint.save_model(path, model, {"dataset": "synthetic"})
-        assert "its prior" in fails("generate", "--model", path, "--outfile", tmp_path / "a.png")
-    model.mixture = known(dims=2)
-    checkpoint.save_model(path, model, {"dataset": "synthetic"})
+        fitted = known(dims=3)
+        getattr(fitted, name)[:] = value
+        save(path, model, dataset="synthetic", sampler=fitted)
+        assert "its fitted prior" in fails("generate", "--model", path, "--outfile", tmp_path / "a.png")
+    save(path, model, dataset="synthetic", sampler=known(dims=2))
     assert "wrong shapes" in fails("generate", "--model", path, "--outfile", tmp_path / "a.png")
     assert "convert.py --fit_prior" in fails("generate", "--model", model_file, "--prior", "mixture")
 
@@ -194,30 +206,21 @@ def test_a_training_ends_with_a_prior_that_samples_are_drawn_from(run, tmp_path,
     assert abs(losses["normal"] - losses["mixture"]) > 1e-3
 
 
-def test_the_largest_mixture_fits_into_the_file_with_the_fewest_arrays(tmp_path):
-    """An mlp has the fewest entries whose comments can hold it."""
-    model, path = make_model(arch="mlp", latent_dims=2), tmp_path / "a.npz"
-    count = mixture.LARGEST // mixture.parameter_count(1, 2, 1)
-    model.mixture = Mixture(np.full((1, count), 1 / count), np.zeros((count, 2)), np.ones((count, 3)))
-    checkpoint.save_model(path, model, {})
-    assert len(checkpoint.load_model(path)[0].mixture.means) == count
-
-
 def test_the_prior_is_that_of_the_model_that_was_kept(run, tmp_path):
     """With --keep_best that of the best epoch; with --init not that of the model to begin with."""
     training = ["--dataset", "synthetic", "--limit", 300, "--image_size", 16, "--max_filters", 8]
     name = "vae_synthetic_filters_0008_dims_0008.npz"
     flags = ["--epochs", 3, "--lr_schedule", "constant", "--lr", 0.1, "--keep_best", "--outdir", tmp_path / "a"]
     assert run("train", *training, *flags)[0] == 0
-    model, facts = checkpoint.load_model(tmp_path / "a" / name)
-    assert facts["epoch"] < 3  # else nothing is shown
-    again = mixture.fit_prior(model, datasets.load("synthetic", "train", None, 300))
-    np.testing.assert_allclose(model.mixture.means, again.means, atol=1e-6)
+    kept = checkpoint.load(tmp_path / "a" / name)
+    assert kept.epoch < 3  # else nothing is shown
+    again = mixture.fit_prior(kept.model, datasets.load("synthetic", "train", None, 300))
+    np.testing.assert_allclose(kept.sampler.means, again.means, atol=1e-6)
     begin = ["--epochs", 1, "--init", tmp_path / "a" / name, "--outdir", tmp_path / "b"]
     assert run("train", *training, *begin)[0] == 0
-    begun, _ = checkpoint.load_model(tmp_path / "b" / name)
-    expected = mixture.fit_prior(begun, datasets.load("synthetic", "train", None, 300))
-    np.testing.assert_allclose(begun.mixture.means, expected.means, atol=1e-6)
+    begun = checkpoint.load(tmp_path / "b" / name)
+    expected = mixture.fit_prior(begun.model, datasets.load("synthetic", "train", None, 300))
+    np.testing.assert_allclose(begun.sampler.means, expected.means, atol=1e-6)
 
 
 def test_a_prior_of_training_with_another_name_is_what_normal_means(tmp_path, run, monkeypatch):
@@ -228,8 +231,7 @@ def test_a_prior_of_training_with_another_name_is_what_normal_means(tmp_path, ru
 
     monkeypatch.setitem(priors.PRIORS, "wide", Wide)
     model, path = make_model(prior="wide"), tmp_path / "a.npz"
-    model.mixture = known(dims=3)
-    checkpoint.save_model(path, model, {"dataset": "synthetic"})
+    save(path, model, dataset="synthetic", sampler=known(dims=3))
     for asked, words in (([], "a wide normal"), (["--prior", "mixture"], "a mixture of 3 Gaussians")):
         status, out, _ = run("evaluate", "--model", path, "--limit", 20, "--importance_samples", 0, *asked)
         assert status == 0 and f"prior: {words}" in out
@@ -250,7 +252,7 @@ def test_a_run_that_ended_without_a_prior_gets_it_by_resume(run, tmp_path, monke
     status, out, _ = run("train", *training, "--resume", "--outdir", tmp_path)
     assert status == 0 and "Prior for samples" in out
     file = tmp_path / "vae_synthetic_filters_0008_dims_0008.npz"
-    assert checkpoint.load_model(file)[1]["epoch"] == 1
+    assert checkpoint.load(file).epoch == 1
     file.unlink()
     status, out, _ = run("train", *training, "--resume", "--outdir", tmp_path)
     assert status == 0 and "1 epoch is done" in out
@@ -258,13 +260,14 @@ def test_a_run_that_ended_without_a_prior_gets_it_by_resume(run, tmp_path, monke
 
 def test_older_files_get_a_prior_by_conversion(run, fails, tmp_path, mnist_folder):
     model, path = make_model(), tmp_path / "old.npz"
-    checkpoint.save_model(path, model, {})
+    save(path, model)
     data = ["--data_dir", mnist_folder.parent]
     assert "give --dataset" in fails("convert", path, tmp_path / "new.npz", "--fit_prior", *data)
     status, out, _ = run("convert", path, tmp_path / "new.npz", "--fit_prior", "--dataset", "mnist", *data)
     assert status == 0 and "fitted to 30 images of mnist" in out
-    converted, facts = checkpoint.load_model(tmp_path / "new.npz")
-    assert converted.mixture and facts["dataset"] == "mnist"
+    loaded = checkpoint.load(tmp_path / "new.npz")
+    converted = loaded.model
+    assert loaded.sampler and loaded.dataset == "mnist"
     for (key, ours), (_, theirs) in zip(
         tree_flatten(model.parameters()), tree_flatten(converted.parameters()), strict=True
     ):

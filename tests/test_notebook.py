@@ -11,6 +11,7 @@ from conftest import make_model
 
 from toolkit import datasets, notebook
 from toolkit.errors import UserError
+from toolkit.formats.checkpoint import Checkpoint
 from toolkit.model import inference
 from toolkit.notebook import decode, encode, load, reconstruct, sample
 from toolkit.shell.opening import ROOT
@@ -39,40 +40,42 @@ def test_the_same_as_the_commands(model, model_file, digits):
 
 
 def test_images_of_every_kind(model, digits):
-    expected, _ = encode(model, digits.images)
+    expected, _ = encode(Checkpoint(model), digits.images)
     grey = digits.images[..., 0]
     for images in (grey, grey / 255, grey.astype(np.float32) / 255, np.repeat(digits.images, 3, axis=3), grey.tolist()):
         if isinstance(images, list):
             images = np.array(images, np.uint8)
-        np.testing.assert_allclose(encode(model, images)[0], expected, atol=1e-5)
+        np.testing.assert_allclose(encode(Checkpoint(model), images)[0], expected, atol=1e-5)
     wide = np.pad(digits.images, ((0, 0), (0, 0), (7, 7), (0, 0)), constant_values=99)
-    np.testing.assert_allclose(encode(model, wide)[0], expected, atol=1e-6)
+    np.testing.assert_allclose(encode(Checkpoint(model), wide)[0], expected, atol=1e-6)
     for one in (grey[0], digits.images[0], np.repeat(digits.images[0], 3, axis=2)):
-        np.testing.assert_allclose(encode(model, one)[0], expected[:1], atol=1e-5)
-    assert decode(model, expected[0]).shape == (1, 16, 16, 1)
+        np.testing.assert_allclose(encode(Checkpoint(model), one)[0], expected[:1], atol=1e-5)
+    assert decode(Checkpoint(model), expected[0]).shape == (1, 16, 16, 1)
 
 
 def test_classes(digits):
-    model = make_model(classes=10)
-    np.testing.assert_array_equal(encode(model, digits.images, digits.labels)[0], inference.encode(model, digits)[0])
+    model = make_model(num_classes=10)
+    np.testing.assert_array_equal(
+        encode(Checkpoint(model), digits.images, digits.labels)[0], inference.encode(model, digits)[0]
+    )
     z = np.zeros((3, 3))
-    np.testing.assert_array_equal(decode(model, z, 4), inference.decode(model, z, np.array([4, 4, 4])))
-    sampled = sample(model, 12)
-    np.testing.assert_array_equal(sampled, sample(model, 12, labels=np.arange(12) % 10))
-    assert reconstruct(model, digits.images, digits.labels).shape == (5, 16, 16, 1)
+    np.testing.assert_array_equal(decode(Checkpoint(model), z, 4), inference.decode(model, z, np.array([4, 4, 4])))
+    sampled = sample(Checkpoint(model), 12)
+    np.testing.assert_array_equal(sampled, sample(Checkpoint(model), 12, labels=np.arange(12) % 10))
+    assert reconstruct(Checkpoint(model), digits.images, digits.labels).shape == (5, 16, 16, 1)
 
 
 def test_what_does_not_fit(model, digits):
-    conditional = make_model(classes=10)
+    conditional = make_model(num_classes=10)
     for call, said in (
-        (lambda: encode(model, digits.images.astype(int)), "floats from 0 to 1"),
-        (lambda: encode(model, np.zeros((1, 8, 8, 4))), "1 or 3 channels"),
-        (lambda: encode(model, np.zeros((0, 8, 8, 1))), "1 or 3 channels"),
-        (lambda: decode(model, np.zeros((2, 5))), r"give \(N, 3\)"),
-        (lambda: encode(model, digits.images, 3), "leave labels out"),
-        (lambda: encode(conditional, digits.images), "from 0 to 9"),
-        (lambda: encode(conditional, digits.images, [1, 2]), "give one, or 5"),
-        (lambda: encode(conditional, digits.images, 10), "from 0 to 9"),
+        (lambda: encode(Checkpoint(model), digits.images.astype(int)), "floats from 0 to 1"),
+        (lambda: encode(Checkpoint(model), np.zeros((1, 8, 8, 4))), "1 or 3 channels"),
+        (lambda: encode(Checkpoint(model), np.zeros((0, 8, 8, 1))), "1 or 3 channels"),
+        (lambda: decode(Checkpoint(model), np.zeros((2, 5))), r"give \(N, 3\)"),
+        (lambda: encode(Checkpoint(model), digits.images, 3), "leave labels out"),
+        (lambda: encode(Checkpoint(conditional), digits.images), "from 0 to 9"),
+        (lambda: encode(Checkpoint(conditional), digits.images, [1, 2]), "give one, or 5"),
+        (lambda: encode(Checkpoint(conditional), digits.images, 10), "from 0 to 9"),
         (lambda: load("gone.npz"), "no such file"),
     ):
         with pytest.raises(UserError, match=said):
@@ -92,3 +95,12 @@ def test_the_notebook_runs():
     made = [[sorted(output.get("data", {})) for output in cell.get("outputs", [])] for cell in book.cells]
     assert made == kept and sum("image/png" in str(outputs) for outputs in made) >= 4
     assert str(ROOT.parent) not in json.dumps(nbformat.read(ROOT / "docs" / "notebook.ipynb", as_version=4))
+
+
+def test_a_model_whose_decoder_sees_no_classes(digits):
+    model = make_model(arch="bounded", num_classes=10)
+    loaded = Checkpoint(model)
+    z = encode(loaded, digits.images, digits.labels)[0]
+    assert decode(loaded, z).shape == sample(loaded, 5).shape == (5, 16, 16, 1)
+    with pytest.raises(UserError, match="give labels"):
+        encode(loaded, digits.images)

@@ -77,7 +77,7 @@ def test_both_forms_of_the_layers_take_the_same_step(arch):
     results = []
     for form in (forms.plain, forms.cpu):
         forms.choose(form)
-        model = make_model(arch=arch, likelihood="bce", binarize="dynamic", classes=3)
+        model = make_model(arch=arch, likelihood="bce", binarize="dynamic", num_classes=3)
         optimizer = optim.SGD(learning_rate=1e-3)
         optimizer.init(model.trainable_parameters())
         model.train()

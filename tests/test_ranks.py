@@ -88,7 +88,7 @@ def test_train_and_evaluate_together(run, tmp_path):
     status, alone, _ = run("train", *TINY, 2, "--resume", "--outdir", tmp_path)
     assert status == 0 and "Resuming after epoch 1" in alone
     model = tmp_path / "vae_synthetic_filters_0008_dims_0002.npz"
-    assert checkpoint.load_model(model)[0].mixture
+    assert checkpoint.load(model).sampler
     flags = ["--model", model, "--limit", 37, "--importance_samples", 25, "--json"]
     assert start(tmp_path, 2, "evaluate.py", *flags, tmp_path / "two.json")[-1].startswith("Metrics: ")
     assert run("evaluate", *flags, tmp_path / "one.json")[0] == 0

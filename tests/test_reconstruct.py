@@ -5,11 +5,10 @@ import re
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import make_model
+from conftest import make_model, save
 from PIL import Image
 
 from toolkit import datasets
-from toolkit.formats import checkpoint
 
 
 def pixels(path):
@@ -87,14 +86,14 @@ def test_what_does_not_fit(fails, model_file, tmp_path):
 
 
 def test_a_coloured_model_sees_grey_images_too(run, tmp_path):
-    checkpoint.save_model(tmp_path / "rgb.npz", make_model(channels=3), {"dataset": "synthetic"})
+    save(tmp_path / "rgb.npz", make_model(channels=3), dataset="synthetic")
     assert run("reconstruct", "--model", tmp_path / "rgb.npz", "--limit", 2, "--outdir", tmp_path)[0] == 0
     pair = pixels(tmp_path / "synthetic_train" / "0003_latent_dims" / "img_00000000.png")
     assert pair.shape == (16, 32, 3) and (pair[:, :16, 0] == pair[:, :16, 2]).all()
 
 
 def test_a_file_without_facts_means_mnist(run, mnist_folder, tmp_path):
-    checkpoint.save_model(tmp_path / "bare.npz", make_model(), {})
+    save(tmp_path / "bare.npz", make_model())
     flags = ["--data_dir", mnist_folder.parent, "--outdir", tmp_path / "out"]
     assert run("reconstruct", "--model", tmp_path / "bare.npz", *flags)[0] == 0
     assert (tmp_path / "out" / "mnist_train" / "0003_latent_dims" / "img_00000029.png").exists()

@@ -10,19 +10,19 @@ from statistics import NormalDist
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import make_model
+from conftest import make_model, save
 from PIL import Image
 from test_explorer import Parts as Explorer
 
 from toolkit import datasets
 from toolkit.errors import UserError
-from toolkit.formats import checkpoint
+from toolkit.formats.checkpoint import Checkpoint
 from toolkit.model import inference
 from toolkit.pictures import charts, curves, epochs, fonts, images, sampling, scenes
 
 
 def subject(model, count=30, **options):
-    return scenes.Subject(model, {}, lambda split: datasets.load("synthetic", split, None, count), **options)
+    return scenes.Subject(Checkpoint(model), lambda split: datasets.load("synthetic", split, None, count), **options)
 
 
 def decoded(model, codes, labels=None):
@@ -74,7 +74,7 @@ def photos(tmp_path):
 def test_pictures_named_by_their_files(run, fails, tmp_path, photos, kind, flag):
     """No data set is opened for them, and their names stand on the page."""
     path, out = tmp_path / "a.npz", ["--outfile", tmp_path / "a.png"]
-    checkpoint.save_model(path, make_model(), {"dataset": f"folder:{tmp_path / 'gone'}"})
+    save(path, make_model(), dataset=f"folder:{tmp_path / 'gone'}")
     files = photos[:1] if kind == "traversal" else photos
     assert run("visualize", kind, "--model", path, flag, *files, *out)[0] == 0
     shown = pixels(tmp_path / "a.png")
@@ -123,7 +123,7 @@ def test_interpolations_begin_and_end_at_test_images():
         ends = decoded(model, [means[a], (means[a] + means[b]) / 2, means[b]])
         for place, end in zip((1, 3, 5), ends, strict=True):
             assert np.abs(row[place].astype(int) - end).max() <= 1
-    conditional = subject(make_model(classes=10), count=60)
+    conditional = subject(make_model(num_classes=10), count=60)
     for a, b in scenes.pairs_of(conditional, 3):
         assert conditional.test.labels[a] == conditional.test.labels[b]
 
@@ -178,9 +178,9 @@ def test_samples_with_temperature():
 def test_samples_of_classes_are_rows_with_their_names(monkeypatch):
     shown = []
     monkeypatch.setattr(scenes, "page", lambda rows, left: shown.append((rows, left)))
-    scenes.samples(scenes.Subject(make_model(classes=3), {"classes": ["cat", "dog", "owl"]}, None), 12)
+    scenes.samples(scenes.Subject(Checkpoint(make_model(num_classes=3), class_names=("cat", "dog", "owl")), None), 12)
     ((rows, left),) = shown
-    assert rows.shape == (3, 4, 16, 16, 1) and left == ["cat", "dog", "owl"]
+    assert rows.shape == (3, 4, 16, 16, 1) and left == ("cat", "dog", "owl")
     assert (rows[0] != rows[1]).any()
 
 
@@ -294,7 +294,7 @@ class Page(html.parser.HTMLParser):
 VARIANTS = {
     "grey": {},
     "coloured": {"channels": 3},
-    "conditional": {"classes": 10},
+    "conditional": {"num_classes": 10},
     "one dimension": {"latent_dims": 1},
     "bits": {"arch": "mlp", "likelihood": "bce", "binarize": "threshold", "image_size": 9},
 }
@@ -306,7 +306,7 @@ def test_the_report_is_one_page_for_every_model(run, tmp_path, variant):
     path = tmp_path / "a <b>.npz"
     options = {"dataset": "synthetic", "recipe": "classic", "epochs": 3}
     options |= {name: getattr(model.config, name) for name in ("arch", "image_size", "likelihood", "binarize")}
-    checkpoint.save_model(path, model, {"dataset": "synthetic", "epoch": 3, "options": options})
+    save(path, model, dataset="synthetic", epoch=3, options=options)
     write_log(tmp_path / "a <b>")
     flags = ["--limit", 30, "--importance_samples", 2, "--outfile", tmp_path / "r.html"]
     status, out, err = run("visualize", "report", "--model", path, *flags)
@@ -334,7 +334,7 @@ def test_the_report_is_one_page_for_every_model(run, tmp_path, variant):
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("kind", ["traversal", "interpolate", "latents", "samples", "reconstructions", "manifold"])
 def test_every_kind_for_every_model(run, tmp_path, kind, variant):
-    checkpoint.save_model(tmp_path / "a.npz", make_model(**VARIANTS[variant]), {"dataset": "synthetic"})
+    save(tmp_path / "a.npz", make_model(**VARIANTS[variant]), dataset="synthetic")
     flags = ["--outfile", tmp_path / "out" / "ä b.png", *(["--limit", 30] if kind != "samples" else [])]
     status, _, err = run("visualize", kind, "--model", tmp_path / "a.npz", *flags)
     if (kind, variant) == ("manifold", "one dimension"):
@@ -344,12 +344,12 @@ def test_every_kind_for_every_model(run, tmp_path, kind, variant):
 
 
 def test_classes_whose_names_are_numbers_are_not_mistaken():
-    model = make_model(classes=3)
-    shown = scenes.Subject(model, {"classes": ["1", "10", "2"]}, None)
+    model = make_model(num_classes=3)
+    shown = scenes.Subject(Checkpoint(model, class_names=("1", "10", "2")), None)
     codes = np.zeros((1, 3))
     for label in range(3):  # a label of the data is an index, what is typed a name
         np.testing.assert_array_equal(shown.decode(codes, label), decoded(model, codes, np.array([label])))
-    shown = scenes.Subject(model, {"classes": ["1", "10", "2"]}, None, label="10")
+    shown = scenes.Subject(Checkpoint(model, class_names=("1", "10", "2")), None, label="10")
     np.testing.assert_array_equal(shown.decode(codes), decoded(model, codes, np.array([1])))
 
 
@@ -450,7 +450,7 @@ def test_what_does_not_fit(fails, run, model_file, tmp_path):
     gif = ["--outfile", tmp_path / "a.gif"]
     assert "--rows" in fails("visualize", "interpolate", *few, "--limit", 900, "--rows", 300, *gif)
     assert "is a folder" in fails("visualize", "samples", "--model", model_file, "--outfile", tmp_path)
-    checkpoint.save_model(tmp_path / "gone.npz", make_model(), {"dataset": f"folder:{tmp_path / 'gone'}"})
+    save(tmp_path / "gone.npz", make_model(), dataset=f"folder:{tmp_path / 'gone'}")
     assert "trained on a folder gone" in fails("visualize", "latents", "--model", tmp_path / "gone.npz", *out)
     assert run("visualize", "samples", "--model", tmp_path / "gone.npz", *out)[0] == 0  # needs no data
     assert not (tmp_path / "a.txt").exists()
@@ -488,7 +488,7 @@ def test_a_report_notices_wrong_flags_before_it_computes(fails, model_file, monk
 
 def test_a_report_shows_what_there_is(run, tmp_path):
     """One test image makes no interpolation and no map; the rest is there."""
-    checkpoint.save_model(tmp_path / "a.npz", make_model(), {"dataset": "synthetic"})
+    save(tmp_path / "a.npz", make_model(), dataset="synthetic")
     flags = ["--limit", 1, "--importance_samples", 0, "--outfile", tmp_path / "r.html"]
     assert run("visualize", "report", "--model", tmp_path / "a.npz", *flags)[0] == 0
     words = " ".join(Page((tmp_path / "r.html").read_text()).words)
@@ -498,7 +498,7 @@ def test_a_report_shows_what_there_is(run, tmp_path):
 @pytest.mark.parametrize("kind", ["traversal", "manifold", "samples", "interpolate"])
 def test_all_classes(run, fails, model_file, tmp_path, kind):
     names = ["cat", "dog", "1"]
-    checkpoint.save_model(tmp_path / "c.npz", make_model(classes=10), {"dataset": "synthetic"})
+    save(tmp_path / "c.npz", make_model(num_classes=10), dataset="synthetic")
     data = ["--limit", 60] if kind != "samples" else []
     flags = ["--model", tmp_path / "c.npz", *data, "--outfile", tmp_path / "a.png", "--label"]
     assert run("visualize", kind, *flags, "all")[0] == 0
@@ -507,4 +507,4 @@ def test_all_classes(run, fails, model_file, tmp_path, kind):
     assert every.shape[0] > pixels(tmp_path / "a.png").shape[0] or kind in ("samples", "interpolate")
     line = fails("visualize", kind, "--model", model_file, *data, "--outfile", tmp_path / "a.png", "--label", "all")
     assert "not class-conditional" in line
-    assert sampling.class_number(make_model(classes=3), {"classes": names}, "1") == 2
+    assert sampling.class_number(Checkpoint(make_model(num_classes=3), class_names=names), "1") == 2

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from conftest import make_model
+from conftest import make_model, save
 
 import toolkit
 from toolkit.errors import UserError
@@ -262,8 +262,8 @@ def test_a_ctrl_c_that_python_drops_is_not_lost(capsys):
 
 def test_what_others_wrote_cannot_act_on_the_terminal(run, fails, tmp_path):
     evil = "\x1b]0;title\x07\x9b31mred\u202e\nline\r"
-    model = make_model(classes=2)
-    checkpoint.save_model(tmp_path / "a.npz", model, {"dataset": evil, "classes": [evil, "b"], "options": {evil: evil}})
+    model = make_model(num_classes=2)
+    save(tmp_path / "a.npz", model, dataset=evil, class_names=[evil, "b"], options={evil: evil})
     _, out, _ = run("generate", "--model", tmp_path / "a.npz", "--info")
     shown = out + fails("generate", "--model", tmp_path / "a.npz", "--label", f"{evil}?")
     (tmp_path / f"{evil}.npz").write_bytes(b"nothing")
@@ -282,7 +282,7 @@ def test_what_others_wrote_cannot_act_on_the_terminal(run, fails, tmp_path):
     [("generate", ["--label", "9" * 5000]), ("train", ["--dataset", "synthetic", "--epochs", "9" * 401])],
 )
 def test_numbers_of_thousands_of_digits(fails, tmp_path, command, flags):
-    checkpoint.save_model(tmp_path / "a.npz", make_model(classes=2), {})
+    save(tmp_path / "a.npz", make_model(num_classes=2))
     flags += ["--model", tmp_path / "a.npz"] if command == "generate" else ["--outdir", tmp_path / "out"]
     assert len(fails(command, *flags)) < 300
 

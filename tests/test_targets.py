@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import save
 from PIL import Image
 
 from toolkit import datasets
@@ -253,7 +254,7 @@ def foreign(request, tmp_path, model, monkeypatch):
     for i in range(3):
         Image.fromarray(np.full((20, 20), 40 * i, np.uint8)).save(secret / f"secret{i}.png")
     facts = {"dataset": request.param.format(secret), "options": {"epochs": 1}}
-    checkpoint.save_model(tmp_path / "x.npz", model, facts)
+    save(tmp_path / "x.npz", model, **facts)
     (tmp_path / "x").mkdir(exist_ok=True)
     arrays, facts = {"a": np.zeros(3)}, {"options": {"dataset": f"folder:{secret}"}, "folder": 12345}
     (tmp_path / "x" / "state.npz").write_bytes(checkpoint.pack(arrays, facts))

@@ -55,9 +55,9 @@ def test_prints_and_writes_what_it_promises(run, tmp_path):
     sheets = [f"epoch_000{e}_{kind}.png" for e in (1, 2) for kind in ("reconstructions", "samples")]
     assert sorted(path.name for path in (tmp_path / NAME).iterdir()) == sorted([*sheets, "log.jsonl", "state.npz"])
     assert sorted(path.name for path in tmp_path.iterdir()) == [NAME, f"{NAME}.npz"]
-    _, facts = checkpoint.load_model(tmp_path / f"{NAME}.npz")
-    assert facts["dataset"] == "synthetic" and facts["epoch"] == 2
-    assert facts["test"] == read_log(tmp_path)[-1]["test"]
+    loaded = checkpoint.load(tmp_path / f"{NAME}.npz")
+    assert loaded.dataset == "synthetic" and loaded.epoch == 2
+    assert loaded.test == read_log(tmp_path)[-1]["test"]
 
 
 def test_it_learns(run, tmp_path):
@@ -82,7 +82,7 @@ def test_same_seed_same_bits_other_seed_other_bits(run, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         run("train", *TINY, 1, "--seed", seed, "--outdir", tmp_path / name)
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
-    a, c = (checkpoint.load_model(tmp_path / name / f"{NAME}.npz")[0] for name in "ac")
+    a, c = (checkpoint.load(tmp_path / name / f"{NAME}.npz").model for name in "ac")
     for (key, ours), (_, theirs) in zip(tree_flatten(a.parameters()), tree_flatten(c.parameters()), strict=True):
         if not key.endswith(".bias"):  # those that batch norm takes away stay at zero
             assert (np.array(ours) != np.array(theirs)).any(), key
@@ -94,7 +94,7 @@ def test_resumed_run_ends_with_the_same_bits(run, tmp_path, extra):
     run("train", *TINY, 2, *extra, "--outdir", tmp_path / "parts")
     status, out, _ = run("train", *TINY, 4, *extra, "--resume", "--outdir", tmp_path / "parts")
     assert status == 0 and "Resuming after epoch 2" in out
-    a, b = (checkpoint.load_model(tmp_path / name / f"{NAME}.npz")[0] for name in ("whole", "parts"))
+    a, b = (checkpoint.load(tmp_path / name / f"{NAME}.npz").model for name in ("whole", "parts"))
     for (key, ours), (_, theirs) in zip(tree_flatten(a.parameters()), tree_flatten(b.parameters()), strict=True):
         np.testing.assert_array_equal(np.array(ours), np.array(theirs), err_msg=key)
     figures = [[(e["epoch"], e["loss"], e["test"]) for e in read_log(tmp_path / name)] for name in ("whole", "parts")]
@@ -159,8 +159,8 @@ def test_keep_best_keeps_the_epoch_that_is_best_on_held_out_images(run, tmp_path
     assert status == 0 and "| Held out " in out and "275 of 60,000 training" in out
     log = read_log(tmp_path)
     best = min(log, key=lambda entry: entry["held_out"]["loss"])
-    _, facts = checkpoint.load_model(tmp_path / f"{NAME}.npz")
-    assert facts["epoch"] == best["epoch"] and facts["test"] == best["test"]
+    loaded = checkpoint.load(tmp_path / f"{NAME}.npz")
+    assert loaded.epoch == best["epoch"] and loaded.test == best["test"]
 
 
 def test_beta_warms_up_and_only_then_the_best_is_chosen(run, tmp_path):
@@ -172,12 +172,12 @@ def test_beta_warms_up_and_only_then_the_best_is_chosen(run, tmp_path):
     expected = [0.1 + 0.4 * (1 - 1 / steps) / 2, 0.1 + 0.4 * (2 - 1 / steps) / 2, 0.5, 0.5]
     assert [entry["beta"] for entry in log] == pytest.approx(expected)
     best = min(log[1:], key=lambda e: e["held_out"]["reconstruction"] + 0.5 * e["held_out"]["kl"])
-    assert checkpoint.load_model(tmp_path / f"{NAME}.npz")[1]["epoch"] == best["epoch"]
+    assert checkpoint.load(tmp_path / f"{NAME}.npz").epoch == best["epoch"]
 
 
 def test_while_beta_warms_up_the_latest_model_is_kept(run, tmp_path):
     run("train", *TINY, 2, "--beta_warmup", 9, "--keep_best", "--outdir", tmp_path)
-    assert checkpoint.load_model(tmp_path / f"{NAME}.npz")[1]["epoch"] == 2
+    assert checkpoint.load(tmp_path / f"{NAME}.npz").epoch == 2
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ VARIANTS = {
     "mlp": ["--arch", "mlp", "--max_filters", 16, "--likelihood", "bce", "--binarize", "dynamic"],
     "normal": ["--likelihood", "normal", "--weight_decay", 0],
     "resnet": ["--arch", "resnet", "--depth", 1, "--likelihood", "logistic"],
-    "bounded": "--arch bounded --type_of_embedding cat --embed_factor 0.1 --model_version v2 --keep_best".split(),
+    "bounded": "--arch bounded --type_of_embedding cat --embed_factor 0.1 --keep_best".split(),
     "iwae": ["--arch", "resnet", "--conditional", "--objective", "iwae", "--iw_samples", 3, "--iw_warmup", 1],
 }
 
@@ -228,7 +228,7 @@ def test_every_variant_trains_and_resumes_to_the_same_bits(run, tmp_path, varian
             ]
             assert run("train", *flags)[0] == 0
     (whole,), (parts,) = ((tmp_path / name).glob("*.npz") for name in ("whole", "parts"))
-    ours, theirs = (dict(tree_flatten(checkpoint.load_model(path)[0].parameters())) for path in (whole, parts))
+    ours, theirs = (dict(tree_flatten(checkpoint.load(path).model.parameters())) for path in (whole, parts))
     for key, array in ours.items():
         np.testing.assert_array_equal(np.array(array), np.array(theirs[key]), err_msg=key)
     log = [json.loads(line) for line in (whole.with_suffix("") / "log.jsonl").read_text().splitlines()]
@@ -260,7 +260,7 @@ def test_begins_with_the_weights_of_a_model(run, fails, tmp_path):
     run("train", *TINY, 3, "--lr", 0.01, "--outdir", tmp_path / "a")
     first = tmp_path / "a" / f"{NAME}.npz"
     run("train", *TINY, 1, "--lr", 1e-9, "--init", first, "--outdir", tmp_path / "b")
-    ours, theirs = (checkpoint.load_model(tmp_path / x / f"{NAME}.npz")[0].trainable_parameters() for x in "ab")
+    ours, theirs = (checkpoint.load(tmp_path / x / f"{NAME}.npz").model.trainable_parameters() for x in "ab")
     for (key, array), (_, other) in zip(tree_flatten(ours), tree_flatten(theirs), strict=True):
         np.testing.assert_allclose(np.array(other), np.array(array), atol=1e-6, err_msg=key)
     flags = ["--image_size", 24, "--init", first, "--outdir", tmp_path / "c"]
@@ -588,7 +588,7 @@ def test_the_path_of_pictures_stays_on_this_machine(run, tmp_path, monkeypatch):
         {"best": "low"},
         {"plateau": {"lowest": [1]}},
         {"plateau": {"halvings": -1}},
-        {"classes": [1, 2]},
+        {"class_names": [1, 2]},
         {"device": 5},
     ],
     ids=str,
@@ -686,7 +686,7 @@ def test_init_brings_the_learned_variance_along(run, tmp_path):
     run("train", *noisy)
     first = tmp_path / "a" / f"{NAME}.npz"
     run("train", *TINY, 1, "--likelihood", "normal", "--lr", 1e-9, "--init", first, "--outdir", tmp_path / "b")
-    ours, theirs = (checkpoint.load_model(tmp_path / x / f"{NAME}.npz")[0].likelihood.log_variance.item() for x in "ab")
+    ours, theirs = (checkpoint.load(tmp_path / x / f"{NAME}.npz").model.likelihood.log_variance.item() for x in "ab")
     assert ours != -2 and theirs == pytest.approx(ours, abs=1e-5)
 
 

@@ -107,7 +107,7 @@ def test_bce_agrees_with_numpy_at_any_logit():
 @pytest.mark.parametrize("classes", [0, 4])
 @pytest.mark.parametrize("size, channels", [(28, 1), (5, 3)])
 def test_fully_connected_agrees_with_numpy(classes, size, channels):
-    model = make_model(arch="mlp", image_size=size, channels=channels, classes=classes, max_filters=24)
+    model = make_model(arch="mlp", image_size=size, channels=channels, num_classes=classes, max_filters=24)
     w = {key: np.array(array, np.float64) for key, array in tree_flatten(model.parameters())}
     assert w["encoder.lin2.weight"].shape == (3, 24)  # D's widths are 512 and 64
     x = np.random.default_rng(1).random((3, size, size, channels), np.float32)
@@ -132,7 +132,7 @@ def test_fully_connected_agrees_with_numpy(classes, size, channels):
 
 @pytest.mark.parametrize("arch", vae.ARCHITECTURES)
 def test_labels_reach_encoder_and_decoder(arch):
-    model = make_model(arch=arch, classes=3, max_filters=16)
+    model = make_model(arch=arch, num_classes=3, max_filters=16)
     x, z = mx.full((2, 16, 16, 1), 0.5), mx.zeros((2, 3))
     functions = [lambda labels: model.encoder(x, labels)[0]]
     if model.config.decoder_classes:
@@ -204,7 +204,7 @@ def test_residual_blocks_begin_as_identities_and_keep_the_size_of_features():
 
 @pytest.mark.parametrize("kind, factor, value", [("cat", 0.5, [1.0]), ("one_hot", 2.0, [0, 0, 2.0])])
 def test_the_planes_of_a_label(kind, factor, value):
-    model = make_model(arch="bounded", classes=3, label_planes=kind, embed_factor=factor)
+    model = make_model(arch="bounded", num_classes=3, label_planes=kind, embed_factor=factor)
     seen = np.array(model.encoder.with_planes(mx.full((2, 16, 16, 1), 0.25), mx.array([2, 0])))
     assert seen.shape == (2, 16, 16, 1 + len(value)) and (seen[..., 0] == 0.25).all()
     assert (seen[0, ..., 1:] == value).all()
@@ -378,7 +378,7 @@ def test_impossible_configurations_are_refused(numbers):
 
 
 def test_every_field_of_the_configuration_is_checked():
-    for wrong in ({"arch": "x"}, {"likelihood": "x"}, {"binarize": "x"}, {"channels": 0}, {"classes": -1}):
+    for wrong in ({"arch": "x"}, {"likelihood": "x"}, {"binarize": "x"}, {"channels": 0}, {"num_classes": -1}):
         with pytest.raises(UserError):
             vae.ModelConfig(**wrong)
     assert vae.ModelConfig(arch="mlp").max_filters == 512 and vae.ModelConfig().max_filters == 64

@@ -32,43 +32,45 @@ import numpy as np
 from toolkit.datasets import Split
 from toolkit.errors import UserError
 from toolkit.formats import checkpoint
+from toolkit.formats.checkpoint import Checkpoint
 from toolkit.machine import device
 from toolkit.model import inference
 from toolkit.shell.opening import find_model
-from vae import VAE
 
 
-def load(path: Path | str) -> VAE:
-    """A model from its file; the included ones are found from any folder."""
+def load(path: Path | str) -> Checkpoint:
+    """A model from its file, with what the file says of it; the included ones are found from any folder."""
     device.start()
-    return checkpoint.load_model(find_model(str(path)))[0]
+    return checkpoint.load(find_model(str(path)))
 
 
-def encode(model: VAE, images: Any, labels: Any = None) -> tuple[np.ndarray, np.ndarray]:
+def encode(model: Checkpoint, images: Any, labels: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """Mean and log-variance of the latent vectors of images, (N, D) each."""
-    return inference.encode(model, split_of(model, images, labels))
+    return inference.encode(model.model, split_of(model, images, labels))
 
 
-def decode(model: VAE, z: Any, labels: Any = None) -> np.ndarray:
+def decode(model: Checkpoint, z: Any, labels: Any = None) -> np.ndarray:
     """Latent vectors (N, D), or one, → pixels from 0 to 1, (N, S, S, C)."""
     z = np.atleast_2d(np.asarray(z, np.float32))
-    if z.ndim != 2 or z.shape[1] != model.config.latent_dims:
-        raise UserError(f"latent vectors of shape {z.shape} do not fit — give (N, {model.config.latent_dims})")
-    return inference.decode(model, z, labels_of(model, labels, len(z)))
+    if z.ndim != 2 or z.shape[1] != model.model.config.latent_dims:
+        raise UserError(f"latent vectors of shape {z.shape} do not fit — give (N, {model.model.config.latent_dims})")
+    return inference.decode(model.model, z, labels_of(labels, len(z), model.model.config.decoder_classes))
 
 
-def sample(model: VAE, count: int = 16, labels: Any = None, temperature: float = 1.0, seed: int = 0) -> np.ndarray:
+def sample(
+    model: Checkpoint, count: int = 16, labels: Any = None, temperature: float = 1.0, seed: int = 0
+) -> np.ndarray:
     """New images as `generate.py` samples them, pixels from 0 to 1, (N, S, S, C); without labels each class in turn."""
-    if model.config.classes and labels is None:
-        labels = np.arange(count) % model.config.classes
-    labels = labels_of(model, labels, count)
-    z = (model.mixture or model.prior).sample(count, mx.random.key(seed), temperature, labels)
-    return inference.decode(model, z, labels)
+    if (classes := model.model.config.decoder_classes) and labels is None:
+        labels = np.arange(count) % classes
+    labels = labels_of(labels, count, classes)
+    z = model.prior.sample(count, mx.random.key(seed), temperature, labels)
+    return inference.decode(model.model, z, labels)
 
 
-def reconstruct(model: VAE, images: Any, labels: Any = None) -> np.ndarray:
+def reconstruct(model: Checkpoint, images: Any, labels: Any = None) -> np.ndarray:
     """What images become when they are encoded and decoded from their means: pixels from 0 to 1, (N, S, S, C)."""
-    return np.concatenate([y for _, y in inference.reconstruct(model, split_of(model, images, labels))])
+    return np.concatenate([y for _, y in inference.reconstruct(model.model, split_of(model, images, labels))])
 
 
 def split_of(model, images, labels):
@@ -88,16 +90,15 @@ def split_of(model, images, labels):
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     images = images[:, top : top + side, left : left + side]
-    return Split(images, labels_of(model, labels, len(images)), len(images))
+    return Split(images, labels_of(labels, len(images), model.model.config.num_classes), len(images))
 
 
-def labels_of(model, labels, count):
-    """Labels as a model wants them: (N,) numbers of classes; None if it has none."""
-    classes = model.config.classes
+def labels_of(labels, count, classes):
+    """Labels as a model takes them: (N,) numbers of classes; None if it has none."""
     if labels is None and not classes:
         return None
     if not classes:
-        raise UserError("this model is not class-conditional — leave labels out")
+        raise UserError("this takes no labels: the model is not class-conditional — leave labels out")
     if labels is None:
         raise UserError(f"this model is class-conditional — give labels, numbers from 0 to {classes - 1}")
     try:

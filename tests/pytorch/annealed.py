@@ -34,25 +34,22 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    def __init__(self, version, width, dims):
+    def __init__(self, width, dims):
         super().__init__()
         self.dense = nn.Linear(dims, 64 * width)
         self.cnn1 = nn.ConvTranspose2d(width, width, 4, stride=2, padding=1)
         self.cnn2 = nn.ConvTranspose2d(width, width, 4, stride=2, padding=1)
-        self.cnn3 = nn.ConvTranspose2d(width, 2 if version == "v2" else 1, 4, stride=2, padding=1)
-        if version == "v2":
-            self.cnn4 = nn.Conv2d(2, 1, 3, padding=1)
+        self.cnn3 = nn.ConvTranspose2d(width, 1, 4, stride=2, padding=1)
 
     def forward(self, z):
         h = nn.functional.pixel_shuffle(torch.relu(self.dense(z))[:, :, None, None], 8)
-        h = self.cnn3(torch.relu(self.cnn2(torch.relu(self.cnn1(h)))))
-        return torch.sigmoid(self.cnn4(torch.relu(h)) if hasattr(self, "cnn4") else h)
+        return torch.sigmoid(self.cnn3(torch.relu(self.cnn2(torch.relu(self.cnn1(h))))))
 
 
 class Model(nn.Module):
-    def __init__(self, planes, version, width, decoder_width, dims):
+    def __init__(self, planes, width, decoder_width, dims):
         super().__init__()
-        self.encoder, self.decoder = Encoder(planes, width, dims), Decoder(version, decoder_width, dims)
+        self.encoder, self.decoder = Encoder(planes, width, dims), Decoder(decoder_width, dims)
         for name, weights in self.named_parameters():
             if name.endswith(".weight"):
                 nn.init.kaiming_normal_(weights, mode="fan_out", nonlinearity="relu")
@@ -69,10 +66,10 @@ def planes(x, labels, kind, factor):
     return torch.cat([x, factor * values[:, :, None, None].expand(-1, -1, 64, 64)], dim=1)
 
 
-def make(name, kind, factor, version, collapsed, width, decoder_width, dims):
+def make(name, kind, factor, likelihood, collapsed, width, decoder_width, dims):
     """Write a model whose numbers are nowhere trivial, after one step of its optimizer, with what it computes."""
     torch.manual_seed(0)
-    model = Model(PLANES[kind], version, width, decoder_width, dims)
+    model = Model(PLANES[kind], width, decoder_width, dims)
     with torch.no_grad():
         model.encoder.mu_scale.fill_(2.5)
         model.encoder.logv_scale.uniform_(1, 4)
@@ -87,9 +84,9 @@ def make(name, kind, factor, version, collapsed, width, decoder_width, dims):
     loss = (model.decoder(mean) - x).square().sum() + 0.5 * (log_var.exp() + mean**2 - 1 - log_var).sum()
     loss.backward()
     optimizer.step()
-    args = {"run_name": "my_run", "likelihood_type": "mse" if version == "v1" else "bce", "hidden_dim": dims}
+    args = {"run_name": "my_run", "likelihood_type": likelihood, "hidden_dim": dims}
     args |= {"expand_dim_enc": width, "expand_dim_dec": decoder_width, "type_of_embedding": kind}
-    args |= {"embed_factor": factor, "beta_max": 1.0, "runs_dir": "/home/me/runs", "model_version": version}
+    args |= {"embed_factor": factor, "beta_max": 1.0, "runs_dir": "/home/me/runs", "model_version": "v1"}
     saved = {"epoch": 42, "model_state_dict": model.state_dict(), "optimizer_state_dict": optimizer.state_dict()}
     saved |= {"criterion_state_dict": Criterion(1.0).state_dict(), "test_loss": loss.item(), "args": args}
     torch.save(saved | {"posterior_collapse": collapsed}, HERE / f"{name}.pth")
@@ -105,8 +102,8 @@ if __name__ == "__main__":
     parser.add_argument("--dims", type=int, required=True)
     args = parser.parse_args()
     for name, *what in (
-        ("annealed_v1", "one_hot", 1.0, "v1", False, args.width, args.width),
-        ("annealed_v2", "cat", 0.5, "v2", True, args.width, args.width - 1),
+        ("annealed_one_hot", "one_hot", 1.0, "mse", False, args.width, args.width),
+        ("annealed_cat", "cat", 0.5, "bce", True, args.width, args.width - 1),
     ):
         made = make(name, *what, args.dims)
         np.savez_compressed(HERE / f"{name}.npz", **{key: array.numpy() for key, array in made.items()})

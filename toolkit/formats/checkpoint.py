@@ -2,15 +2,14 @@
 
 Arrays carry the key names of the MLX example that this toolkit descends from, so `.npz` files travel both ways. What
 these arrays cannot say (the model's configuration, data set, options, test metrics) is a dictionary of facts: JSON in
-the comment of the zip archive, because an extra array would make other loaders refuse the file. The arrays of a fitted
-prior travel in the comments of the archive's entries. In `.safetensors` both are metadata. Files from elsewhere have no
+the comment of the zip archive, or in the metadata of a `.safetensors` file. The arrays of a prior that was fitted after
+training are `sampler.weights` …; `convert.py --plain` leaves them out for strict readers. Files from elsewhere have no
 facts; their configuration is read off the shapes of their arrays. Nothing is unpickled.
 
 A file is read in two steps: names and shapes, then, once they are those of a model, the numbers. So a file that claims
 more than a model can have is refused before it takes memory.
 """
 
-import base64
 import io
 import json
 import struct
@@ -18,7 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -40,11 +39,11 @@ from vae import ARCHITECTURES, VAE, ModelConfig
 ENDINGS = (".npz", ".safetensors")  # that are written
 STRAY_KEYS = {"encoder.kl_div"}  # in published files of the family
 MARK = b"vae "  # begins the comment of our files
-FACTS_KEY, PRIOR_KEY = "vae_facts", "vae_prior"  # in the metadata of .safetensors
-COMMENT = 2**16 - 1  # bytes that the comment of an entry may have
-LARGEST_HEADER = 2**22  # bytes of names, shapes and metadata, where a fitted prior takes 1.1 MB at most
+FACTS_KEY = "vae_facts"  # in the metadata of .safetensors
+COMMENT = 2**16 - 1  # bytes that a comment may have
+LARGEST_HEADER = 2**22  # bytes of names, shapes and metadata
 LARGEST_TORCH = 2**28  # bytes of a .pth file, whose numbers are read before its model is known
-OPTIMIZER = "optimizer."  # begins the names of the optimizer's arrays in a state
+OPTIMIZER, SAMPLER = "optimizer.", "sampler."  # begin the names of the arrays of both
 MOST_OF_OPTIMIZER = 3  # numbers that an optimizer keeps for each of a model, at most
 
 
@@ -53,11 +52,9 @@ class Facts(TypedDict, total=False):
 
     config: Scalars
     dataset: str
-    binarize: str  # this and the next one stood alone before the whole configuration was written
-    likelihood: str
-    classes: list[str]
+    class_names: list[str]
+    likelihood: str  # of a file from elsewhere, which has no configuration
     collapsed: bool
-    test_loss: float
     epoch: Whole
     options: Scalars
     test: Scalars
@@ -81,12 +78,48 @@ class Memory(Facts):
     plateau: Plateau
 
 
+@dataclass
+class Checkpoint:
+    """A model, and what its file says of it."""
+
+    model: VAE
+    dataset: str | None = None  # that it was trained on, without a path
+    class_names: tuple[str, ...] = ()  # of a class-conditional model, one for each class
+    epoch: int | None = None  # epochs of training
+    collapsed: bool = False
+    options: dict[str, Any] = field(default_factory=dict)  # of its training
+    test: dict[str, Any] = field(default_factory=dict)  # metrics per image
+    sampler: Mixture | None = None  # a prior for samples, fitted after training
+
+    def __post_init__(self):
+        classes = self.model.config.num_classes
+        self.class_names = tuple(self.class_names) or tuple(map(str, range(classes)))
+        if len(self.class_names) != classes:
+            raise ValueError(f"it has {classes} classes and names for {len(self.class_names)}")
+
+    @property
+    def prior(self) -> Any:
+        """What samples are drawn from: the fitted prior, or else that of the training."""
+        return self.sampler or self.model.prior
+
+    def facts(self) -> dict[str, Any]:
+        """What its file says besides arrays."""
+        facts = {"config": config_facts(self.model.config)}
+        facts |= {"collapsed": True} if self.collapsed else {}
+        for name in ("dataset", "class_names", "epoch", "options", "test"):
+            if (value := getattr(self, name)) not in (None, (), {}):
+                facts[name] = value
+        return facts
+
+
+FACTS = {member.name for member in fields(Checkpoint)} - {"model", "sampler"}  # as files name them
+
+
 class Contents(NamedTuple):
     """What a file says before its numbers are read."""
 
     shapes: dict[str, np.ndarray]  # for each of its arrays one of the same shape that takes no memory
     facts: dict[str, Any]
-    prior: bytes  # of a fitted prior
     arrays: Callable[[], dict[str, np.ndarray]]  # reads the numbers
 
 
@@ -103,83 +136,99 @@ def model_name(dataset: str, max_filters: int, latent_dims: int) -> str:
     return f"vae_{dataset}_filters_{max_filters:04d}_dims_{latent_dims:04d}"
 
 
-def save_model(path: Path | str, model: VAE, facts: dict[str, Any]) -> None:
-    """Write weights, configuration and facts, as `.safetensors` or, with any other ending, as `.npz`."""
-    arrays, config = dict(tree_flatten(model.parameters())), {"config": asdict(model.config)}
-    facts = config | facts | config  # it comes first, and is the model's own
+def config_facts(config: ModelConfig) -> dict[str, Any]:
+    """A configuration as files hold it: without the options that its architecture has not."""
+    return {name: value for name, value in asdict(config).items() if value is not None}
+
+
+def save(path: Path | str, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, as `.safetensors` or, with any other ending, as `.npz`."""
+    arrays = dict(tree_flatten(checkpoint.model.parameters()))
+    if checkpoint.sampler:
+        arrays |= {f"{SAMPLER}{name}": mx.array(array) for name, array in checkpoint.sampler.arrays().items()}
     packed = pack_safetensors if Path(path).suffix.lower() == ".safetensors" else pack
-    prior = pack(model.mixture.arrays(), {}) if model.mixture else b""
-    write(path, packed(arrays, facts, prior), durable=True)
+    write(path, packed(arrays, checkpoint.facts()), durable=True)
 
 
-def save_folder(folder: Path | str, model: VAE, facts: dict[str, Any], card: str, picture: bytes) -> list[str]:
+def save_folder(folder: Path | str, checkpoint: Checkpoint, card: str, picture: bytes) -> list[str]:
     """Write a model folder for the Hub; returns the names of its files. A card that is there belongs to a person."""
     folder, written = Path(folder), {}
-    written[hub.CONFIG] = hub.config_text(model.config, facts)
+    written[hub.CONFIG] = hub.config_text(config_facts(checkpoint.model.config), checkpoint.class_names)
     written[hub.PICTURE] = picture
     if not (folder / hub.CARD).exists():
         written[hub.CARD] = card.encode()
-    save_model(folder / hub.MODEL, model, facts)
+    save(folder / hub.MODEL, checkpoint)
     for name, data in written.items():
         write(folder / name, data)
     return [hub.MODEL, *written]
 
 
-def load_model(path: Path | str) -> tuple[VAE, dict[str, Any]]:
-    """Read a model, ready to use, and its facts."""
+def load(path: Path | str) -> Checkpoint:
+    """Read a checkpoint; its model is ready to use."""
     contents = read(path)
     if any(key.startswith(OPTIMIZER) for key in contents.shapes):
         model = Path(path).resolve().parent.with_suffix(".npz").name
         raise UserError(f"{path} is a training state — the model is {model}, beside its folder")
-    model = model_of(path, contents.shapes, contents.facts)
-    put_weights(path, model, contents.arrays())
-    if contents.prior:
-        model.mixture = mixture_from(path, contents.prior, model.config)
-    return model, contents.facts
+    parts = {key: shape for key, shape in contents.shapes.items() if not key.startswith(SAMPLER)}
+    model = model_of(path, parts, contents.facts)
+    with in_one_line(path):
+        facts = {name: contents.facts[name] for name in FACTS if name in contents.facts}
+        checkpoint, fitted = Checkpoint(model, **facts), contents.shapes.keys() - parts.keys()
+        if fitted:
+            Mixture.check_shapes(without(SAMPLER, contents.shapes), model.config)
+        arrays = contents.arrays()
+        put_weights(path, model, arrays)
+        if fitted:
+            checkpoint.sampler = Mixture.from_arrays(without(SAMPLER, arrays))
+    return checkpoint
+
+
+def without(prefix: str, arrays: dict[str, Any]) -> dict[str, Any]:
+    """The arrays whose names begin so, without that beginning."""
+    return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
 
 
 def save_state(path: Path | str, model: VAE, optimizer: mlx.optimizers.Optimizer, facts: dict[str, Any]) -> None:
     """Write a training state."""
     arrays = dict(tree_flatten(model.parameters()))
     arrays |= {f"{OPTIMIZER}{key}": array for key, array in tree_flatten(optimizer.state)}
-    write(path, pack(arrays, {"config": asdict(model.config)} | facts), durable=True)
+    write(path, pack(arrays, {"config": config_facts(model.config)} | facts), durable=True)
 
 
 def load_state(path: Path | str) -> State:
     """Read a training state."""
     contents = read(path)
     shapes, facts = contents.shapes, contents.facts
-    optimizer = {key for key in shapes if key.startswith(OPTIMIZER)}
+    optimizer = without(OPTIMIZER, shapes)
     try:
         if not optimizer:
             raise ValueError("it has no optimizer")
         check(Memory, facts)
     except ValueError as error:
         raise UserError(f"{path} is not a training state, or is damaged ({error}) — start without --resume") from None
-    model = model_of(path, {key: shape for key, shape in shapes.items() if key not in optimizer}, facts)
-    if sum(shapes[key].size for key in optimizer) > MOST_OF_OPTIMIZER * model.parameter_count() + 1000:
+    model = model_of(path, {key: array for key, array in shapes.items() if not key.startswith(OPTIMIZER)}, facts)
+    if sum(array.size for array in optimizer.values()) > MOST_OF_OPTIMIZER * model.parameter_count() + 1000:
         raise UserError(f"{path} is damaged: its optimizer has more than the model needs — start without --resume")
     arrays = contents.arrays()
     put_weights(path, model, arrays)
-    return State(model, {key.removeprefix(OPTIMIZER): mx.array(arrays[key]) for key in optimizer}, facts)
+    return State(model, {key: mx.array(array) for key, array in without(OPTIMIZER, arrays).items()}, facts)
 
 
 # Packing
 
 
-def pack(arrays: dict[str, Any], facts: dict[str, Any], prior: bytes = b"") -> bytes:
+def pack(arrays: dict[str, Any], facts: dict[str, Any]) -> bytes:
     """Arrays and facts as the bytes of an `.npz` file: the same ones always give the same bytes.
 
-    `prior` are bytes that go into the comments of the entries, a piece in each, behind facts that are too long for the
-    archive's own.
+    Facts that are too long for the comment of the archive go into the comments of its entries, a piece in each.
     """
     text = json.dumps(facts).encode()
-    start, checksum = text, zlib.crc32(text)
+    checksum, pieces = zlib.crc32(text), []
     if len(text) > COMMENT - 100:
-        start, prior = f"+{len(text)}".encode(), text + prior
-    pieces = [prior[i : i + COMMENT] for i in range(0, len(prior), COMMENT)]
+        pieces = [text[i : i + COMMENT] for i in range(0, len(text), COMMENT)]
+        text = b""
     if len(pieces) > len(arrays):
-        raise ValueError("facts and prior are too large for the comments of the file")
+        raise ValueError("the facts are too long for the comments of the file")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for i, (key, array) in enumerate(arrays.items()):
@@ -187,17 +236,15 @@ def pack(arrays: dict[str, Any], facts: dict[str, Any], prior: bytes = b"") -> b
             np.lib.format.write_array(data, np.array(array), allow_pickle=False)
             entry.comment = pieces[i] if i < len(pieces) else b""
             archive.writestr(entry, data.getvalue())
-        archive.comment = MARK + f"{checksum:08x} ".encode() + start
+        archive.comment = MARK + f"{checksum:08x} ".encode() + text
     return buffer.getvalue()
 
 
-def pack_safetensors(arrays: dict[str, mx.array], facts: dict[str, Any], prior: bytes = b"") -> bytes:
+def pack_safetensors(arrays: dict[str, mx.array], facts: dict[str, Any]) -> bytes:
     """Arrays and facts as the bytes of a `.safetensors` file, the configuration also as texts that others can read."""
     buffer = io.BytesIO()
     config = {name: str(value) for name, value in facts.get("config", {}).items()}
     metadata = config | {FACTS_KEY: json.dumps(facts)}
-    if prior:
-        metadata[PRIOR_KEY] = base64.b64encode(prior).decode()
     mx.save_safetensors(buffer, dict(sorted(arrays.items())), metadata)
     return buffer.getvalue()
 
@@ -271,10 +318,10 @@ def read_archive(archive, path, size):
             raise ValueError(f"its numbers have more than {LARGEST_TORCH / 2**20:.0f} MiB")
         arrays, facts = pytorch.read_torch(archive)
         check(Facts, facts)
-        return Contents(arrays, facts, b"", lambda: arrays)
+        return Contents(arrays, facts, lambda: arrays)
     shapes = {name_of(entry): shape_of(archive, entry) for entry in entries}
-    facts, prior = read_comments(archive.comment, b"".join(entry.comment for entry in entries))
-    return Contents(shapes, facts, prior, lambda: read_arrays(path))
+    facts = read_comments(archive.comment, b"".join(entry.comment for entry in entries))
+    return Contents(shapes, facts, lambda: read_arrays(path))
 
 
 def read_arrays(file: Path | io.BytesIO) -> dict[str, np.ndarray]:
@@ -317,15 +364,14 @@ def read_array(data):
 
 
 def read_comments(comment, more):
-    """The facts and the prior in the comments of an archive and its entries; files from elsewhere have neither."""
+    """The facts in the comment of an archive, or in those of its entries; files from elsewhere have none."""
     if not comment.startswith(MARK):
-        return {}, b""
+        return {}
     checksum, _, text = comment.removeprefix(MARK).partition(b" ")
-    if text.startswith(b"+"):
-        text, more = more[: int(text)], more[int(text) :]
+    text = text or more
     if int(checksum, 16) != zlib.crc32(text):
         raise ValueError("the checksum of its metadata is wrong")
-    return record(Facts, text), more
+    return record(Facts, text)
 
 
 def read_safetensors(path, start, size):
@@ -342,13 +388,12 @@ def read_safetensors(path, start, size):
     kernel = shapes.get("encoder.conv2.weight")
     by_pytorch = kernel is not None and kernel.shape[2:] == (3, 3) and kernel.shape[1] != 3
     in_order = pytorch.channels_last if by_pytorch else dict
-    prior = base64.b64decode(metadata.get(PRIOR_KEY, ""))
     facts = record(Facts, metadata.get(FACTS_KEY, "{}"))
 
     def arrays():
         return in_order({key: np.array(array.astype(mx.float32)) for key, array in stored.items()})
 
-    return Contents(in_order(shapes), facts, prior, arrays)
+    return Contents(in_order(shapes), facts, arrays)
 
 
 # From arrays to a model
@@ -386,17 +431,6 @@ def put_weights(path: Path | str, model: VAE, arrays: dict[str, np.ndarray]) -> 
     model.eval()
 
 
-def mixture_from(path: Path | str, prior: bytes, config: ModelConfig) -> Mixture:
-    """The prior that a file holds beside its model."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(prior)) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > len(prior):
-                raise ValueError("its prior claims far more data than it holds")
-        return Mixture.from_arrays(read_arrays(io.BytesIO(prior)), config.latent_dims, config.decoder_classes)
-    except Exception as error:  # as in `read`
-        raise UserError(f"{path} is damaged ({in_short(error)}) — train or copy it again") from None
-
-
 def config_from(path, arrays, facts):
     """The configuration that the facts hold; without them, as the architectures recognise it in the arrays."""
     try:
@@ -407,7 +441,7 @@ def config_from(path, arrays, facts):
         arch, seen = next((pair for pair in found if pair[1]), ("", None))
         if seen is None:
             raise KeyError("the weights of an encoder or a decoder that is known here")
-        told = {name: facts[name] for name in ("binarize", "likelihood") if name in facts}
+        told = {"likelihood": facts["likelihood"]} if "likelihood" in facts else {}
         return from_values(ModelConfig, {"arch": arch} | seen | told)
     except KeyError as error:
         raise UserError(f"{path} lacks {error.args[0]} — it is not a checkpoint of this family") from None

@@ -1,7 +1,6 @@
-"""A model in words, from its configuration and its facts: for train.py's options, `generate.py --info` and reports."""
+"""A model and its checkpoint in words: for train.py's options, `generate.py --info` and reports."""
 
-from typing import Any
-
+from toolkit.formats.checkpoint import Checkpoint
 from toolkit.model.inputs import PIXELS
 from toolkit.wording import counted
 from vae import VAE, ModelConfig
@@ -10,7 +9,7 @@ from vae import VAE, ModelConfig
 def architecture(config: ModelConfig) -> str:
     """What the encoder and the decoder are made of."""
     known = config.architecture
-    labels = f"conditional on {config.classes} classes" if config.decoder_classes else ""
+    labels = f"conditional on {config.num_classes} classes" if config.decoder_classes else ""
     return ", ".join(filter(None, (known.words, known.detail(config), labels)))
 
 
@@ -31,20 +30,20 @@ def model_rows(model: VAE) -> list[tuple[str, str]]:
         ("Filters", str(config.max_filters)),
         ("Likelihood", f"{model.likelihood.words} ({config.likelihood})"),
         ("Parameters", f"{model.parameter_count():,}"),
-        *([("Fitted prior", model.mixture.words)] if model.mixture else []),
     ]
 
 
-def fact_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """Title and words of what a checkpoint says besides."""
-    rows = [("Data set", facts.get("dataset", "unknown"))]
-    if facts.get("classes"):
-        rows.append(("Classes", ", ".join(map(str, facts["classes"]))))
-    if "epoch" in facts:
-        rows.append(("Trained for", counted(facts["epoch"], "epoch")))
-    if "test_loss" in facts:
-        rows.append(("Test loss", f"{facts['test_loss']:g}, as its training measured it"))
-    for title, values in (("Options", facts.get("options", {})), ("Test metrics per image", facts.get("test", {}))):
+def checkpoint_rows(checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    """Title and words of all that a checkpoint says."""
+    rows = model_rows(checkpoint.model)
+    if checkpoint.sampler:
+        rows.append(("Fitted prior", checkpoint.sampler.words))
+    rows.append(("Data set", checkpoint.dataset or "unknown"))
+    if checkpoint.class_names:
+        rows.append(("Classes", ", ".join(checkpoint.class_names)))
+    if checkpoint.epoch is not None:
+        rows.append(("Trained for", counted(checkpoint.epoch, "epoch")))
+    for title, values in (("Options", checkpoint.options), ("Test metrics per image", checkpoint.test)):
         said = [f"{name} {round(v, 4) if isinstance(v, float) else v}" for name, v in values.items() if v is not None]
         if said:
             rows.append((title, ", ".join(said)))

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import textwrap
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,10 @@ def check_folder(path: Path, model: str) -> None:
         check_target(path / name, kind, [model, Path(model, name)])
 
 
-def config_text(config: Any, facts: dict[str, Any]) -> bytes:
-    """What `config.json` holds: the configuration, which is a vae.ModelConfig, and the classes by name."""
-    labels = {str(i): name for i, name in enumerate(facts.get("classes", ()))}
-    return (json.dumps(TYPE | asdict(config) | ({"id2label": labels} if labels else {}), indent=2) + "\n").encode()
+def config_text(config: dict[str, Any], class_names: Sequence[str]) -> bytes:
+    """What `config.json` holds: the configuration, and the classes by name."""
+    labels = {str(i): name for i, name in enumerate(class_names)}
+    return (json.dumps(TYPE | config | ({"id2label": labels} if labels else {}), indent=2) + "\n").encode()
 
 
 def facts_of(text: bytes) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def facts_of(text: bytes) -> dict[str, Any]:
     if not isinstance(values, dict) or {name: values.pop(name, None) for name in TYPE} != TYPE:
         raise ValueError(f"its {CONFIG} is of another kind of model")
     labels = values.pop("id2label", {})
-    return {"config": values} | ({"classes": [labels[str(i)] for i in range(len(labels))]} if labels else {})
+    return {"config": values} | ({"class_names": [labels[str(i)] for i in range(len(labels))]} if labels else {})
 
 
 def fetch(name: str) -> Path:

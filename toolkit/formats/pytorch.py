@@ -67,7 +67,7 @@ def facts_of(saved: dict[str, Any]) -> dict[str, Any]:
     loss = saved.get("test_loss")
     loss = loss.item() if isinstance(loss, np.ndarray) and loss.size == 1 else loss
     if isinstance(loss, float) and is_plain(loss):
-        facts["test_loss"] = loss
+        facts["test"] = {"loss": loss}
     options = {name: value for name, value in args.items() if is_plain(name) and is_plain(value)}
     return facts | {"options": options}
 

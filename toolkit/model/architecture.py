@@ -92,4 +92,4 @@ def normal_start(layer: Any, spread: float) -> Any:
 def dims_and_classes(arrays: dict[str, np.ndarray]) -> dict[str, int]:
     """Latent dimensions and classes of a model that tells its class to the first layer of the decoder."""
     dims = len(arrays["encoder.proj_mu.bias"])
-    return {"latent_dims": dims, "classes": arrays["decoder.lin1.weight"].shape[1] - dims}
+    return {"latent_dims": dims, "num_classes": arrays["decoder.lin1.weight"].shape[1] - dims}

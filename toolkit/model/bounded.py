@@ -32,7 +32,7 @@ class Bounded(Architecture):
 
     def defaults(self, config: Config) -> dict[str, Any]:
         own = {"decoder_filters": config.max_filters, "label_planes": "one_hot", "embed_factor": 1.0}
-        return super().defaults(config) | own | {"model_version": "v1"}
+        return super().defaults(config) | own
 
     def encoder(self, config: Config) -> nn.Module:
         return Encoder(config)
@@ -41,12 +41,12 @@ class Bounded(Architecture):
         return Decoder(config)
 
     def detail(self, config: Config) -> str:
-        parts = [config.model_version]
+        parts = []
         if config.decoder_filters != config.max_filters:
             parts.append(f"{config.decoder_filters} filters in the decoder")
-        if config.classes:
+        if config.num_classes:
             kind = f"{config.label_planes} planes × {config.embed_factor:g}"
-            parts.append(f"its encoder sees {config.classes} classes ({kind})")
+            parts.append(f"its encoder sees {config.num_classes} classes ({kind})")
         return ", ".join(parts)
 
     def parameter_bound(self, config: Config) -> int:
@@ -65,8 +65,7 @@ class Bounded(Architecture):
     def recognise(self, arrays: dict[str, np.ndarray], options: dict[str, Any]) -> dict[str, Any] | None:
         if "encoder.mu_scale" not in arrays:
             return None
-        width, refined = len(arrays["decoder.cnn1.bias"]), "decoder.cnn4.bias" in arrays
-        channels = len(arrays["decoder.cnn4.bias" if refined else "decoder.cnn3.bias"])
+        width, channels = len(arrays["decoder.cnn1.bias"]), len(arrays["decoder.cnn3.bias"])
         planes = arrays["encoder.cnn1.weight"].shape[3] - channels
         return {
             "latent_dims": len(arrays["encoder.dense.bias"]) // 2,
@@ -74,16 +73,15 @@ class Bounded(Architecture):
             "decoder_filters": width,
             "image_size": 8 * math.isqrt(len(arrays["decoder.dense.bias"]) // width),
             "channels": channels,
-            "classes": MNIST_CLASSES if planes == 1 else planes,
+            "num_classes": MNIST_CLASSES if planes == 1 else planes,
             "label_planes": "cat" if planes == 1 else "one_hot",
             "embed_factor": options.get("embed_factor", 1.0),
-            "model_version": "v2" if refined else "v1",
         }
 
 
 def planes_of(config: Config) -> int:
     """How many planes show the class of an image."""
-    return {"cat": min(1, config.classes), "one_hot": config.classes}[config.label_planes]
+    return {"cat": min(1, config.num_classes), "one_hot": config.num_classes}[config.label_planes]
 
 
 def by_he(layer: Any, fan: int) -> Any:
@@ -116,7 +114,7 @@ class Encoder(nn.Module):
         self.dense = by_he(nn.Linear((config.image_size // 8) ** 2 * width, 2 * dims), 2 * dims)
         self.mu_scale = mx.array(FIRST)  # means lie between its negative and it
         self.logv_scale = mx.full((1, dims), float(LEAST))  # variances lie below
-        self._classes, self._kind, self._factor = config.classes, config.label_planes, config.embed_factor
+        self._classes, self._kind, self._factor = config.num_classes, config.label_planes, config.embed_factor
 
     def __call__(self, x: mx.array, labels: mx.array | None = None) -> tuple[mx.array, mx.array]:  # (N, S, S, C)
         h = rectified(forms.conv(self.with_planes(x, labels), self.cnn1))  # (N, S/2, S/2, F)
@@ -137,25 +135,20 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent vector → what the likelihood wants of the pixels; version v2 ends with another convolution."""
+    """Latent vector → what the likelihood wants of the pixels."""
 
     def __init__(self, config: Config):
         super().__init__()
         width, out = config.decoder_filters, config.channels * config.outputs
-        refined = config.model_version == "v2"
         self._grid = config.image_size // 8
         self.dense = by_he(nn.Linear(config.latent_dims, self._grid**2 * width), self._grid**2 * width)
         self.cnn1 = doubling(width, width)
         self.cnn2 = doubling(width, width)
-        self.cnn3 = doubling(width, 2 * out if refined else out)
-        if refined:
-            self.cnn4 = by_he(nn.Conv2d(2 * out, out, 3, padding=1), 9 * out)
+        self.cnn3 = doubling(width, out)
 
     def __call__(self, z: mx.array, labels: mx.array | None = None) -> mx.array:  # (N, D)
         h = forms.dense(z, self.dense, nn.relu).reshape(len(z), self._grid, self._grid, -1)  # (N, S/8, S/8, F)
         h = rectified(forms.transposed(h, self.cnn1))  # (N, S/4, S/4, F)
         h = rectified(forms.transposed(h, self.cnn2))  # (N, S/2, S/2, F)
         h = forms.transposed(h, self.cnn3)
-        if "cnn4" in self:
-            h = forms.conv(rectified(h), self.cnn4)
         return h.reshape(len(z), 8 * self._grid, 8 * self._grid, -1)  # (N, S, S, C · outputs)

@@ -16,12 +16,12 @@ class Config(Protocol):
     max_filters: int
     image_size: int
     channels: int
-    classes: int
+    num_classes: int
+    decoder_classes: int
     depth: int
     decoder_filters: int
     label_planes: str
     embed_factor: float
-    model_version: str
     binarize: str
     pixels: int  # numbers in one image
     outputs: int  # of the decoder for each of them

@@ -15,10 +15,10 @@ import numpy as np
 
 from toolkit.errors import UserError
 from toolkit.model import gaussians, inference
-from toolkit.model.inputs import Images
+from toolkit.model.inputs import Config, Images
 
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200)  # numbers of components that are tried
-LARGEST = 200_000  # numbers that a mixture may have, so that it fits into every checkpoint
+LARGEST = 200_000  # numbers of a mixture of several Gaussians
 TRIED_ON = 20_000  # latent vectors that numbers of components are tried on; a tenth of them is held out
 LEAST = 10  # latent vectors for each component
 MOST_STEPS, CONVERGED = 100, 1e-4  # of EM, and the gain in nats below which it has converged
@@ -60,19 +60,24 @@ class Mixture:
         """What a file keeps of it."""
         return {name: getattr(self, name).astype(np.float32) for name in ("weights", "means", "scales")}
 
+    @staticmethod
+    def check_shapes(arrays: dict[str, np.ndarray], config: Config) -> None:
+        """Stop at arrays that are no mixture for a model, by their shapes; ValueError."""
+        dims, count = config.latent_dims, arrays["weights"].shape[-1]
+        shapes = {"weights": (max(1, config.decoder_classes), count), "means": (count, dims)}
+        shapes["scales"] = (count, dims * (dims + 1) // 2)
+        if not count or {name: array.shape for name, array in arrays.items()} != shapes:
+            raise ValueError("its fitted prior has the wrong shapes")
+
     @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray], dims: int, classes: int) -> "Mixture":
-        """A mixture from what a file has kept, for a model of so many latent dims and classes."""
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Mixture":
+        """A mixture from what a file has kept; ValueError where it is none."""
         weights, means, scales = (np.asarray(arrays[name], np.float64) for name in ("weights", "means", "scales"))
-        count = weights.shape[-1]
-        shapes = (max(1, classes), count), (count, dims), (count, dims * (dims + 1) // 2)
-        if not count or (weights.shape, means.shape, scales.shape) != shapes:
-            raise ValueError("its prior has the wrong shapes")
         if not all(np.isfinite(array).all() for array in (weights, means, scales)):
-            raise ValueError("its prior contains impossible values")
-        diagonal = scales[:, np.cumsum(np.arange(1, dims + 1)) - 1]
+            raise ValueError("its fitted prior contains impossible values")
+        diagonal = scales[:, np.cumsum(np.arange(1, means.shape[1] + 1)) - 1]
         if (weights < 0).any() or not np.allclose(weights.sum(axis=1), 1, atol=1e-3) or (diagonal <= 0).any():
-            raise ValueError("its prior is no distribution")
+            raise ValueError("its fitted prior is no distribution")
         return cls(weights / weights.sum(axis=1, keepdims=True), means, scales)
 
     def sample(self, count: int, key: mx.array, temperature: float = 1.0, labels: Any = None) -> mx.array:
@@ -130,11 +135,6 @@ def nobody(*_: Any, **__: Any) -> None:
     """Watches nothing."""
 
 
-def is_possible(dims: int, classes: int) -> bool:
-    """Whether there is a mixture for a model of so many latent dims that files can keep."""
-    return parameter_count(1, dims, max(1, classes)) <= LARGEST
-
-
 def parameter_count(size: int, dims: int, classes: int) -> int:
     """Numbers in a mixture of `size` components for each class."""
     return size * classes * (classes + dims + dims * (dims + 1) // 2)
@@ -152,8 +152,6 @@ def fit_prior(model: Any, split: Images, seed: int = 0, watch: Watch = nobody) -
 def latent_vectors(model: Any, split: Images, watch: Watch = nobody) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Means and log-variances of all images, (N, D) each, and the numbers of those of each class."""
     classes, count = model.config.decoder_classes, len(split.images)
-    if not is_possible(model.config.latent_dims, classes):
-        raise UserError(f"{model.config.latent_dims} latent dims are too many for a mixture — use --prior normal")
     means, log_vars = inference.encode(model, split, watch=lambda done: watch("Encoding", done, count))
     labels = np.asarray(split.labels) if classes else np.zeros(count, int)
     return means, log_vars, [np.flatnonzero(labels == c) for c in range(max(1, classes))]
@@ -183,7 +181,7 @@ def best_size(means, log_vars, groups, seed, watch):
     dims, best, before = means.shape[1], 1, -math.inf
     for size in SIZES:
         tried = [group for group in groups if min(len(group), TRIED_ON // len(groups)) >= size * LEAST]
-        if not tried or parameter_count(size, dims, len(groups)) > LARGEST:
+        if not tried or (size > 1 and parameter_count(size, dims, len(groups)) > LARGEST):
             break
         total = 0.0
         for i, group in enumerate(groups):
@@ -211,6 +209,13 @@ def em(
     """
     middle = means.mean(axis=0)
     spread = np.sqrt(means.var(axis=0) + np.exp(log_vars).mean(axis=0)) + 1e-12
+    if size == 1:  # no step is needed
+        covariance = np.cov(means.T, bias=True).reshape(len(middle), -1) + np.diag(np.exp(log_vars).mean(axis=0))
+        covariance += FLOOR * np.diag(spread**2)
+        watch(done=1)
+        return Mixture(
+            np.ones((1, 1)), middle[None], np.linalg.cholesky(covariance)[np.tril_indices(len(middle))][None]
+        )
     posteriors = (means - middle) / spread, np.exp(log_vars) / spread**2  # in units of what all of them spread
     seeds = kmeans_plus_plus(posteriors[0], size, random)
 

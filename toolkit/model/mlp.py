@@ -29,7 +29,7 @@ class FullyConnected(Architecture):
 
     def parameter_bound(self, config: Config) -> int:
         narrow, wide = widths(config)
-        heads = 3 * config.latent_dims + config.classes
+        heads = 3 * config.latent_dims + config.num_classes
         return 2 * (config.pixels * wide + wide * narrow) + narrow * heads
 
     def activations(self, config: Config) -> int:
@@ -56,11 +56,11 @@ class Encoder(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         narrow, wide = widths(config)
-        self.lin1 = nn.Linear(config.pixels + config.classes, wide)
+        self.lin1 = nn.Linear(config.pixels + config.num_classes, wide)
         self.lin2 = nn.Linear(wide, narrow)
         self.proj_mu = nn.Linear(narrow, config.latent_dims)
         self.proj_log_var = nn.Linear(narrow, config.latent_dims)
-        self._classes = config.classes
+        self._classes = config.num_classes
 
     def __call__(self, x: mx.array, labels: mx.array | None = None) -> tuple[mx.array, mx.array]:  # (N, S, S, C)
         h = with_labels(x.flatten(1), labels, self._classes)
@@ -79,10 +79,10 @@ class Decoder(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         narrow, wide = widths(config)
-        self.lin1 = nn.Linear(config.latent_dims + config.classes, narrow)
+        self.lin1 = nn.Linear(config.latent_dims + config.num_classes, narrow)
         self.lin2 = nn.Linear(narrow, wide)
         self.lin3 = nn.Linear(wide, config.pixels * config.outputs)
-        self._classes, self._size = config.classes, config.image_size
+        self._classes, self._size = config.num_classes, config.image_size
 
     def __call__(self, z: mx.array, labels: mx.array | None = None) -> mx.array:  # (N, D)
         h = with_labels(z, labels, self._classes)

@@ -41,7 +41,7 @@ class Residual(Architecture):
     def parameter_bound(self, config: Config) -> int:
         narrow, wide = widths(config)
         blocks = 2 * 18 * config.depth * (narrow**2 + wide**2)
-        heads = 3 * config.latent_dims + config.classes
+        heads = 3 * config.latent_dims + config.num_classes
         return blocks + 18 * narrow * wide + hidden(config) * (2 * features(config) + heads)
 
     def activations(self, config: Config) -> int:
@@ -103,10 +103,10 @@ class Encoder(nn.Module):
         self.blocks1 = [Block(narrow) for _ in range(config.depth)]
         self.down2 = kernel(narrow, wide, stride=2, gain=1)
         self.blocks2 = [Block(wide) for _ in range(config.depth)]
-        self.hidden = dense(features(config) + config.classes, hidden(config), gain=math.sqrt(2))
+        self.hidden = dense(features(config) + config.num_classes, hidden(config), gain=math.sqrt(2))
         self.proj_mu = nn.Linear(hidden(config), config.latent_dims)
         self.proj_log_var = nn.Linear(hidden(config), config.latent_dims)
-        self._classes = config.classes
+        self._classes = config.num_classes
 
     def __call__(self, x: mx.array, labels: mx.array | None = None) -> tuple[mx.array, mx.array]:  # (N, S, S, C)
         h = forms.conv(x, self.down1)  # (N, S/2, S/2, F/2)
@@ -132,8 +132,8 @@ class Decoder(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         narrow, wide = widths(config)
-        self._grid, self._classes = config.image_size // 4, config.classes
-        self.hidden1 = dense(config.latent_dims + config.classes, hidden(config))
+        self._grid, self._classes = config.image_size // 4, config.num_classes
+        self.hidden1 = dense(config.latent_dims + config.num_classes, hidden(config))
         self.hidden2 = dense(hidden(config), features(config), gain=math.sqrt(2))
         self.blocks1 = [Block(wide) for _ in range(config.depth)]
         self.up1 = kernel(wide, narrow, gain=1)

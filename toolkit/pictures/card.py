@@ -2,18 +2,17 @@
 
 import shlex
 from itertools import chain
-from typing import Any
 
 import numpy as np
 
 from toolkit.errors import UserError
 from toolkit.formats import hub
+from toolkit.formats.checkpoint import Checkpoint
 from toolkit.formats.description import model_rows
 from toolkit.pictures import scenes
 from toolkit.pictures.sampling import Sampler
 from toolkit.training.plan import flags, remembered
 from toolkit.wording import counted
-from vae import VAE
 
 SAMPLES = 64
 DATASETS = {  # their names on the Hub
@@ -59,43 +58,44 @@ python reconstruct.py --model hf:ORG/NAME --images a.jpg
 """
 
 
-def make(name: str, model: VAE, facts: dict[str, Any], license: str) -> str:
+def make(name: str, checkpoint: Checkpoint, license: str) -> str:
     """The text of the card; what the model's file does not say is left out."""
-    dataset = facts.get("dataset", "")
+    dataset = checkpoint.dataset or ""
     trained = dataset or "data that its file does not name"
-    if "epoch" in facts:
-        trained += f" for {counted(facts['epoch'], 'epoch')}"
+    if checkpoint.epoch is not None:
+        trained += f" for {counted(checkpoint.epoch, 'epoch')}"
     page = CARD.format(
         license=license,
         datasets=f"datasets:\n- {DATASETS[dataset]}\n" if dataset in DATASETS else "",
         name=plain(name),
         trained=plain(trained),
         picture=hub.PICTURE,
-        prior=(model.mixture or model.prior).words,
+        prior=checkpoint.prior.words,
         config=hub.CONFIG,
         model=hub.MODEL,
-        model_table=table(model_rows(model)),
+        model_table=table(model_rows(checkpoint.model)),
     )
-    test = [(METRICS[key], f"{facts['test'][key]:.2f}") for key in METRICS if key in facts.get("test", {})]
+    test = [(METRICS[key], f"{checkpoint.test[key]:.2f}") for key in METRICS if key in checkpoint.test]
     if test:
         page += f"\n## Metrics\n\nIn nats per image, means over the test split.\n\n{table(test)}\n"
-    if command := command_of(facts):
+    if command := command_of(checkpoint):
         page += f"\n## Training\n\n```bash\n{command}\n```\n"
     return page
 
 
-def command_of(facts: dict[str, Any]) -> str:
+def command_of(checkpoint: Checkpoint) -> str:
     """The line that trains such a model; empty where its file does not say."""
     try:
-        return shlex.join(["python", "train.py", *chain(*flags(remembered(facts["options"])).values())])
+        words = chain(*flags(remembered(checkpoint.options)).values()) if checkpoint.options else ()
     except (KeyError, ValueError, UserError):
         return ""
+    return shlex.join(["python", "train.py", *words]) if checkpoint.options else ""
 
 
-def samples(model: VAE, facts: dict[str, Any]) -> np.ndarray:
+def samples(checkpoint: Checkpoint) -> np.ndarray:
     """The sheet of samples, of a class-conditional model with a row for each class."""
-    subject = scenes.Subject(model, facts, None, sampler=Sampler(model.mixture or model.prior))
-    return scenes.samples(subject, max(SAMPLES, 4 * model.config.classes))
+    subject = scenes.Subject(checkpoint, None, sampler=Sampler(checkpoint.prior))
+    return scenes.samples(subject, max(SAMPLES, 4 * checkpoint.model.config.num_classes))
 
 
 def table(rows: list[tuple[str, str]]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from toolkit.errors import UserError
-from toolkit.formats.description import fact_rows, model_rows
+from toolkit.formats.description import checkpoint_rows, model_rows
 from toolkit.metrics.words import rows
 from toolkit.pictures import explorer, scenes
 from toolkit.pictures.card import command_of
@@ -86,9 +86,9 @@ def make(
 def description(subject: Subject, dataset: str, device_name: str) -> str:
     """The model, its training and this report in one paragraph."""
     parts = "; ".join(f"{title.lower()}: {words}" for title, words in model_rows(subject.model))
-    trained = subject.facts.get("dataset", dataset)
-    if "epoch" in subject.facts:
-        trained += f" for {counted(subject.facts['epoch'], 'epoch')}"
+    trained = subject.checkpoint.dataset or dataset
+    if subject.checkpoint.epoch is not None:
+        trained += f" for {counted(subject.checkpoint.epoch, 'epoch')}"
     return f"Trained on {trained}, shown on {dataset}; {parts}. Made on {date.today().isoformat()} on {device_name}."
 
 
@@ -104,9 +104,9 @@ def table(metrics: dict[str, Any]) -> str:
 
 def run(subject: Subject) -> tuple[str, str]:
     """How the model was trained: the line to type, and all that its file says of it."""
-    line = command_of(subject.facts)
-    rows = [*model_rows(subject.model), *fact_rows(subject.facts)]
-    cells = [f"<tr><td>{html.escape(title)}</td><td>{html.escape(words)}</td></tr>" for title, words in rows]
+    line = command_of(subject.checkpoint)
+    rows = ((html.escape(title), html.escape(words)) for title, words in checkpoint_rows(subject.checkpoint))
+    cells = [f"<tr><td>{title}</td><td>{words}</td></tr>" for title, words in rows]
     typed = f"<p>The line that trains such a model:</p>\n<pre>{html.escape(line)}</pre>\n" if line else ""
     return "How it was trained", f'{typed}<table class="run">\n' + "\n".join(cells) + "\n</table>"
 

@@ -7,6 +7,7 @@ import mlx.core as mx
 import numpy as np
 
 from toolkit.errors import UserError
+from toolkit.formats.checkpoint import Checkpoint
 from toolkit.formats.codes import Codes
 from toolkit.model import inference
 from toolkit.pictures import images
@@ -44,8 +45,7 @@ class Sampler(NamedTuple):
 
 
 def samples(
-    model: VAE,
-    facts: dict[str, Any],
+    checkpoint: Checkpoint,
     sampler: Sampler,
     count: int | None = None,
     label: str | None = None,
@@ -56,6 +56,7 @@ def samples(
     In a class-conditional model `label` is their class, "all" makes a row of each class, in which a column has the same
     random numbers, and None gives the samples all classes in turn.
     """
+    model = checkpoint.model
     classes, size = model.config.decoder_classes, model.config.image_size
     if classes and label == ALL:
         columns = columns or max(1, (count or COUNT) // classes)
@@ -64,50 +65,52 @@ def samples(
         z = mx.concatenate([sampler.vectors(columns, row) for row in labels.reshape(classes, columns)])
     else:
         columns = images.check_sheet(count or COUNT, size, columns)
-        count, number, labels = count or COUNT, class_number(model, facts, label), None
+        count, number, labels = count or COUNT, class_number(checkpoint, label), None
         if classes:
             labels = np.arange(count) % classes if number is None else np.full(count, number)
         z = sampler.vectors(count, labels)
     return Samples(sampler.pictures(model, z, labels), columns)
 
 
-def latent_grid(model: VAE, facts: dict[str, Any], label: str | None = None) -> Samples:
+def latent_grid(checkpoint: Checkpoint, label: str | None = None) -> Samples:
     """A regular grid over [-2, 2]² of a 2-D latent space: the first dimension runs to the right, the second upwards."""
+    model = checkpoint.model
     if (dims := model.config.latent_dims) != 2:
         raise UserError(f"the latent grid needs a model with 2 latent dims, this one has {dims} — leave the flag out")
     steps = mx.linspace(-2, 2, SQUARE)
     right, up = mx.meshgrid(steps, steps[::-1])
     z = mx.stack([right.flatten(), up.flatten()], axis=1)
-    number = class_number(model, facts, label)
+    number = class_number(checkpoint, label)
     labels = np.full(len(z), number or 0) if model.config.decoder_classes else None
     return Samples(images.to_bytes(inference.decode(model, z, labels)), SQUARE)
 
 
 def decoded(
-    model: VAE,
-    facts: dict[str, Any],
+    checkpoint: Checkpoint,
     sampler: Sampler,
     codes: Codes,
     label: str | None = None,
     columns: int | None = None,
 ) -> Samples:
     """What the latent vectors of a file decode to; in a class-conditional model as class `label`, or else as theirs."""
+    model = checkpoint.model
     labels, columns = None, images.check_sheet(len(codes.mean), model.config.image_size, columns)
-    asked = class_number(model, facts, label)
+    asked = class_number(checkpoint, label)
     if model.config.decoder_classes:
         if asked is None and codes.classes is None:
             raise UserError("the model wants classes, and these latent vectors have none — give --label")
         found = codes.classes if asked is None else [label] * len(codes.mean)
-        labels = np.array([class_number(model, facts, name) for name in found])
+        labels = np.array([class_number(checkpoint, name) for name in found])
     return Samples(sampler.pictures(model, mx.array(codes.mean), labels), columns, codes.names)
 
 
-def class_number(model: VAE, facts: dict[str, Any], label: str | None, encoding: bool = False) -> int | None:
+def class_number(checkpoint: Checkpoint, label: str | None, encoding: bool = False) -> int | None:
     """The class that a person asks for, by name or number, of what is decoded or encoded; None if nobody asked."""
-    classes = model.config.classes if encoding else model.config.decoder_classes
+    config, names = checkpoint.model.config, checkpoint.class_names
+    classes = config.num_classes if encoding else config.decoder_classes
     if label is None:
         return None
-    if model.config.classes and not classes:
+    if config.num_classes and not classes:
         raise UserError(
             f"--label {label}: only the encoder of this model sees classes — leave it out, or take another --arch"
         )
@@ -115,10 +118,9 @@ def class_number(model: VAE, facts: dict[str, Any], label: str | None, encoding:
         raise UserError(
             f"--label {label}: this model is not class-conditional — leave it out, or train with --conditional"
         )
-    names = facts.get("classes", [])[:classes]
     if label in names:
         return names.index(label)
     if label.isdecimal() and len(label) < 10 and int(label) < classes:
         return int(label)
-    known = f"0 to {classes - 1}" + (f" or {', '.join(names)}" if names[:1] not in ([], ["0"]) else "")
+    known = f"0 to {classes - 1}" + (f" or {', '.join(names)}" if names[0] != "0" else "")
     raise UserError(f"--label {label[:40]}: the classes of this model are {known} — take one of them")

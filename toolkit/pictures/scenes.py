@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from toolkit.errors import UserError
+from toolkit.formats.checkpoint import Checkpoint
 from toolkit.model import inference
 from toolkit.model.inputs import batch, image_keys, to_floats
 from toolkit.pictures import images, sampling
 from toolkit.pictures.charts import INK, Axes, Canvas, colour, width_of
-from vae import VAE
 
 REACH = 3  # standard deviations that a traversal goes to both sides
 TILE = 64  # pixels that an image has at least on a page with labels
@@ -42,19 +42,19 @@ class Subject:
 
     def __init__(
         self,
-        model: VAE,
-        facts: dict[str, Any],
+        checkpoint: Checkpoint,
         load: Callable[[str], Any],
         label: str | None = None,
         sampler: sampling.Sampler | None = None,
         open_files: Callable[[list[str]], Any] | None = None,
     ):
-        self.model, self.facts, self.load, self.label = model, facts, load, label
+        self.checkpoint, self.model = checkpoint, checkpoint.model
+        self.load, self.label = load, label
         self.open_files = open_files
         self.found: dict[int | str, Shown] = {}  # images that were asked for
-        self.sampler = sampler or sampling.Sampler(model.prior)  # how samples are drawn
-        if label != sampling.ALL or not model.config.decoder_classes:
-            sampling.class_number(model, facts, label)  # stops where there is no such class
+        self.sampler = sampler or sampling.Sampler(self.model.prior)  # how samples are drawn
+        if label != sampling.ALL or not self.model.config.decoder_classes:
+            sampling.class_number(checkpoint, label)  # stops where there is no such class
 
     @cached_property
     def test(self) -> Any:
@@ -102,7 +102,7 @@ class Subject:
         """Latent vectors (N, D) → bytes; in a class-conditional model of --label, or else of class `label`."""
         labels = None
         if self.label is not None and self.label != sampling.ALL:
-            label = sampling.class_number(self.model, self.facts, self.label)
+            label = sampling.class_number(self.checkpoint, self.label)
         if self.model.config.decoder_classes:
             labels = np.full(len(z), label or 0)
         return images.to_bytes(inference.decode(self.model, np.asarray(z, np.float32), labels))
@@ -111,14 +111,7 @@ class Subject:
         """This subject; with `--label all` one for each class."""
         if self.label != sampling.ALL:
             return [self]
-        made = []
-        for number in range(self.model.config.decoder_classes):
-            made.append(Subject(self.model, self.facts, self.load, self.class_name(number), self.sampler))
-        return made
-
-    def class_name(self, number: int) -> str:
-        names = self.facts.get("classes", [])
-        return names[number] if number < len(names) else str(number)
+        return [Subject(self.checkpoint, self.load, name, self.sampler) for name in self.checkpoint.class_names]
 
 
 def by_use(kl: np.ndarray) -> np.ndarray:
@@ -353,11 +346,11 @@ def latents(subject):
 def samples(subject: Subject, count: int | None = None) -> np.ndarray:
     """A sheet of samples; of a class-conditional model a row of each class, with its name."""
     label = subject.label or (sampling.ALL if subject.model.config.decoder_classes else None)
-    made = sampling.samples(subject.model, subject.facts, subject.sampler, count, label)
+    made = sampling.samples(subject.checkpoint, subject.sampler, count, label)
     if label != sampling.ALL:
         return made.sheet()
     rows = made.pictures.reshape(-1, made.columns, *made.pictures.shape[1:])
-    return page(rows, [subject.class_name(number) for number in range(len(rows))])
+    return page(rows, subject.checkpoint.class_names)
 
 
 def reconstructions(subject: Subject, count: int | None = None, columns: int = 12) -> np.ndarray:

@@ -107,11 +107,14 @@ class DeviceOptions:
 class Opened:
     """A model as a command has opened it."""
 
-    model: Any
-    facts: dict[str, Any]
+    checkpoint: Any
     path: Path
     device: str  # in words
     name: str  # for people, without a path
+
+    @property
+    def model(self) -> Any:
+        return self.checkpoint.model
 
 
 def start_device(typed: Typed, together: bool = False) -> str:
@@ -129,8 +132,8 @@ def open_model(typed: Typed, together: bool = False) -> Opened:
 
     options = typed.of(ModelOptions)
     path = ranks.in_turn(lambda: find_model(options.model))
-    model, facts = checkpoint.load_model(path)
-    config = model.config
+    loaded = checkpoint.load(path)
+    config = loaded.model.config
     for flag, has in (
         ("latent_dims", config.latent_dims),
         ("max_filters", config.max_filters),
@@ -139,17 +142,17 @@ def open_model(typed: Typed, together: bool = False) -> Opened:
         asked = getattr(options, flag)
         if asked is not None and asked != has:
             raise UserError(f"--{flag} {asked} contradicts {options.model}, which has {has} — leave the flag out")
-    if facts.get("collapsed"):
+    if loaded.collapsed:
         print(f"Warning: in this model {COLLAPSED}", file=sys.stderr)
-    return Opened(model, facts, path, device_name, public_name(options.model))
+    return Opened(loaded, path, device_name, public_name(options.model))
 
 
 def prior_of(opened: Opened, asked: str | None) -> Any:
     """The prior of a model that a flag asks for; without one, what was fitted to it, or else that of its training."""
-    model = opened.model
-    if asked == "mixture" and model.mixture is None:
+    checkpoint = opened.checkpoint
+    if asked == "mixture" and checkpoint.sampler is None:
         raise UserError(f"{opened.path} has no mixture — convert.py --fit_prior adds one")
-    return model.mixture if asked == "mixture" or (asked is None and model.mixture) else model.prior
+    return checkpoint.prior if asked in (None, "mixture") else checkpoint.model.prior
 
 
 def sampler_of(typed: Typed, opened: Opened) -> Any:
@@ -179,18 +182,18 @@ def dataset_of(typed: Typed, opened: Opened) -> str:
     from toolkit import datasets
 
     asked = typed.of(DataOptions).dataset
-    return datasets.full_name(asked) if asked else trained_on(opened.path, opened.facts)
+    return datasets.full_name(asked) if asked else trained_on(opened.path, opened.checkpoint.dataset)
 
 
-def trained_on(model_file: Path, facts: dict[str, Any]) -> str:
-    """The full name of the data set that a model was trained on.
+def trained_on(model_file: Path, dataset: str | None) -> str:
+    """The full name of the data set that a model was trained on, by the name in its file.
 
     A file from elsewhere does not choose a folder of its reader: one that our run has read is named by the run's state.
     """
     from toolkit import datasets
     from toolkit.formats import checkpoint
 
-    name = datasets.full_name(facts.get("dataset", "mnist"))
+    name = datasets.full_name(dataset or "mnist")
     if ":" not in name:
         return name
     state = model_file.with_suffix("") / "state.npz"
@@ -225,11 +228,12 @@ def load_for(typed: Typed, opened: Opened, split: str) -> Any:
     """One split as a model wants it: of its size and channels, with the classes that it knows."""
     dataset, config = dataset_of(typed, opened), opened.model.config
     loaded = load_split(typed, dataset, split, typed.of(DataOptions).limit, config.image_size, config.channels)
-    if not (classes := config.classes):
+    if not (classes := config.num_classes):
         return loaded
     if loaded.labels is None:
-        raise UserError(f"the model wants labels and {dataset} has none — take a data set with {classes} classes")
-    if len(loaded.classes) != classes or opened.facts.get("classes", list(loaded.classes)) != list(loaded.classes):
+        raise UserError(f"the model needs labels and {dataset} has none — take a data set with {classes} classes")
+    numbers = tuple(map(str, range(classes)))  # stand for names in files that have none
+    if len(loaded.classes) != classes or opened.checkpoint.class_names not in (tuple(loaded.classes), numbers):
         raise UserError(
             f"the model has {classes} classes and {dataset} has {len(loaded.classes)} others — take the data set it "
             "was trained on"
@@ -247,21 +251,20 @@ def load_pictures(opened: Opened, paths: Sequence[str], label: str | None = None
     from toolkit import datasets
     from toolkit.pictures.sampling import class_number
 
-    model, facts = opened.model, opened.facts
+    model, checkpoint = opened.model, opened.checkpoint
     if (channels := model.config.channels) not in (1, 3):
         raise UserError(f"this model sees {channels} channels, pictures have 1 or 3 — see vae.py for arrays")
-    asked = class_number(model, facts, label, encoding=True)
-    loaded = datasets.load_files(paths, model.config.image_size, channels, facts.get("dataset"))
+    asked = class_number(checkpoint, label, encoding=True)
+    loaded = datasets.load_files(paths, model.config.image_size, channels, checkpoint.dataset)
     say_skipped(loaded, "pictures")
-    if not (count := model.config.classes):
+    if not (known := checkpoint.class_names):
         return loaded
-    known = list(map(str, facts.get("classes", range(count))))
     found = [""] * len(loaded.images) if loaded.labels is None else [loaded.classes[i] for i in loaded.labels]
     for name, folder in zip(loaded.names, found, strict=True):
         if asked is None and folder not in known:
-            raise UserError(f"{name}: the model wants its class — give --label, or name a folder of such sub-folders")
+            raise UserError(f"{name}: the model needs its class — give --label, or name a folder of such sub-folders")
     labels = [known.index(folder) if asked is None else asked for folder in found]
-    return loaded._replace(labels=np.array(labels, np.int32), classes=tuple(known))
+    return loaded._replace(labels=np.array(labels, np.int32), classes=known)
 
 
 def check_effects(typed: Typed, names: Collection[str], on: str) -> None:

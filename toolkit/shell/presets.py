@@ -61,7 +61,7 @@ def alike(typed: Typed) -> Typed:
         why = str(error).partition(" — ")[0]
         raise UserError(f"the options in {name} are none of this version ({why}) — give the flags") from None
     if "dataset" not in typed:
-        options["dataset"] = trained_on(place, facts)
+        options["dataset"] = trained_on(place, facts.get("dataset"))
     renewed = {name for name in ("recipe", "arch") if typed.values.get(name, options[name]) != options[name]}
     of_architecture = [name for name, default, _ in options_of(ModelConfig) if default is None]
     followed = [*(RECIPES["fast"] if renewed else ()), *(of_architecture if "arch" in renewed else ())]

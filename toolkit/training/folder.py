@@ -11,13 +11,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import vae
 from toolkit.datasets import file_name, inode_of, public_name
 from toolkit.errors import UserError
 from toolkit.files.reading import is_there
 from toolkit.files.targets import ANY, check_target
 from toolkit.files.writing import is_stream, locked, make_folder, uninterrupted, write
 from toolkit.formats import checkpoint
+from toolkit.formats.checkpoint import Checkpoint
 from toolkit.machine import ranks
 from toolkit.training import log
 from toolkit.training.plan import Plan, differences
@@ -138,19 +138,19 @@ class RunFolder:
             self.log.append(entry)
             write(self.folder / "log.jsonl", log.packed(self.log, self.skipped), durable=True)
             if trainer.is_best:
-                checkpoint.save_model(self.model_file, trainer.model, model_facts(trainer, entry))
+                checkpoint.save(self.model_file, checkpoint_of(trainer, entry))
             self.save_state(trainer)
 
-    def model_without_prior(self) -> vae.VAE | None:
+    def without_sampler(self) -> Checkpoint | None:
         """The model that was kept; None if it has a fitted prior, or is gone."""
         if not is_there(self.model_file):
             return None
-        model, self.facts = checkpoint.load_model(self.model_file)
-        return model if model.mixture is None else None
+        kept = checkpoint.load(self.model_file)
+        return None if kept.sampler else kept
 
-    def save_model(self, model: vae.VAE) -> None:
-        """Write that model again, which has a prior now."""
-        checkpoint.save_model(self.model_file, model, self.facts)
+    def save_again(self, kept: Checkpoint) -> None:
+        """Write that model again, which has a fitted prior now."""
+        checkpoint.save(self.model_file, kept)
 
     def save_state(self, trainer: Trainer) -> None:
         facts = trainer.memory() | {"device": self.device}
@@ -179,16 +179,21 @@ class Elsewhere(RunFolder):
     def begin(self, *_: Any, **__: Any) -> None:
         pass
 
-    save = save_model = begin
+    save = save_again = begin
 
-    def model_without_prior(self) -> None:
+    def without_sampler(self) -> None:
         return None
 
 
-def model_facts(trainer: Trainer, entry: dict[str, Any]) -> dict[str, Any]:
-    """What the file of a model says besides its weights; it may go to other people, so it holds no path."""
+def checkpoint_of(trainer: Trainer, entry: dict[str, Any]) -> Checkpoint:
+    """The model with what its file says; it may go to other people, so it holds no path."""
     dataset = public_name(trainer.config.dataset)
-    facts = {"dataset": dataset, "epoch": trainer.epoch, "collapsed": entry["collapsed"]}
-    if trainer.model.config.classes:
-        facts["classes"] = list(trainer.train.classes)
-    return facts | {"options": trainer.plan.options() | {"dataset": dataset}, "test": entry["test"]}
+    return Checkpoint(
+        trainer.model,
+        dataset,
+        trainer.train.classes if trainer.model.config.num_classes else (),
+        trainer.epoch,
+        entry["collapsed"],
+        trainer.plan.options() | {"dataset": dataset},
+        entry["test"],
+    )

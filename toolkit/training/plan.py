@@ -202,11 +202,10 @@ class Plan:
         usual |= {"recipe": first.train.recipe, "arch": first.model.arch}
         return {name: value for name, value in self.options().items() if value != usual[name]}
 
-    def model_config(self, channels: int = 1, classes: int = 0) -> Any:
+    def model_config(self, channels: int = 1, num_classes: int = 0) -> Any:
         """The configuration of the model, given what the data are."""
-        return dataclasses.replace(
-            self.model, channels=self.train.channels or channels, classes=classes if self.train.conditional else 0
-        )
+        num_classes = num_classes if self.train.conditional else 0
+        return dataclasses.replace(self.model, channels=self.train.channels or channels, num_classes=num_classes)
 
     def resumed(self, typed: Collection[str], remembered: dict[str, Any]) -> "Plan":
         """The plan of a run that goes on: what it remembers, with those options typed now that may change.

@@ -99,7 +99,7 @@ class Trainer:
         """Take over the weights of another model."""
         ours, theirs = self.model.config, weights.config
         own = ours.architecture.defaults(ours)
-        for name in ("arch", "latent_dims", *own, "image_size", "channels", "classes", "outputs"):
+        for name in ("arch", "latent_dims", *own, "image_size", "channels", "num_classes", "outputs"):
             if (mine := getattr(ours, name)) != (other := getattr(theirs, name)):
                 raise UserError(f"the initial model has {name} {other}, this run {mine} — choose the same")
         self.model.encoder.update(weights.encoder.parameters())

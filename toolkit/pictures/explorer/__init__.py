@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from toolkit import datasets
-from toolkit.formats.description import fact_rows, model_rows
+from toolkit.formats.description import checkpoint_rows
 from toolkit.model.inputs import GREY, PIXELS, resize_matrix
 from toolkit.pictures.charts import colour
 from toolkit.pictures.explorer import network
@@ -33,20 +33,20 @@ class Explorer(NamedTuple):
 
 def make(title: str, subject: Subject, dataset: str, count: int | None = None, half: bool = False) -> Explorer:
     """The page; with the first `count` test images, or without any if the subject has no data."""
-    model, facts = subject.model, subject.facts
+    model, checkpoint = subject.model, subject.checkpoint
     network.check_fit(model)
     test = None if subject.load is None else first_images(subject.test, model.config.channels, count)
-    name = datasets.public_name(facts.get("dataset", dataset))  # of what it was trained on
+    name = datasets.public_name(checkpoint.dataset or dataset)  # of what it was trained on
     shown = network.folded(model, half)
     arrays: list[np.ndarray] = []
     about = {
         "title": title,
-        "rows": [("Model", title), *model_rows(model), *fact_rows(facts)],
+        "rows": [("Model", title), *checkpoint_rows(checkpoint)],
         "dataset": name.removeprefix("folder:"),
         "size": model.config.image_size,
         "channels": model.config.channels,
         "dims": model.config.latent_dims,
-        "classes": [subject.class_name(number) for number in range(model.config.classes)],
+        "classes": checkpoint.class_names,
         "mean": model.likelihood.mean_of,
         "binary": PIXELS[model.config.binarize].binary,
         "prior": prior(model),
@@ -55,9 +55,9 @@ def make(title: str, subject: Subject, dataset: str, count: int | None = None, h
         "decoder": network.described(shown.decoder.layers(), arrays),
     }
     named = {}
-    if model.mixture:
-        about["mixture"] = model.mixture.words
-        named |= {f"mixture_{name}": array for name, array in model.mixture.arrays().items()}
+    if checkpoint.sampler:
+        about["mixture"] = checkpoint.sampler.words
+        named |= {f"mixture_{name}": array for name, array in checkpoint.sampler.arrays().items()}
     if about["drawn"]:
         named["resize"] = resize_matrix(about["drawn"]["side"], model.config.image_size)
     if test is not None:
@@ -119,7 +119,7 @@ def of_images(subject: Subject, test: Any, named: dict[str, np.ndarray]) -> dict
 
 def rounding(subject: Subject, rounded: Any, test: Any) -> str:
     """What half precision changes, tried on vectors from the prior of the training and on the images of the page."""
-    classes = subject.model.config.classes
+    classes = subject.model.config.num_classes
     labels = np.arange(network.TRIED_ON) % classes if classes else None
     z = subject.model.prior.sample(network.TRIED_ON, mx.random.key(0), 1.0, labels)
     return network.rounding_error(subject.model, rounded, z, labels, test)
