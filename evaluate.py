@@ -68,8 +68,8 @@ def main(argv: list[str] | None = None) -> None:
         from toolkit.metrics.measure import measure
 
         dataset = dataset_of(typed, opened)
-        test = ranks.in_turn(lambda: load_for(typed, opened, "test"))
-        train = None if test.labels is None else ranks.in_turn(lambda: load_for(typed, opened, "train"))
+        test = ranks.leader_first(lambda: load_for(typed, opened, "test"))
+        train = None if test.labels is None else ranks.leader_first(lambda: load_for(typed, opened, "train"))
         if ranks.size > 1:
             common = {
                 "importance_samples": args.importance_samples,

@@ -82,22 +82,22 @@ def main(argv: list[str] | None = None) -> None:
     check_run(typed, run)
     ranks.check_same(plan.options(), "start the same command on all of them")
     with ExitStack() as held:
-        with ranks.together():
+        with ranks.fail_together():
             folder = held.enter_context(run_folder(Path(run.outdir, run.run_name or ""), plan))
             board = open_board(run.tensorboard) if folder.is_here else None
             state = folder.state() if run.resume else None
             is_done = not run.resume and not run.overwrite and not folder.check_free()
-        if ranks.told(is_done):
+        if ranks.broadcast(is_done):
             print(
                 f"Already trained: {folder.model_file}, with these options for {counted(plan.train.epochs, 'epoch')}."
             )
             print("Pass --resume and a larger --epochs to train further, or --overwrite to start again.")
             return
-        if memory := ranks.told(state and state.facts):
+        if memory := ranks.broadcast(state and state.facts):
             plan = plan.resumed(typed.values, memory["options"])
-        trainer = ranks.in_turn(lambda: make_trainer(typed, plan, run, state))
+        trainer = ranks.leader_first(lambda: make_trainer(typed, plan, run, state))
         trainer.same_on_all_ranks()
-        with ranks.together():
+        with ranks.fail_together():
             folder.begin(trainer, device_name, resumed=state is not None, overwrite=run.overwrite)
         print_options(trainer, folder, device_name)
         if run.resume:
@@ -159,10 +159,10 @@ def add_prior(trainer, folder) -> None:
     from toolkit.model.mixture import fit, latent_vectors
 
     kept = folder.without_sampler()
-    if not ranks.told(kept is not None):
+    if not ranks.broadcast(kept is not None):
         return
     model = kept.model if kept else trainer.model
-    model.update(ranks.told_arrays(model.parameters()))
+    model.update(ranks.broadcast_arrays(model.parameters()))
     try:
         with Bars() as watch:
             codes = latent_vectors(model, trainer.train, watch)

@@ -525,7 +525,7 @@ def training_step(model: VAE, optimizer: Any, objective: Elbo | ImportanceWeight
         pixels, noise = (mx.random.split(one, count)[first : first + len(images)] for one in mx.random.split(key))
         x = to_floats(images, model.config, pixels)  # binary ones are sampled anew at every step
         (_, sums), gradients = loss_and_gradients(x, labels, noise, beta, len(images) / count)
-        sums, gradients = ranks.total_of_all((sums, gradients))
+        sums, gradients = ranks.sum_gradients((sums, gradients))
         optimizer.update(model, gradients)
         model.config.architecture.confine(model)
         return sums

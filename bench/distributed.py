@@ -82,19 +82,19 @@ def work(name, batch, filters, side, steps):
     split = Split(images, None, len(images))
     plan = Plan(TrainConfig(batchsize=batch), ModelConfig(max_filters=filters, image_size=side))
     trainer = Trainer(plan, split, split)
-    sent, total = [], ranks.total
+    sent, all_sum = [], ranks.all_sum
 
     def noted(x):
         sent.append((x.shape, x.dtype))
-        return total(x)
+        return all_sum(x)
 
     def train():
         start = time.perf_counter()
         for one in trainer.batches():
             sent.clear()
-            ranks.total = noted
+            ranks.all_sum = noted
             trainer.step(one)
-            ranks.total = total
+            ranks.all_sum = all_sum
         return batch * steps / (time.perf_counter() - start)
 
     def sums():
@@ -106,7 +106,7 @@ def work(name, batch, filters, side, steps):
         for _ in range(30):
             start = time.perf_counter()
             for array in arrays:
-                mx.eval(ranks.total(array))
+                mx.eval(ranks.all_sum(array))
             times.append(time.perf_counter() - start)
         return sum(sizes), [array.nbytes for array in arrays], statistics.median(times)
 

@@ -47,7 +47,7 @@ def epoch(model, training, form):
     bound = inference.importance_bound(
         trainer.model, trainer.model.prior, test, 5, 0, chosen=ranks.share(np.arange(10))
     )
-    return {"weights": weights, "entry": entry, "codes": means.tolist(), "bound": ranks.gathered(bound, 10).tolist()}
+    return {"weights": weights, "entry": entry, "codes": means.tolist(), "bound": ranks.gather(bound, 10).tolist()}
 
 
 def main(path):

@@ -109,8 +109,8 @@ def test_one_line_for_all(tmp_path):
 def test_alone_nothing_changes():
     values = np.arange(7)
     assert ranks.share(values) is not None and (ranks.share(values) == values).all()
-    assert ranks.told({"a": 1}) == {"a": 1} and ranks.gathered(values, 7) is values
-    assert ranks.in_turn(lambda: 3) == 3
+    assert ranks.broadcast({"a": 1}) == {"a": 1} and ranks.gather(values, 7) is values
+    assert ranks.leader_first(lambda: 3) == 3
 
 
 def test_a_rank_that_is_lost_or_left_alone_ends(monkeypatch, capsys):
@@ -144,7 +144,7 @@ def test_ranks_with_other_data_say_so(monkeypatch):
     trainer = Trainer(plan, *splits)
     monkeypatch.setattr(ranks, "size", 2)
     monkeypatch.setattr(ranks, "rank", 1)
-    monkeypatch.setattr(ranks, "told", lambda value: value | {"checksum of both": [1, 2]})
+    monkeypatch.setattr(ranks, "broadcast", lambda value: value | {"checksum of both": [1, 2]})
     with pytest.raises(RankError, match=r"^rank 1 of 2: its checksum of both is .* is \[1, 2\] — give every rank"):
         trainer.same_on_all_ranks()
 

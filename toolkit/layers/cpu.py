@@ -295,7 +295,7 @@ def norm_in_training(parts, norm):
     @mx.custom_function
     def forward(gamma, beta, *ys):
         sums = each(lambda y: (y.sum(axis=0), (y * y).sum(axis=0)), ys)
-        sums = ranks.total(mx.stack([total(s for s, _ in sums), total(q for _, q in sums), pixels]))
+        sums = ranks.all_sum(mx.stack([total(s for s, _ in sums), total(q for _, q in sums), pixels]))
         mean, variance, count = plain.statistics(sums)
         scale = gamma * mx.rsqrt(variance + norm.eps)
         shift = beta - mean * scale
@@ -318,7 +318,7 @@ def norm_in_training(parts, norm):
             return sums[0], r * (sums[1] - mean * sums[0])
 
         own = mx.stack([total(sums), total(products)])
-        dbeta, dgamma = slopes(ranks.total(own))
+        dbeta, dgamma = slopes(ranks.all_sum(own))
         of_dz = gamma * r
         of_y = -of_dz * r * dgamma / count
         constant = -of_dz * dbeta / count - of_y * mean

@@ -45,7 +45,7 @@ def finished(x: mx.array, bias: mx.array, norm: nn.BatchNorm | None) -> mx.array
         return nn.leaky_relu(norm(x + bias))
     pixels = x.reshape(-1, x.shape[-1])
     ones = mx.full(bias.shape, len(pixels), dtype=mx.float32)
-    sums = ranks.summed(mx.stack([pixels.sum(axis=0), (pixels * pixels).sum(axis=0), ones]))
+    sums = ranks.differentiable_sum(mx.stack([pixels.sum(axis=0), (pixels * pixels).sum(axis=0), ones]))
     mean, variance, count = statistics(sums)
     track(norm, mean + bias, variance, count)
     return nn.leaky_relu(norm.weight * (x - mean) * mx.rsqrt(variance + norm.eps) + norm.bias)

@@ -49,7 +49,7 @@ def join() -> None:
     rank, size = group.rank(), group.size()
     if size > 1:
         host = zlib.crc32(platform.node().encode())  # names may share it, but then only cores stay idle
-        hosts = gathered(np.array([host], np.uint32), size)
+        hosts = gather(np.array([host], np.uint32), size)
         process.neighbours, leads = int((hosts == host).sum()), int(np.argmax(hosts == host)) == rank
         versions = {"version of MLX": mx.__version__, "version of this toolkit": version()}
         check_same(versions, "install the same packages and check out the same commit on every host")
@@ -76,35 +76,35 @@ def first(count: int) -> int:
     return count * rank // size
 
 
-def gathered(own: np.ndarray, count: int) -> np.ndarray:
+def gather(own: np.ndarray, count: int) -> np.ndarray:
     """All `count` elements of an array of which every rank has its share, bit by bit as they were."""
     if size == 1:
         return own
     whole = np.zeros((count, *own.shape[1:]), own.dtype)
     share(whole)[:] = own
-    sums = total(mx.array(whole.reshape(-1).view(np.uint32)))  # of zeros and one number: nothing is rounded
+    sums = all_sum(mx.array(whole.reshape(-1).view(np.uint32)))  # of zeros and one number: nothing is rounded
     with waiting():
         return np.array(sums).view(own.dtype).reshape(whole.shape)
 
 
-def told(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """What rank 0 has, on all ranks; something that JSON can hold."""
     if size == 1:
         return value
     text = json.dumps(value).encode() if rank == 0 else b""
     with waiting():
-        length = total(mx.array(len(text))).item()
+        length = all_sum(mx.array(len(text))).item()
         numbers = np.zeros(length, np.uint32)
         numbers[: len(text)] = np.frombuffer(text, np.uint8)
-        return json.loads(np.array(total(mx.array(numbers))).astype(np.uint8).tobytes())
+        return json.loads(np.array(all_sum(mx.array(numbers))).astype(np.uint8).tobytes())
 
 
-def told_arrays(tree: Any) -> Any:
+def broadcast_arrays(tree: Any) -> Any:
     """The arrays of a tree as rank 0 has them, on all ranks."""
     if size == 1:
         return tree
     names, arrays = zip(*tree_flatten(tree), strict=True)
-    arrays = [total(array if rank == 0 else mx.zeros_like(array)) for array in arrays]
+    arrays = [all_sum(array if rank == 0 else mx.zeros_like(array)) for array in arrays]
     with waiting():
         mx.eval(arrays)  # now, as ranks must not meet in different orders
     return tree_unflatten(list(zip(names, arrays, strict=True)))
@@ -113,23 +113,23 @@ def told_arrays(tree: Any) -> Any:
 # Sums
 
 
-def total(x: mx.array) -> mx.array:
+def all_sum(x: mx.array) -> mx.array:
     """The sum of an array over the ranks."""
     return mx.distributed.all_sum(x) if size > 1 else x
 
 
-def summed(x: mx.array) -> mx.array:
+def differentiable_sum(x: mx.array) -> mx.array:
     """The same, for what losses are made of: a gradient is the sum of those that the ranks have for it."""
     if size == 1:
         return x
 
     @mx.custom_function
     def forward(x):
-        return total(x)
+        return all_sum(x)
 
     @forward.vjp
     def backward(_, gradient, __):
-        return total(gradient)
+        return all_sum(gradient)
 
     return forward(x)
 
@@ -139,16 +139,16 @@ def mean(x: mx.array) -> mx.array:
     if size == 1:
         return x.mean(axis=0)
     rows = mx.full((1,), len(x), dtype=x.dtype)
-    sums = summed(mx.concatenate([x.sum(axis=0), rows]))
+    sums = differentiable_sum(mx.concatenate([x.sum(axis=0), rows]))
     return sums[:-1] / sums[-1]
 
 
-def total_of_all(tree: Any) -> Any:
+def sum_gradients(tree: Any) -> Any:
     """The sums of all arrays in a tree, sent as one."""
     if size == 1:
         return tree
     names, arrays = zip(*tree_flatten(tree), strict=True)
-    sums = total(mx.concatenate([array.reshape(-1) for array in arrays]))
+    sums = all_sum(mx.concatenate([array.reshape(-1) for array in arrays]))
     ends = np.cumsum([array.size for array in arrays]).tolist()
     parts = mx.split(sums, ends[:-1])
     return tree_unflatten([(n, p.reshape(a.shape)) for n, p, a in zip(names, parts, arrays, strict=True)])
@@ -167,11 +167,11 @@ def waiting() -> Iterator[None]:
         process.waiting_since = None
 
 
-def in_turn(load: Callable[[], Any]) -> Any:
+def leader_first(load: Callable[[], Any]) -> Any:
     """What `load` returns, called by the first rank of each host, and then by others, which find what it has made."""
     loaded = None
     for turn in (True, False):
-        with together():
+        with fail_together():
             if leads == turn:
                 loaded = load()
     return loaded
@@ -181,7 +181,7 @@ def in_turn(load: Callable[[], Any]) -> Any:
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def fail_together() -> Iterator[None]:
     """What one rank cannot do ends all of them, with the words of the first that could not."""
     error = None
     try:
@@ -189,7 +189,7 @@ def together() -> Iterator[None]:
     except (UserError, OSError) as raised:
         error = raised
     if size > 1:
-        failed = gathered(np.array([error is not None], np.uint32), size)
+        failed = gather(np.array([error is not None], np.uint32), size)
         if failed.any() and np.argmax(failed) != rank:
             sys.exit(2)
         if error and rank:
@@ -200,8 +200,8 @@ def together() -> Iterator[None]:
 
 def check_same(what: dict[str, Any], ways: str) -> None:
     """Stop where ranks differ in what they must have in common."""
-    common = told(what)
-    with together():
+    common = broadcast(what)
+    with fail_together():
         for name, value in json.loads(json.dumps(what)).items():
             if value != common[name]:
                 raise UserError(f"its {name} is {value}, and that of rank 0 is {common[name]} — {ways}")

@@ -36,4 +36,4 @@ def single_sample_terms(
         kl = prior.divergence(means[part], log_vars[part], np.array(z, np.float64), labels)
         terms.append([np.array(a, np.float64) for a in (error, kl, squared, ssim(x, y))])
         watch(len(images) * ranks.size)
-    return tuple(ranks.gathered(values, count) for values in np.concatenate(terms, axis=1))
+    return tuple(ranks.gather(values, count) for values in np.concatenate(terms, axis=1))

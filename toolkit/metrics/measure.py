@@ -84,7 +84,7 @@ def measure(
             lambda done: shown(done * ranks.size),
             ranks.share(numbers),
         )
-        bound = ranks.gathered(bound, len(numbers))
+        bound = ranks.gather(bound, len(numbers))
         metrics["log_likelihood"] = with_error(bound) | {"importance_samples": importance_samples}
         if (bits := likelihood.bits_per_dimension(bound.mean())) is not None:
             metrics["log_likelihood"]["bits_per_dimension"] = float(bits)

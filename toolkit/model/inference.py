@@ -26,7 +26,7 @@ def encode(
         found.append(np.stack([np.array(array, np.float64) for array in model.encode(*batch)]))
         watch(len(batch[0]) * ranks.size)
     both = np.concatenate(found, axis=1)
-    means, log_vars = ranks.gathered(both[0], count), ranks.gathered(both[1], count)
+    means, log_vars = ranks.gather(both[0], count), ranks.gather(both[1], count)
     if not (np.abs(means) < LARGEST_MEAN).all() or not (np.abs(log_vars) < LARGEST_LOG_VAR).all():
         raise UserError("some images have impossible latent vectors: the model's weights are broken — train it again")
     return means, log_vars

@@ -131,7 +131,7 @@ def open_model(typed: Typed, together: bool = False) -> Opened:
     from toolkit.machine import ranks
 
     options = typed.of(ModelOptions)
-    path = ranks.in_turn(lambda: find_model(options.model))
+    path = ranks.leader_first(lambda: find_model(options.model))
     loaded = checkpoint.load(path)
     config = loaded.model.config
     for flag, has in (

@@ -166,9 +166,9 @@ class Trainer:
             "checksum of both": self.checksums,
         }
         ranks.check_same(data, "give every rank the same data")
-        self.model.update(ranks.told_arrays(self.model.parameters()))
-        self.optimizer.state = ranks.told_arrays(self.optimizer.state)
-        self.remember(ranks.told(self.memory()))
+        self.model.update(ranks.broadcast_arrays(self.model.parameters()))
+        self.optimizer.state = ranks.broadcast_arrays(self.optimizer.state)
+        self.remember(ranks.broadcast(self.memory()))
 
     # An epoch
 
@@ -240,7 +240,7 @@ class Trainer:
         if (samples := self.objective.samples) > 1 and len(own):
             sums[0] = (constant - importance_bound(model, model.prior, split, samples, seed, chosen=own)).sum()
         with ranks.waiting():
-            loss, error, kl = ranks.total(mx.array(sums.astype(np.float32))).tolist()
+            loss, error, kl = ranks.all_sum(mx.array(sums.astype(np.float32))).tolist()
         loss, error, kl = (value / len(numbers) for value in (loss, error, kl))
         self.check_finite(loss, f"on images not trained on, after epoch {self.epoch + 1}")
         return losses(loss, error, kl)
