@@ -2,33 +2,17 @@
 
 import gzip
 import hashlib
-import io
 import os
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import CIFAR, INNER, make_files, members, pack
 
 from toolkit import datasets
 from toolkit.datasets import cifar
 from toolkit.errors import UserError
-
-SHAPES = {  # of the files: labels a record has, records
-    "cifar-10": {**{f"data_batch_{i}.bin": (10,) for i in range(1, 6)}, "test_batch.bin": (10,)},
-    "cifar-100": {"train.bin": (20, 100), "test.bin": (20, 100)},
-}
-INNER = {"cifar-10": "cifar-10-batches-bin", "cifar-100": "cifar-100-binary"}
-
-
-def make_files(name, count=7):
-    random = np.random.default_rng(0)
-    files = {}
-    for file, classes in SHAPES[name].items():
-        labels = [random.integers(0, c, (count, 1), dtype=np.uint8) for c in classes]
-        pixels = random.integers(0, 256, (count, 3072), dtype=np.uint8)
-        files[file] = np.concatenate([*labels, pixels], axis=1).tobytes()
-    return files
 
 
 def put(data_dir, name, files, inner=True):
@@ -39,33 +23,15 @@ def put(data_dir, name, files, inner=True):
     return folder
 
 
-def pack(path, members):
-    """An archive of (name, bytes or TarInfo)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w:gz") as archive:
-        for name, data in members:
-            if isinstance(data, tarfile.TarInfo):  # a header alone, whatever size it claims
-                archive.fileobj.write(data.tobuf())
-                continue
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
-
-
-def members(name, files):
-    return [(f"{INNER[name]}/{file}", data) for file, data in files.items()]
-
-
 @pytest.mark.parametrize("place", ["inner", "folder", "archive"])
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", CIFAR)
 def test_reads_both_splits_wherever_they_are(tmp_path, name, place):
     files = make_files(name)
     if place == "archive":
         pack(tmp_path / name / f"{name}-binary.tar.gz", [("readme.html", b"hello"), *members(name, files)])
     else:
         put(tmp_path, name, files, inner=place == "inner")
-    label_bytes = len(SHAPES[name]["test_batch.bin" if name == "cifar-10" else "test.bin"])
+    label_bytes = len(CIFAR[name]["test_batch.bin" if name == "cifar-10" else "test.bin"])
     for split in ("train", "test"):
         images, labels, *_ = datasets.load(name, split, tmp_path)
         raw = b"".join(data for file, data in files.items() if ("test" in file) == (split == "test"))
@@ -200,7 +166,7 @@ def test_downloads_and_checks_the_archive(tmp_path, monkeypatch):
 
 def test_mirrors():
     """Each archive has a second source, and the throttled one is asked last."""
-    for name in SHAPES:
+    for name in CIFAR:
         first, *_, last = cifar.MIRRORS[name]
         assert last == cifar.TORONTO != first
         assert all(mirror.startswith("https://") and mirror.endswith("/") for mirror in cifar.MIRRORS[name])
