@@ -209,13 +209,10 @@ def make_files(name, count=7):
 
 
 def pack(path, members):
-    """An archive of (name, bytes or TarInfo)."""
+    """An archive of (name, bytes)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w:gz") as archive:
         for name, data in members:
-            if isinstance(data, tarfile.TarInfo):  # a header alone, whatever size it claims
-                archive.fileobj.write(data.tobuf())
-                continue
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
