@@ -669,7 +669,7 @@ def main():
     parser.add_argument("--keep", default="attack", help="folder for what was found")
     options = parser.parse_args()
     device.start(cpu=True)
-    download.WINDOW, download.TRIES = 0.5, 2
+    download.TIMEOUT, download.WINDOW, download.TRIES = 0.5, 0.5, 2
     place = Path(tempfile.mkdtemp())
     try:
         found = attack(Targets(place), options)
