@@ -314,17 +314,14 @@ class Targets:
         datasets.load("mnist", "test", self.place / "data")
 
     def cifar(self, random):
-        path = self.place / "data" / "cifar-10" / "cifar-10-binary.tar.gz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        header, record = tarfile.TarInfo("cifar-10-batches-bin/test_batch.bin"), bytes(3073 * 3)
-        header.size = len(record)
-        if not random.integers(3):
-            header.type = bytes(random.choice(list(b"0LKxgS125\0"), 1).astype(np.uint8))
-            header.size = int(random.choice([0, 5, 2**20, 2**31, 2**33, len(record)]))
-        data = header.tobuf(tarfile.GNU_FORMAT) + record + bytes(1024)
-        data = gzip.compress(mutated(data, random) if random.integers(2) else data, 1)
-        data += b"" if random.integers(5) else GZIPPED
-        path.write_bytes(mutated(data, random) if not random.integers(3) else data)
+        """A file of records, or an archive: that one must be the published one."""
+        folder, record = self.place / "data" / "cifar-10", bytes(3073 * 3)
+        folder.mkdir(parents=True, exist_ok=True)
+        packed = gzip.compress(tarfile.TarInfo("test_batch.bin").tobuf() + record, 1)
+        for name, data in (("test_batch.bin", record), ("cifar-10-binary.tar.gz", packed)):
+            (folder / name).unlink(missing_ok=True)
+            if random.integers(2) or name.endswith("gz"):
+                (folder / name).write_bytes(mutated(data, random) if random.integers(3) else data)
         datasets.load("cifar-10", "test", self.place / "data")
 
     def celeb_a(self, random):
@@ -675,7 +672,7 @@ def main():
     parser.add_argument("--keep", default="attack", help="folder for what was found")
     options = parser.parse_args()
     device.start(cpu=True)
-    download.WINDOW, download.TRIES = 0.5, 2
+    download.TIMEOUT, download.WINDOW, download.TRIES = 0.5, 0.5, 2
     place = Path(tempfile.mkdtemp())
     try:
         found = attack(Targets(place), options)

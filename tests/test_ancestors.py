@@ -6,10 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import make_model, save
+from conftest import TORCH, arrays_of, as_torch, celeb, make_model, save
 from PIL import Image
-from test_folder import celeb
-from test_pytorch import TORCH, arrays_of, as_torch
 
 from toolkit.shell.opening import ROOT
 

@@ -7,11 +7,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from conftest import idx
-from test_cifar import make_files, members, pack
-from test_decoding import flag, stored
-from test_folder import celeb
-from test_pytorch import mutated
+from conftest import celeb, flag, idx, make_files, members, mutated, pack, stored
 
 from toolkit import datasets
 from toolkit.errors import UserError

@@ -9,28 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from conftest import BLUE, GREEN, RED, flag, stored
 from PIL import Image, ImageOps
 
 from toolkit.datasets import decoding
 
-RED, GREEN, BLUE = (200, 30, 20), (10, 180, 40), (30, 20, 220)
-
 
 def decode(data, *wanted, **more):
     return decoding.decode(io.BytesIO(data), *wanted, **more)
-
-
-def flag():
-    """24×8: red, green and blue squares."""
-    picture = np.zeros((8, 24, 3), np.uint8)
-    picture[:, :8], picture[:, 8:16], picture[:, 16:] = RED, GREEN, BLUE
-    return Image.fromarray(picture)
-
-
-def stored(picture, kind="PNG", **options):
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def near(pixels, colour, tolerance=3):

@@ -7,44 +7,15 @@ import re
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import make_model, save
+from conftest import LinearGaussian, make_model, save
 from PIL import Image
 
-import vae
 from toolkit import datasets
 from toolkit.datasets import Split
 from toolkit.metrics import latents, measure, similarity, words
 from toolkit.model import gaussians, inference, priors
 
-SIZE, DIMS = 5, 2
-
-
-class LinearGaussian(vae.VAE):
-    """p(x|z) = N(W z + 1/2, I/2) and z standard: log p(x) is known, and so is the posterior, whose spread times `width`
-    is what the encoder says."""
-
-    def __init__(self, width):
-        super().__init__(vae.ModelConfig(latent_dims=DIMS, image_size=SIZE, arch="mlp", max_filters=8))
-        self.encoder, self.decoder = self.encode_exactly, self.decode_exactly
-        columns, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(SIZE**2, DIMS)))
-        self._w = columns * [0.1, 0.18]  # orthogonal: the posterior has no correlations
-        self._width = width
-
-    def encode_exactly(self, x, labels=None):
-        precision = 1 + 2 * (self._w**2).sum(axis=0)
-        mean = (x.flatten(1) - 0.5) @ mx.array((2 * self._w / precision).astype(np.float32))
-        spread = mx.array((2 * math.log(self._width) - np.log(precision)).astype(np.float32))
-        return mean, mx.broadcast_to(spread, mean.shape)
-
-    def decode_exactly(self, z, labels=None):
-        pixels = mx.clip(z @ mx.array(self._w.T.astype(np.float32)) + 0.5, 1e-6, 1 - 1e-6)
-        return (mx.log(pixels) - mx.log(1 - pixels)).reshape(-1, SIZE, SIZE, 1)
-
-    def log_likelihood(self, images):
-        x = images.reshape(len(images), -1) / 255.0 - 0.5
-        covariance = self._w @ self._w.T + 0.5 * np.eye(SIZE**2)
-        _, determinant = np.linalg.slogdet(2 * np.pi * covariance)
-        return -0.5 * (determinant + (x * np.linalg.solve(covariance, x.T).T).sum(axis=1))
+SIZE, DIMS = LinearGaussian.SIZE, LinearGaussian.DIMS
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import base64
 import functools
-import html.parser
 import io
 import json
 import shutil
@@ -11,7 +10,7 @@ import subprocess
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import make_model, save
+from conftest import Scripts, make_model, save
 from PIL import Image
 
 from bench import browser
@@ -70,31 +69,9 @@ def in_node(body, question):
     return json.loads(done.stdout)
 
 
-class Parts(html.parser.HTMLParser):
-    """The scripts of a page, by their ids, and all of its words."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.scripts, self.inside, self.tags = {}, None, []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        if tag == "script":
-            self.inside = dict(attributes).get("id", "script")
-            self.scripts[self.inside] = ""
-
-    def handle_endtag(self, tag):
-        self.inside = None if tag == "script" else self.inside
-
-    def handle_data(self, data):
-        if self.inside:
-            self.scripts[self.inside] += data
-
-
 def told(page):
     """What a page is told of its model."""
-    scripts = Parts(page).scripts
+    scripts = Scripts(page).scripts
     return {"about": json.loads(scripts["about"]), "block": scripts["block"]}
 
 
@@ -323,7 +300,7 @@ def test_films_are_gif_files_that_others_read(channels):
 
 def test_names_cannot_end_a_script():
     page = page_of(make_model(num_classes=3), class_names=NASTY, dataset="folder:</script><img src=x>")
-    parts = Parts(page)
+    parts = Scripts(page)
     assert set(parts.scripts) == {"about", "block", "script"} and "img" not in [tag for tag, _ in parts.tags]
     assert json.loads(parts.scripts["about"])["classes"] == NASTY
 
@@ -332,7 +309,7 @@ def test_a_page_loads_nothing_and_names_no_path(run, model_file, tmp_path):
     out = tmp_path / "a.html"
     assert run("visualize", "explorer", "--model", model_file, "--limit", 30, "--nsamples", 9, "--outfile", out)[0] == 0
     page = out.read_text()
-    assert not any({"src", "href"} & attributes.keys() for _, attributes in Parts(page).tags)
+    assert not any({"src", "href"} & attributes.keys() for _, attributes in Scripts(page).tags)
     assert "default-src 'none'" in page and str(tmp_path) not in page and "http:" not in page and "https:" not in page
     about = told(page)["about"]
     assert about["arrays"]["images"]["shape"] == [9, 28, 28, 1] and about["total"] == 30

@@ -5,22 +5,16 @@ import json
 import os
 import shutil
 import sys
-import zipfile
 
 import numpy as np
 import pytest
+from conftest import celeb, jpeg, limited_files
 from PIL import Image
 
 from toolkit import datasets
 from toolkit.datasets import cache, folder
 from toolkit.errors import UserError
 from toolkit.files import writing
-
-
-def jpeg(shade, size=(178, 218)):
-    buffer = io.BytesIO()
-    Image.new("RGB", size, (shade, shade, shade)).save(buffer, "JPEG")
-    return buffer.getvalue()
 
 
 @pytest.fixture
@@ -309,24 +303,6 @@ def test_full_disk_while_caching_leaves_nothing(pets, tmp_path, monkeypatch):
     assert len(load(pets, "train", tmp_path).images) == 19
 
 
-class limited_files:
-    """While the block runs, no file of this process can grow beyond a size: a full disk."""
-
-    def __init__(self, size):
-        self.size = size
-
-    def __enter__(self):
-        import resource
-
-        self.before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.before[1]))
-
-    def __exit__(self, *_):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
-
-
 def test_interrupted_caching_leaves_nothing(pets, tmp_path, monkeypatch):
     count = iter(range(100))
 
@@ -354,26 +330,6 @@ def test_what_a_killed_process_left_is_cleared_and_the_cache_can_be_elsewhere(pe
 
 
 # CelebA
-
-
-def celeb(tmp_path, zipped=True, partition=None, extra=()):
-    folder = tmp_path / "data" / "celeb-a"
-    folder.mkdir(parents=True)
-    names = [f"{i:06d}.jpg" for i in range(1, 11)]
-    if partition is None:  # seven to train, one to validate, two to test
-        partition = "".join(f"{name} {code}\n" for name, code in zip(names, "0000000122", strict=True))
-    (folder / "list_eval_partition.txt").write_text(partition)
-    if zipped:
-        with zipfile.ZipFile(folder / "img_align_celeba.zip", "w") as archive:
-            for i, name in enumerate(names):
-                archive.writestr(f"img_align_celeba/{name}", jpeg(20 * i))
-            for name, data in extra:
-                archive.writestr(name, data)
-    else:
-        (folder / "img_align_celeba").mkdir()
-        for i, name in enumerate(names):
-            (folder / "img_align_celeba" / name).write_bytes(jpeg(20 * i))
-    return folder
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -7,9 +7,8 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 import pytest
-from conftest import make_model
+from conftest import LinearGaussian, make_model
 from mlx.utils import tree_flatten
-from test_evaluate import LinearGaussian
 
 import vae
 from toolkit.layers import forms

@@ -9,22 +9,15 @@ import struct
 import time
 import tracemalloc
 import zipfile
-from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import lying_zip, make_model, save
+from conftest import TORCH, arrays_of, as_torch, lying_zip, make_model, mutated, primitive, rebuilt, save, torch_file
 from mlx.utils import tree_flatten
 
 from toolkit.errors import UserError
 from toolkit.formats import checkpoint
-
-TORCH = Path(__file__).parent / "pytorch"  # made with PyTorch 2.13.0: a model, its old format, what it computes
-
-
-def arrays_of(model):
-    return {key: np.array(array) for key, array in tree_flatten(model.parameters())}
 
 
 def test_a_model_of_pytorch_computes_the_same(tmp_path, run):
@@ -110,48 +103,6 @@ def test_safetensors_written_by_others(tmp_path):
 
 
 # Files as PyTorch writes them, made without it
-
-
-def primitive(value):
-    return pickle.dumps(value, 2)[2:-1]
-
-
-def rebuilt(key, count, offset, shape, strides, storage="FloatStorage", function="_rebuild_tensor_v2"):
-    """The instructions for one tensor."""
-    described = b"(" + primitive("storage") + f"ctorch\n{storage}\n".encode() + primitive(key)
-    described += primitive("mps:0") + primitive(count) + b"tQ"
-    arguments = b"(" + described + primitive(offset) + primitive(shape) + primitive(strides) + b"\x89"
-    return f"ctorch._utils\n{function}\n".encode() + arguments + b"ccollections\nOrderedDict\n)RtR"
-
-
-def torch_file(pickled, storages, folder="archive"):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(f"{folder}/data.pkl", pickled)
-        for key, data in storages.items():
-            archive.writestr(f"{folder}/data/{key}", data)
-    return buffer.getvalue()
-
-
-def as_torch(arrays, **changes):
-    """A state dict with our arrays in PyTorch's order of axes; `changes` are tensors' instructions by name."""
-    features = len(arrays["encoder.conv3.bias"])
-    grid = int(np.sqrt(len(arrays["decoder.lin1.bias"]) // features))
-    items, storages = b"", {}
-    for i, (name, array) in enumerate(arrays.items()):
-        if array.ndim == 4:
-            array = array.transpose(3, 0, 1, 2) if name.startswith("decoder") else array.transpose(0, 3, 1, 2)
-        elif "proj" in name and array.ndim == 2:
-            array = array.reshape(-1, grid, grid, features).transpose(0, 3, 1, 2).reshape(len(array), -1)
-        elif "decoder.lin1" in name:
-            array = np.moveaxis(array.reshape(grid, grid, features, *array.shape[1:]), 2, 0)
-            array = array.reshape(-1, *array.shape[3:])
-        array = np.ascontiguousarray(array, np.float32)
-        storages[str(i)] = array.tobytes()
-        steps = tuple(step // 4 for step in array.strides)
-        made = rebuilt(str(i), array.size, 0, array.shape, steps)
-        items += primitive(name) + changes.get(name, made)
-    return torch_file(b"\x80\x02}(" + items + b"u.", storages)
 
 
 def test_files_without_pytorch_are_read_as_well(tmp_path):
@@ -307,28 +258,6 @@ def test_convert_refuses_other_endings(fails, tmp_path):
     assert "ends in .npz, .safetensors" in fails("convert", TORCH / "vae.pth", tmp_path / "a.pth")
     assert "did you mean mnist" in fails("convert", TORCH / "vae.pth", tmp_path / "a.npz", "--dataset", "mnits")
     assert "no such file" in fails("convert", tmp_path / "none.pth", tmp_path / "a.npz")
-
-
-def mutated(data, others, random):
-    """The bytes of a file with some flipped, cut away, or replaced by a piece of it or of another file."""
-    data = bytearray(data)
-    for _ in range(random.integers(1, 4)):
-        # Half of the damage goes to the ends, where the headers are.
-        near = random.integers(0, 2)
-        at = int(random.integers(0, min(400, len(data)) if near else len(data)))
-        at = len(data) - 1 - at if near and random.integers(0, 2) else at
-        match random.integers(0, 4):
-            case 0:
-                data[at] ^= 1 << int(random.integers(0, 8))
-            case 1:
-                data[at : at + 8] = random.bytes(len(data[at : at + 8]))
-            case 2:
-                data = data[:at] or bytearray(b"x")
-            case 3:
-                other = others[random.integers(0, len(others))]
-                start = int(random.integers(0, len(other)))
-                data[at : at + int(random.integers(1, 200))] = other[start : start + int(random.integers(1, 200))]
-    return bytes(data)
 
 
 def test_hundreds_of_broken_files(tmp_path):

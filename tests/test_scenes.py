@@ -10,9 +10,8 @@ from statistics import NormalDist
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import make_model, save
+from conftest import Scripts, make_model, save
 from PIL import Image
-from test_explorer import Parts as Explorer
 
 from toolkit import datasets
 from toolkit.errors import UserError
@@ -328,7 +327,7 @@ def test_the_report_is_one_page_for_every_model(run, tmp_path, variant):
     for flag in ("--dataset synthetic", "--recipe classic", "--epochs 3", f"--image_size {model.config.image_size}"):
         assert flag in line
     (frame,) = [attributes["srcdoc"] for tag, attributes in page.tags if tag == "iframe"]
-    assert "a <b>" in Explorer(frame).scripts["about"].replace("\\u003c", "<") and str(tmp_path) not in frame
+    assert "a <b>" in Scripts(frame).scripts["about"].replace("\\u003c", "<") and str(tmp_path) not in frame
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -503,9 +503,6 @@ def test_every_step_has_its_own_noise_and_every_epoch_its_own_order():
     assert (first != second).any()
     for epoch in (first, second):  # every image once
         assert sorted(image.tobytes() for image in epoch) == sorted(image.tobytes() for image in train_split.images)
-    for entry in entries:
-        expected = (200 - 64) / (entry["seconds"] - entry["first_step_seconds"])
-        assert entry["images_per_second"] == pytest.approx(expected, rel=0.2)
 
     # The test score counts every image and samples its latent vector: it is the bound, not the error of the mean.
     error, kl = trainer.model.negative_bound(

@@ -4,6 +4,7 @@ What the bytes mean is the readers' matter. A file that is not what it should be
 cannot read OSError.
 """
 
+import hashlib
 import os
 import stat
 import zipfile
@@ -36,6 +37,15 @@ def contents(path: Path | str, most: int) -> bytes:
     """All bytes of a file, of which there may be `most`."""
     with opened(path, most) as file:
         return file.read(os.fstat(file.fileno()).st_size)  # and no more, should it grow
+
+
+def checksum_of(file: BinaryIO, like: str) -> str:
+    """The MD5 or SHA-256 of an open file in hexadecimal digits, whichever `like` is."""
+    digest = hashlib.new("md5" if len(like) == 32 else "sha256", usedforsecurity=False)
+    file.seek(0)
+    while block := file.read(2**16):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def check_directory(file: BinaryIO, most: int) -> None:

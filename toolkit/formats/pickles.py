@@ -45,28 +45,53 @@ class Reader:
         self.stack, self.memo, self.storages = [], {}, {}
 
     def run(self, data: bytes) -> Any:
+        """What the pickle builds."""
         for opcode, argument, _ in pickletools.genops(data):
-            name = opcode.name
-            if name == "STOP":
-                return self.stack.pop()
-            if name in ("PROTO", "FRAME"):
-                continue
-            handler = getattr(self, f"do_{name}", None)
-            if handler:
-                handler(argument)
-            elif name in CONSTANTS:
-                self.stack.append(CONSTANTS[name]())
-            elif name in LITERALS:
-                self.stack.append(argument)
-            else:
-                raise ValueError(f"its pickle uses {name}, which a dictionary of tensors does not need")
+            match opcode.name:
+                case "STOP":
+                    return self.stack.pop()
+                case "PROTO" | "FRAME":
+                    pass
+                case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "SHORT_BINUNICODE" | "BINUNICODE":
+                    self.stack.append(argument)
+                case "NONE" | "NEWTRUE" | "NEWFALSE" | "EMPTY_TUPLE":
+                    self.stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}.get(opcode.name, ()))
+                case "EMPTY_DICT":
+                    self.stack.append({})
+                case "EMPTY_LIST":
+                    self.stack.append([])
+                case "MARK":
+                    self.stack.append(MARK)
+                case "TUPLE":
+                    self.stack.append(tuple(self.pop_to_mark()))
+                case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                    self.stack.append(tuple(self.pop(int(opcode.name[-1]))))
+                case "APPEND":
+                    self.add_to_list(self.pop(1))
+                case "APPENDS":
+                    self.add_to_list(self.pop_to_mark())
+                case "SETITEM":
+                    self.add_to_dictionary(self.pop(2))
+                case "SETITEMS":
+                    self.add_to_dictionary(self.pop_to_mark())
+                case "BUILD":  # a dictionary of the versions of layers, which is left out
+                    self.pop(1)
+                    self.add_to_dictionary([])
+                case "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
+                    self.memo[len(self.memo) if argument is None else argument] = self.stack[-1]
+                case "BINGET" | "LONG_BINGET":
+                    self.stack.append(self.memo[argument])
+                case "GLOBAL":
+                    self.stack.append(known(*argument.split(" ")))
+                case "STACK_GLOBAL":
+                    self.stack.append(known(*self.pop(2)))
+                case "BINPERSID":
+                    self.stack.append(self.storage(*self.pop(1)))
+                case "REDUCE":
+                    self.stack.append(self.call(*self.pop(2)))
+                case name:
+                    raise ValueError(f"its pickle uses {name}, which a dictionary of tensors does not need")
         raise ValueError("its pickle has no end")
-
-    def pop_to_mark(self):
-        items = []
-        while (item := self.stack.pop()) is not MARK:
-            items.append(item)
-        return items[::-1]
 
     def pop(self, count):
         if count > len(self.stack):
@@ -75,120 +100,59 @@ class Reader:
         del self.stack[len(self.stack) - count :]
         return items
 
-    def do_MARK(self, _):
-        self.stack.append(MARK)
+    def pop_to_mark(self):
+        items = []
+        while (item := self.stack.pop()) is not MARK:
+            items.append(item)
+        return items[::-1]
 
-    def do_GLOBAL(self, argument):
-        self.push_global(*argument.split(" "))
-
-    def do_STACK_GLOBAL(self, _):
-        self.push_global(*self.pop(2))
-
-    def push_global(self, module, name):
-        if not isinstance(module, str) or not isinstance(name, str):
-            raise ValueError("its pickle asks for something without a name")
-        if (asked := Global(module, name)) not in KNOWN:
-            raise ValueError(f"its pickle asks for {module}.{name}, which a dictionary of tensors does not need")
-        self.stack.append(asked)
-
-    def do_BINPUT(self, at):
-        self.memo[at] = self.stack[-1]
-
-    do_LONG_BINPUT = do_BINPUT
-
-    def do_MEMOIZE(self, _):
-        self.memo[len(self.memo)] = self.stack[-1]
-
-    def do_BINGET(self, at):
-        self.stack.append(self.memo[at])
-
-    do_LONG_BINGET = do_BINGET
-
-    def do_TUPLE(self, _):
-        self.stack.append(tuple(self.pop_to_mark()))
-
-    def do_TUPLE1(self, _):
-        self.stack.append(tuple(self.pop(1)))
-
-    def do_TUPLE2(self, _):
-        self.stack.append(tuple(self.pop(2)))
-
-    def do_TUPLE3(self, _):
-        self.stack.append(tuple(self.pop(3)))
-
-    def do_APPEND(self, _):
-        self.append(self.pop(1))
-
-    def do_APPENDS(self, _):
-        self.append(self.pop_to_mark())
-
-    def append(self, items):
+    def add_to_list(self, items):
         if not isinstance(self.stack[-1], list):
             raise ValueError("its pickle appends to something that is not a list")
         self.stack[-1].extend(items)
 
-    def do_SETITEM(self, _):
-        self.set(self.pop(2))
-
-    def do_SETITEMS(self, _):
-        self.set(self.pop_to_mark())
-
-    def set(self, items):
+    def add_to_dictionary(self, items):
         target = self.stack[-1]
         if not isinstance(target, dict) or len(items) % 2:
             raise ValueError("its pickle puts items into something that is not a dictionary")
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            if not isinstance(key, (str, int)):
-                raise ValueError("a key of its dictionary is not a name")
-            target[key] = value
+        if not all(isinstance(key, (str, int)) for key in items[::2]):
+            raise ValueError("a key of its dictionary is not a name")
+        target.update(zip(items[::2], items[1::2], strict=True))
 
-    def do_BUILD(self, _):
-        target, _ = self.pop(2)  # what is left out is the version of each layer
-        if not isinstance(target, dict):
-            raise ValueError("its pickle changes something that is not a dictionary")
-        self.stack.append(target)
-
-    def do_BINPERSID(self, _):
-        (described,) = self.pop(1)
-        kind, storage, key, _, count = described
-        if kind != "storage" or not isinstance(storage, Global) or not isinstance(key, str) or type(count) is not int:
+    def storage(self, described):
+        """The numbers of a storage, read once."""
+        word, kind, key, _, count = described
+        if word != "storage" or not isinstance(kind, Global) or not isinstance(key, str) or type(count) is not int:
             raise ValueError("its pickle points to something that is not a tensor's storage")
-        if (numbers := self.storages.get(key)) is None:
-            numbers = self.storages[key] = storage, numbers_of(self.read(key), storage)
-        if numbers[0] != storage or len(numbers[1]) != count:
+        if key not in self.storages:
+            self.storages[key] = kind, numbers_of(self.read(key), kind)
+        made, numbers = self.storages[key]
+        if made != kind or len(numbers) != count:
             raise ValueError("a tensor's storage does not have as many numbers as it claims")
-        self.stack.append(numbers[1])
+        return numbers
 
-    def claim(self, size):
-        """Count the bytes of tensors; a file may refer to the same storage again and again."""
-        self.limit -= size
+    def call(self, function, arguments):
+        """What one of the known functions returns."""
+        if function == DICT and arguments == ():
+            return {}
+        if function == PARAMETER and isinstance(arguments[0], np.ndarray):
+            return arguments[0]
+        if function != TENSOR:
+            raise ValueError("its pickle calls what a dictionary of tensors does not need")
+        made = tensor(*arguments[:4])
+        self.limit -= made.nbytes  # a file may refer to the same storage again and again
         if self.limit < 0:
             raise ValueError("its tensors claim more than the file holds")
-
-    def do_REDUCE(self, _):
-        function, arguments = self.pop(2)
-        if function == DICT and arguments == ():
-            self.stack.append({})
-        elif function == TENSOR:
-            made = tensor(*arguments[:4])
-            self.claim(made.nbytes)
-            self.stack.append(made)
-        elif function == PARAMETER and isinstance(arguments[0], np.ndarray):
-            self.stack.append(arguments[0])
-        else:
-            raise ValueError("its pickle calls what a dictionary of tensors does not need")
+        return made
 
 
-# What some instructions put on the stack.
-CONSTANTS = {
-    "EMPTY_DICT": dict,
-    "EMPTY_LIST": list,
-    "EMPTY_TUPLE": tuple,
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-}
-LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINUNICODE", "BINUNICODE"}
+def known(module, name):
+    """A name that a pickle asks for, if it is one of those that a dictionary of tensors needs."""
+    if not isinstance(module, str) or not isinstance(name, str):  # a deep tuple has no hash
+        raise ValueError("its pickle asks for something without a name")
+    if (asked := Global(module, name)) not in KNOWN:
+        raise ValueError(f"its pickle asks for {module}.{name}, which a dictionary of tensors does not need")
+    return asked
 
 
 def numbers_of(data, storage):
