@@ -66,6 +66,7 @@ def main(argv: list[str] | None = None) -> None:
         from toolkit.files.progress import Bars
         from toolkit.machine import ranks
         from toolkit.metrics.measure import measure
+        from vae import VAE
 
         dataset = dataset_of(typed, opened)
         test = ranks.leader_first(lambda: load_for(typed, opened, "test"))
@@ -81,7 +82,9 @@ def main(argv: list[str] | None = None) -> None:
             ranks.check_same(common, "give every rank the same flags, model and data")
         print(f"Device: {opened.device}")
         with Bars() as watch:
-            metrics = measure(opened.model, prior, test, train, args.importance_samples, seed, args.batchsize, watch)
+            trained = opened.model
+            model = VAE(trained.config, trained.encoder, trained.decoder, trained.likelihood, prior)
+            metrics = measure(model, test, train, args.importance_samples, seed, args.batchsize, watch)
         print_metrics(metrics, f"{dataset}, {len(test.images):,} test images, random seed {seed}, prior: {prior.words}")
         if args.json and ranks.rank == 0:
             facts = {"made_by": mark(METRICS), "model": opened.name}

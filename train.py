@@ -65,8 +65,8 @@ class RunOptions:
 
 def options() -> tuple[type, ...]:
     """The dataclasses whose fields are this command's flags."""
+    from toolkit.architectures import ModelConfig
     from toolkit.training.plan import TrainConfig
-    from vae import ModelConfig
 
     return ModelConfig, TrainConfig, PlaceOptions, RunOptions, PresetOptions, EarlierTraining, DeviceOptions
 
@@ -177,16 +177,16 @@ def add_prior(trainer, folder) -> None:
 def plan_of(typed: Typed):
     """The plan that the flags ask for; impossible ones stop here, before any data is fetched."""
     from toolkit import datasets
+    from toolkit.architectures import ModelConfig
     from toolkit.training.plan import Plan, TrainConfig
-    from vae import ModelConfig
 
-    config = typed.of(TrainConfig)
-    plan = Plan(replace(config, dataset=datasets.full_name(config.dataset)), typed.of(ModelConfig))
+    config, model = typed.of(TrainConfig), typed.of(ModelConfig)
+    if own := model.architecture.Options:
+        model = replace(model, net=typed.of(own))
+    plan = Plan(replace(config, dataset=datasets.full_name(config.dataset)), model)
     if plan.train.iw_warmup >= plan.train.epochs:
         raise UserError(f"--iw_warmup {plan.train.iw_warmup} leaves no epoch to iwae — take fewer, or more --epochs")
     check_effects(typed, plan.objective(plan.train.epochs).ignores, f"--objective {config.objective}")
-    if not config.conditional:
-        check_effects(typed, ["label_planes", "embed_factor"], "a model without --conditional")
     if "beta_start" in typed and not plan.train.beta_warmup:
         raise UserError("--beta_start needs --beta_warmup EPOCHS — or give the weight of KL as --beta")
     return plan

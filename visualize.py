@@ -230,7 +230,7 @@ def report(typed, args, opened, subject):
     test, train = subject.test, None if subject.test.labels is None else subject.load("train")
     with Bars() as watch:
         seed, model = subject.sampler.seed, opened.model
-        metrics = measure(model, model.prior, test, train, args.importance_samples, seed, CHUNK, watch)
+        metrics = measure(model, test, train, args.importance_samples, seed, CHUNK, watch)
     pictures = report.pictures(subject, args.image, own_run(opened.path))
     about = report.description(subject, dataset, opened.device)
     parts = [*report.playground(Path(opened.name).stem, subject, dataset), report.run(subject)]

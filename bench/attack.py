@@ -42,6 +42,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from toolkit import datasets  # noqa: E402
+from toolkit.architectures import ModelConfig  # noqa: E402
 from toolkit.errors import UserError  # noqa: E402
 from toolkit.files import download, writing  # noqa: E402
 from toolkit.formats import checkpoint, codes, hub  # noqa: E402
@@ -53,7 +54,6 @@ from toolkit.shell import presets  # noqa: E402
 from toolkit.training.folder import RunFolder  # noqa: E402
 from toolkit.training.plan import Plan, TrainConfig  # noqa: E402
 from toolkit.training.trainer import Trainer  # noqa: E402
-from vae import ModelConfig  # noqa: E402
 
 SLOWEST, LARGEST = 3, 300 * 2**20
 ODD = (
@@ -194,7 +194,7 @@ class Targets:
         import mlx.core as mx
 
         mx.save_safetensors(str(self.hub / hub.MODEL), {key: mx.array(array) for key, array in self.weights.items()})
-        config = checkpoint.config_facts(checkpoint.load(self.model).model.config)
+        config = checkpoint.load(self.model).model.config.values()
         text = hub.config_text(config, ["a", "b"])
         if random.integers(2):
             text = text_of(odd(json.loads(text), random), random).encode()

@@ -71,11 +71,11 @@ def work(name, batch, filters, side, steps):
     import numpy as np
     from mlx.utils import tree_flatten
 
+    from toolkit.architectures import ModelConfig
     from toolkit.datasets import Split
     from toolkit.machine import device, ranks
     from toolkit.training.plan import Plan, TrainConfig
     from toolkit.training.trainer import Trainer
-    from vae import ModelConfig
 
     device.start(cpu=True, together=True)
     images = np.random.default_rng(0).integers(0, 256, (batch * steps, 28, 28, 1), dtype=np.uint8)

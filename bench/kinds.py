@@ -18,6 +18,7 @@ import mlx.optimizers as optim
 import numpy as np
 
 import vae
+from toolkit.architectures import ModelConfig, build
 from toolkit.layers import cpu
 from toolkit.machine import device, process
 from toolkit.model.inputs import to_floats
@@ -130,7 +131,7 @@ def main():
     process.cores = lambda: 1  # one stream
     cpu.streams.cache_clear()
     images = mx.array(np.random.default_rng(0).integers(0, 256, (IMAGES, 28, 28, 1), dtype=np.uint8))
-    model = vae.VAE(vae.ModelConfig())
+    model = build(ModelConfig())
     optimizer = optim.AdamW(learning_rate=0.001)
     optimizer.init(model.trainable_parameters())
     model.train()
@@ -138,7 +139,8 @@ def main():
     building, whole = [], []
     for i in range(ROUNDS + 3):
         start = time.perf_counter()
-        sums = step(images, None, mx.random.key(i), mx.array(1.0))
+        keys = mx.random.split(mx.random.key(i), IMAGES)
+        sums = step(to_floats(images, model.config), None, keys, mx.array(1.0))
         built = time.perf_counter()
         mx.eval(sums, model.state, optimizer.state)
         building.append(1e3 * (built - start))

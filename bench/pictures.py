@@ -70,10 +70,12 @@ def time_steps(rounds):
     import mlx.optimizers as optim
 
     import vae
+    from toolkit.architectures import ModelConfig, build
+    from toolkit.model.inputs import compiled_floats
 
     steps = {}
     for data, side, channels in (("mnist", 28, 1), ("cifar-10", 32, 3)):
-        model = vae.VAE(vae.ModelConfig(channels=channels))
+        model = build(ModelConfig(channels=channels))
         optimizer = optim.AdamW(learning_rate=0.001)
         optimizer.init(model.trainable_parameters())
         model.train()
@@ -84,7 +86,9 @@ def time_steps(rounds):
         for data, (step, images, model, optimizer) in steps.items():
             start = time.perf_counter()
             for k in range(5):
-                mx.eval(step(mx.array(images), None, mx.random.key(k), 1), model.state, optimizer.state)
+                keys = mx.random.split(mx.random.key(k), len(images))
+                x = compiled_floats(model.config)(mx.array(images), keys)
+                mx.eval(step(x, None, keys, 1), model.state, optimizer.state)
             if i >= 2:
                 times[data].append((time.perf_counter() - start) / 5)
     share = operations(3) / operations(1)

@@ -30,14 +30,15 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 import vae
 from toolkit import datasets
+from toolkit.architectures import ModelConfig
 from toolkit.files.progress import bar
 from toolkit.machine import device
-from toolkit.model.gaussians import reparametrise
-from toolkit.model.inputs import batches, to_floats
+from toolkit.model.inputs import batches
+from toolkit.random import NOISE, ORDER, generator, key
 from toolkit.training.optimizers import MUON_FACTOR, Muon
 from toolkit.training.plan import RECIPES, TrainConfig
 from toolkit.training.schedules import learning_rate
-from toolkit.training.trainer import NOISE, ORDER, hold_out, random_key, random_numbers
+from toolkit.training.trainer import hold_out
 
 FAST, CLASSIC = RECIPES["fast"], RECIPES["classic"]
 
@@ -136,7 +137,7 @@ def optimizers(recipe):
 
 def trained(recipe, split, seed, side, dims, epochs):
     """The held-out loss after the last epoch of a training."""
-    config = vae.ModelConfig(latent_dims=dims, image_size=side)
+    config = ModelConfig(latent_dims=dims, image_size=side)
     numbers, held_out = hold_out(len(split.images), 0)
     model, (optimizer, parts) = made(recipe, config, seed), optimizers(recipe)
     optimizer.init(model.trainable_parameters())
@@ -144,11 +145,10 @@ def trained(recipe, split, seed, side, dims, epochs):
     times = (64 / side) ** 2
     epoch_steps = math.ceil(len(numbers) / recipe.batch)
 
-    def terms(images, key, noise):
-        x = to_floats(images, config)
+    def terms(x, key, noise):
         mean, log_var = model.posterior(x)
         eps = noise * mx.random.normal(mean.shape, key=key)
-        error = model.likelihood.error(x, model.decoder(reparametrise(mean, log_var, eps)))
+        error = model.likelihood.error(x, model.decoder(mean + mx.exp(0.5 * log_var) * eps))
         return times * error.mean(), model.prior.kl(mean, log_var).sum(axis=1).mean()
 
     def loss(images, key, beta, noise):
@@ -160,8 +160,8 @@ def trained(recipe, split, seed, side, dims, epochs):
     with bar(epochs * len(numbers), "Training") as shown:
         for epoch in range(epochs):
             model.train()
-            order = numbers[random_numbers(seed, ORDER, epoch).permutation(len(numbers))]
-            for images, _, _ in batches(split, recipe.batch, order):
+            order = numbers[generator(seed, ORDER, epoch).permutation(len(numbers))]
+            for images, _, _ in batches(split, recipe.batch, config, order):
                 share = learning_rate(schedule, step / epoch_steps, 1 / epoch_steps)
                 for part, rate in parts:
                     part.learning_rate = rate * share
@@ -169,7 +169,7 @@ def trained(recipe, split, seed, side, dims, epochs):
                     min(1, step / (warmup * epoch_steps)) if warmup else 1.0
                     for warmup in (recipe.kl_warmup, recipe.noise_warmup)
                 )
-                value, gradients = gradients_of(images, random_key(seed, NOISE, step), beta, noise)
+                value, gradients = gradients_of(images, key(seed, NOISE, step), beta, noise)
                 if recipe.clip:
                     gradients, _ = optim.clip_grad_norm(gradients, recipe.clip)
                 optimizer.update(model, gradients)
@@ -183,7 +183,9 @@ def trained(recipe, split, seed, side, dims, epochs):
     if recipe.average:
         model.update(average)
     model.eval()
-    found = [terms(images, mx.random.key(i), 1.0) for i, (images, _, _) in enumerate(batches(split, 250, held_out))]
+    found = [
+        terms(images, mx.random.key(i), 1.0) for i, (images, _, _) in enumerate(batches(split, 250, config, held_out))
+    ]
     return float(np.mean([error.item() + kl.item() for error, kl in found]))
 
 

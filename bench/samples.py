@@ -20,6 +20,7 @@ import numpy as np
 
 import vae
 from toolkit import datasets
+from toolkit.architectures import ModelConfig
 from toolkit.files.progress import bar
 from toolkit.formats import checkpoint
 from toolkit.machine import device
@@ -36,16 +37,16 @@ class Classifier(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.config = vae.ModelConfig(latent_dims=FEATURES, image_size=SIZE)
-        self.encoder = vae.Encoder(self.config)
+        self.config = ModelConfig(latent_dims=FEATURES, image_size=SIZE)
+        self.encoder = vae.Encoder(SIZE, 1, self.config.max_filters, FEATURES)
         self.classes = nn.Linear(FEATURES, 10)
 
-    def features(self, images):
-        """Bytes (N, H, W, 1) → (N, FEATURES)."""
-        return nn.relu(self.encoder(to_floats(images, self.config))[0])
+    def features(self, x):
+        """Floats (N, SIZE, SIZE, 1) → (N, FEATURES)."""
+        return nn.relu(self.encoder(x)[0])
 
-    def __call__(self, images):
-        return self.classes(self.features(images))
+    def __call__(self, x):
+        return self.classes(self.features(x))
 
 
 def trained(split):
@@ -54,15 +55,13 @@ def trained(split):
     model, random = Classifier(), np.random.default_rng(0)
     steps = EPOCHS * -(-len(split.images) // 64)
     optimizer = optim.AdamW(optim.linear_schedule(0.003, 0, steps))
-    gradients = nn.value_and_grad(
-        model, lambda images, labels: nn.losses.cross_entropy(model(images), labels, reduction="mean")
-    )
+    gradients = nn.value_and_grad(model, lambda x, labels: nn.losses.cross_entropy(model(x), labels, reduction="mean"))
     with bar(EPOCHS * len(split.images), "Training the classifier") as shown:
         for _ in range(EPOCHS):
-            for images, _, labels in batches(split, 64, random.permutation(len(split.images))):
-                optimizer.update(model, gradients(images, labels)[1])
+            for x, _, labels in batches(split, 64, model.config, random.permutation(len(split.images))):
+                optimizer.update(model, gradients(x, labels)[1])
                 mx.eval(model.state, optimizer.state)
-                shown.update(len(images))
+                shown.update(len(x))
     model.eval()
     return model
 
@@ -71,7 +70,7 @@ def seen(classifier, images):
     """Features and probabilities of images, bytes (N, H, W, 1)."""
     features, probabilities = [], []
     for start in range(0, len(images), 250):
-        found = classifier.features(mx.array(images[start : start + 250]))
+        found = classifier.features(to_floats(mx.array(images[start : start + 250]), classifier.config))
         features.append(np.array(found, np.float64))
         probabilities.append(np.array(mx.softmax(classifier.classes(found), axis=1)))
     return np.concatenate(features), np.concatenate(probabilities)

@@ -21,21 +21,24 @@ def toolkit(batch, filters, side):
     import numpy as np
 
     import vae
+    from toolkit.architectures import ModelConfig, build
+    from toolkit.model.inputs import compiled_floats
     from toolkit.training.optimizers import AdamW
 
-    model = vae.VAE(vae.ModelConfig(latent_dims=DIMS, max_filters=filters, image_size=side))
+    config = ModelConfig(latent_dims=DIMS, max_filters=filters, image_size=side)
+    model, floats = build(config), compiled_floats(config)
     optimizer = AdamW(learning_rate=0.001)
     optimizer.init(model.trainable_parameters())
     step, decode, reconstruct = vae.training_step(model, optimizer), model.decode, model.reconstruct
     images = np.random.default_rng(0).integers(0, 256, (batch, 28, 28, 1), dtype=np.uint8)
     z = mx.random.normal((batch, DIMS))
-    numbers = mx.arange(batch)
-    mx.eval(z, numbers)
+    mx.eval(z)
     count = iter(range(10**9))
 
     def train():
         model.train()
-        mx.eval(step(mx.array(images), None, mx.random.key(next(count)), 1), model.state, optimizer.state)
+        keys = mx.random.split(mx.random.key(next(count)), batch)
+        mx.eval(step(floats(mx.array(images), keys), None, keys, 1), model.state, optimizer.state)
 
     def in_eval(function):
         model.eval()
@@ -44,7 +47,7 @@ def toolkit(batch, filters, side):
     return {
         "train": train,
         "decode": lambda: in_eval(lambda: decode(z)),
-        "reconstruct": lambda: in_eval(lambda: reconstruct(mx.array(images), numbers)),
+        "reconstruct": lambda: in_eval(lambda: reconstruct(floats(mx.array(images), None))),
     }
 
 
@@ -185,22 +188,25 @@ def residual_toolkit(batch, width, depth, samples):
     import numpy as np
 
     import vae
+    from toolkit.architectures import build, config_of
+    from toolkit.model.inputs import compiled_floats
+    from toolkit.model.objectives import Elbo, ImportanceWeighted
     from toolkit.training.optimizers import AdamW
 
-    config = vae.ModelConfig(
-        arch="resnet", max_filters=width, depth=depth, latent_dims=32, image_size=28, likelihood="bce"
-    )
-    model = vae.VAE(config)
+    config = {"arch": "resnet", "max_filters": width, "depth": depth, "latent_dims": 32, "image_size": 28}
+    model = build(config_of(config | {"likelihood": "bce"}))
+    floats = compiled_floats(model.config)
     optimizer = AdamW(learning_rate=0.001)
     optimizer.init(model.trainable_parameters())
     model.train()
-    objective = vae.ImportanceWeighted(iw_samples=samples) if samples > 1 else vae.Elbo()
+    objective = ImportanceWeighted(samples) if samples > 1 else Elbo()
     step = vae.training_step(model, optimizer, objective)
     images = np.random.default_rng(0).integers(0, 256, (batch, 28, 28, 1), dtype=np.uint8)
     count = iter(range(10**9))
 
     def train():
-        mx.eval(step(mx.array(images), None, mx.random.key(next(count)), 1), model.state, optimizer.state)
+        keys = mx.random.split(mx.random.key(next(count)), batch)
+        mx.eval(step(floats(mx.array(images), keys), None, keys, 1), model.state, optimizer.state)
 
     return {"train": train}
 

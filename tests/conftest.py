@@ -22,6 +22,7 @@ from mlx.utils import tree_flatten
 from PIL import Image
 
 import vae
+from toolkit.architectures import ModelConfig, build, config_of
 from toolkit.datasets import synthetic
 from toolkit.formats import checkpoint
 from toolkit.formats.checkpoint import Checkpoint
@@ -72,7 +73,7 @@ def form(request):
 def make_model(**config):
     """A tiny model with weights and statistics that are nowhere trivial."""
     mx.random.seed(0)
-    model = vae.VAE(vae.ModelConfig(**{"latent_dims": 3, "max_filters": 8, "image_size": 16} | config))
+    model = build(config_of({"latent_dims": 3, "max_filters": 8, "image_size": 16} | config))
     random = np.random.default_rng(0)
     for module in (model.encoder, model.decoder):
         for name, part in module.items():
@@ -323,8 +324,9 @@ class LinearGaussian(vae.VAE):
     SIZE, DIMS = 5, 2
 
     def __init__(self, width):
-        super().__init__(vae.ModelConfig(latent_dims=self.DIMS, image_size=self.SIZE, arch="mlp", max_filters=8))
-        self.encoder, self.decoder = self.encode_exactly, self.decode_exactly
+        config = ModelConfig(latent_dims=self.DIMS, image_size=self.SIZE, arch="mlp", max_filters=8)
+        exactly, made = (self.encode_exactly, self.decode_exactly), build(config)
+        super().__init__(config, *exactly, made.likelihood, made.prior)
         columns, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(self.SIZE**2, self.DIMS)))
         self._w = columns * [0.1, 0.18]  # orthogonal: the posterior has no correlations
         self._width = width

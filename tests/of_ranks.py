@@ -13,12 +13,12 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from toolkit import datasets
+from toolkit.architectures import ModelConfig
 from toolkit.layers import cpu, forms, plain
 from toolkit.machine import device, ranks
 from toolkit.model import inference
 from toolkit.training.plan import Plan, TrainConfig
 from toolkit.training.trainer import Trainer
-from vae import ModelConfig
 
 CASES = {
     "conv": ({}, {}, "cpu"),
@@ -44,9 +44,7 @@ def epoch(model, training, form):
         weights = weights or {name: np.array(a).tolist() for name, a in tree_flatten(trainer.model.parameters())}
     entry = trainer.end_epoch()
     means, _ = inference.encode(trainer.model, train)
-    bound = inference.importance_bound(
-        trainer.model, trainer.model.prior, test, 5, 0, chosen=ranks.share(np.arange(10))
-    )
+    bound = inference.importance_bound(trainer.model, test, 5, 0, chosen=ranks.share(np.arange(10)))
     return {"weights": weights, "entry": entry, "codes": means.tolist(), "bound": ranks.gather(bound, 10).tolist()}
 
 

@@ -17,7 +17,7 @@ import pytest
 from conftest import lying_zip, make_model, save
 from mlx.utils import tree_flatten
 
-import vae
+from toolkit.architectures import BOUNDED, RESNET, ModelConfig
 from toolkit.errors import UserError
 from toolkit.formats import checkpoint
 from toolkit.options import allowed, choices_of, options_of
@@ -247,7 +247,7 @@ def test_numbers_are_read_once_their_shapes_are_those_of_a_model(tmp_path, model
 def test_a_state_whose_optimizer_is_too_large(fails, tmp_path, model):
     facts = {"options": {}, "images": [1, 1], "epoch": 1, "best": None, "plateau": {}}
     arrays = arrays_of(model) | {"optimizer.v": np.zeros(4 * model.parameter_count())}
-    facts["config"] = checkpoint.config_facts(model.config)
+    facts["config"] = model.config.values()
     (tmp_path / "state.npz").write_bytes(checkpoint.pack(arrays, facts))
     with pytest.raises(UserError, match="more than the model needs"):
         checkpoint.load_state(tmp_path / "state.npz")
@@ -320,7 +320,9 @@ def test_every_value_that_a_flag_takes_comes_back(tmp_path):
     random = np.random.default_rng(0)
     texts = [*TEXTS, *(f"{10.0**e:g}" for e in random.uniform(-320, 308, 40))]
     texts += map(str, random.integers(0, 2**63, 20))
-    declared = [option for part in (vae.ModelConfig, TrainConfig) for option in options_of(part)]
+    declared = [
+        option for part in (ModelConfig, TrainConfig, RESNET.Options, BOUNDED.Options) for option in options_of(part)
+    ]
     tried = 0
     for text in texts:
         taken = {}

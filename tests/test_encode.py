@@ -14,6 +14,7 @@ from toolkit import datasets
 from toolkit.errors import UserError
 from toolkit.formats import codes
 from toolkit.model import inference
+from toolkit.model.inputs import to_floats
 from toolkit.pictures import images
 from toolkit.wording import distinct, file_names
 
@@ -116,7 +117,7 @@ def test_a_conditional_model_takes_sub_folders_or_a_label(run, fails, conditiona
     assert run("encode", photos / "pets", *flags)[0] == 0
     found = codes.load(tmp_path / "codes.npz", 3)
     split = datasets.load_files([str(photos / "pets")], 16, 3)
-    mean, _ = model.encode(mx.array(split.images), mx.arange(3), mx.array([0, 1, 1]))
+    mean, _ = model.encode(to_floats(mx.array(split.images), model.config), mx.array([0, 1, 1]))
     np.testing.assert_allclose(found.mean, np.array(mean), atol=1e-6)
     assert found.classes == ["cat", "dog", "dog"]
     assert run("encode", photos / "one.png", "--label", "dog", *flags)[0] == 0

@@ -15,6 +15,7 @@ from PIL import Image
 
 from bench import browser
 from toolkit import datasets
+from toolkit.architectures import ARCHITECTURES
 from toolkit.formats.checkpoint import Checkpoint
 from toolkit.model import inference
 from toolkit.model.inputs import resize_matrix
@@ -22,9 +23,8 @@ from toolkit.model.likelihoods import LIKELIHOODS
 from toolkit.model.mixture import Mixture
 from toolkit.pictures import explorer, scenes
 from toolkit.pictures.explorer import network
-from vae import ARCHITECTURES
 
-RUNNING = [name for name, architecture in ARCHITECTURES.items() if architecture.has_layers]
+RUNNING = [name for name in ARCHITECTURES if name != "bounded"]
 VARIANTS = {
     **{f"{name}, grey": {"arch": name} for name in RUNNING},
     **{f"{name}, colour, classes": {"arch": name, "channels": 3, "num_classes": 3} for name in RUNNING},

@@ -11,8 +11,11 @@ from conftest import LinearGaussian, make_model
 from mlx.utils import tree_flatten
 
 import vae
+from toolkit.architectures import ARCHITECTURES
 from toolkit.layers import forms
 from toolkit.model.inputs import to_floats
+from toolkit.model.objectives import Elbo, ImportanceWeighted
+from toolkit.model.priors import log_normal
 
 TINY = "--dataset synthetic --limit 40 --image_size 16 --max_filters 8 --latent_dims 2".split()
 
@@ -21,8 +24,12 @@ def tiny_images(count=19, size=8):
     return mx.array(np.random.default_rng(7).integers(0, 256, (count, size, size, 1), dtype=np.uint8))
 
 
+def keys_of(count):
+    return mx.random.split(mx.random.key(0), count)
+
+
 def iwae(samples):
-    return vae.ImportanceWeighted(iw_samples=samples)
+    return ImportanceWeighted(samples)
 
 
 def flat(gradients):
@@ -32,7 +39,7 @@ def flat(gradients):
 @pytest.mark.parametrize("samples", [1, 5, 8])
 def test_with_the_true_posterior_the_bound_of_every_sample_is_the_likelihood(samples):
     model, images = LinearGaussian(width=1), tiny_images(30, 5)
-    _, (loss, error, kl) = iwae(samples).cost(model, to_floats(images, model.config), None, mx.random.key(0), 1)
+    _, (loss, error, kl) = iwae(samples)(model, to_floats(images, model.config), None, keys_of(30), 1)
     exact = model.log_likelihood(np.array(images))
     np.testing.assert_allclose(model.likelihood.constant - np.array(loss), exact, atol=2e-4)
     assert (np.array(kl) > 0).all() and np.array(error).shape == (30,)
@@ -41,8 +48,8 @@ def test_with_the_true_posterior_the_bound_of_every_sample_is_the_likelihood(sam
 def test_with_another_posterior_it_lies_between_the_elbo_and_the_likelihood():
     model, images = LinearGaussian(width=2), mx.repeat(tiny_images(30, 5), 20, axis=0)
     x, exact = to_floats(images, model.config), model.log_likelihood(np.array(images)).mean()
-    losses = [vae.Elbo().cost(model, x, None, mx.random.key(0), 1)[1][0].mean().item()]
-    losses += [iwae(k).cost(model, x, None, mx.random.key(0), 1)[1][0].mean().item() for k in (2, 5, 8)]
+    losses = [Elbo()(model, x, None, keys_of(len(x)), 1)[1][0].mean().item()]
+    losses += [iwae(k)(model, x, None, keys_of(len(x)), 1)[1][0].mean().item() for k in (2, 5, 8)]
     bounds = [model.likelihood.constant - loss for loss in losses]
     assert bounds == sorted(bounds) and bounds[0] < exact - 0.5 and exact - 0.3 < bounds[-1] < exact + 0.01
 
@@ -53,13 +60,13 @@ def test_the_doubly_reparametrised_gradients_have_the_right_mean():
     x, labels = to_floats(mx.repeat(tiny_images(1, 4), 20_000, axis=0), model.config), None
 
     def doubly(key):
-        return iwae(4).cost(model, x, labels, key, 1)[0]
+        return iwae(4)(model, x, labels, key, 1)[0]
 
     def usual(key):
         mean, log_var = model.posterior(x)
         mean, log_var = (mx.broadcast_to(a[:, None], (len(x), 4, 3)) for a in (mean, log_var))
         z = vae.sample(mean, log_var, key)
-        log_w = model.prior.log_density(z) - vae.log_density(z, mean, log_var) - model.errors(x, labels, z)
+        log_w = model.prior.log_density(z) - log_normal(z, mean, log_var) - model.errors(x, labels, z)
         return -mx.logsumexp(log_w, axis=1).mean()
 
     ours, theirs = (flat(nn.value_and_grad(model, cost)(mx.random.key(1))[1]) for cost in (doubly, usual))
@@ -71,7 +78,7 @@ def test_the_doubly_reparametrised_gradients_have_the_right_mean():
     assert np.abs(theirs[name]).max() > 0.2  # else nothing is shown
 
 
-@pytest.mark.parametrize("arch", vae.ARCHITECTURES)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_both_forms_of_the_layers_take_the_same_step(arch):
     results = []
     for form in (forms.plain, forms.cpu):
@@ -82,7 +89,7 @@ def test_both_forms_of_the_layers_take_the_same_step(arch):
         model.train()
         labels = mx.arange(19, dtype=mx.uint32) % 3
         step = vae.training_step(model, optimizer, iwae(5))
-        sums = step(tiny_images(19, 16), labels, mx.random.key(0), mx.array(1.0))
+        sums = step(to_floats(tiny_images(19, 16), model.config, keys_of(19)), labels, keys_of(19), mx.array(1.0))
         results.append([np.array(sums), *flat(model.trainable_parameters()).values()])
     forms.choose()
     for ours, theirs in zip(*results, strict=True):

@@ -7,7 +7,7 @@ import pytest
 from conftest import make_model
 from mlx.utils import tree_flatten, tree_map
 
-import vae
+from toolkit.architectures import ModelConfig
 from toolkit.errors import UserError
 from toolkit.training import optimizers
 from toolkit.training.plan import RECIPES, Plan, TrainConfig
@@ -55,7 +55,7 @@ def test_muon_trains_kernels_and_hidden_layers_and_adamw_the_rest(arch, count):
 
 
 def planned(arch="conv", **options):
-    return Plan(TrainConfig(**options), vae.ModelConfig(arch=arch))
+    return Plan(TrainConfig(**options), ModelConfig(arch=arch))
 
 
 def test_a_recipe_is_what_flags_leave_open():

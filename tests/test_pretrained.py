@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from toolkit.formats import checkpoint
+from toolkit.model.inputs import to_floats
+from toolkit.random import pixel_keys
 from toolkit.shell.opening import ROOT
 
 # Reconstruction from the mean + KL per image, on the first 64 test images of MNIST or 24 of CIFAR-10.
@@ -20,10 +22,12 @@ SCORES = {
 
 def loss_on_its_slice(model, dataset):
     slices = np.load(ROOT / "tests" / "slices.npz")
-    images, numbers = mx.array(slices[dataset]), mx.arange(len(slices[dataset]), dtype=mx.uint32)
+    numbers = mx.arange(len(slices[dataset]), dtype=mx.uint32)
+    x = to_floats(mx.array(slices[dataset]), model.config, pixel_keys(numbers))
     labels = mx.array(slices[f"{dataset}_labels"].astype(np.uint32)) if model.config.num_classes else None
-    mean, log_var = model.encode(images, numbers, labels)
-    return (model.error(images, numbers, labels, mean) + model.prior.kl(mean, log_var).sum(axis=1)).mean().item()
+    mean, log_var = model.encode(x, labels)
+    error = model.likelihood.error(x, model.decoder(mean, labels))
+    return (error + model.prior.kl(mean, log_var).sum(axis=1)).mean().item()
 
 
 @pytest.mark.parametrize("name", SCORES)

@@ -55,8 +55,8 @@ def test_the_annealed_vae_says_all_that_its_file_says(run):
     status, out, err = run("generate", "--model", TORCH / "annealed_one_hot.pth", "--info")
     assert (status, err) == (0, "")
     for row in (
-        "Architecture: convolutions without norms, means and variances within trained bounds, its encoder sees 10 "
-        "classes (one_hot planes × 1)",
+        "Architecture: convolutions without norms, means and variances within trained bounds, decoder_filters 3, "
+        "label_planes one_hot, embed_factor 1.0, conditional on 10 classes",
         "Likelihood: squared error (mse)",
         "Data set: mnist",
         "Trained for: 42 epochs",
@@ -67,7 +67,7 @@ def test_the_annealed_vae_says_all_that_its_file_says(run):
     assert re.search(r"Test metrics per image: loss \d+\.?\d*", out)
     status, out, err = run("generate", "--model", TORCH / "annealed_cat.pth", "--info")
     assert err.startswith("Warning: in this model the latents carry no information") and err.count("\n") == 1
-    assert "2 filters in the decoder, its encoder sees 10 classes (cat planes × 0.5)" in out
+    assert "decoder_filters 2, label_planes cat, embed_factor 0.5, conditional on 10 classes" in out
     assert "Likelihood: binary cross-entropy (bce)" in out
 
 

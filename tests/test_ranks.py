@@ -16,13 +16,13 @@ import of_ranks
 import pytest
 
 from toolkit import datasets
+from toolkit.architectures import ModelConfig
 from toolkit.errors import RankError
 from toolkit.formats import checkpoint
 from toolkit.machine import process, ranks
 from toolkit.shell import launched
 from toolkit.training.plan import Plan, TrainConfig
 from toolkit.training.trainer import Trainer
-from vae import ModelConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH = Path(sys.executable).with_name("mlx.launch")

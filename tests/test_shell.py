@@ -22,6 +22,7 @@ import pytest
 from conftest import make_model, save
 
 import toolkit
+from toolkit.architectures import ModelConfig
 from toolkit.errors import UserError
 from toolkit.formats import checkpoint
 from toolkit.options import count, from_values, option, options_of, path, text, weight
@@ -29,7 +30,6 @@ from toolkit.shell.command import command
 from toolkit.shell.opening import ROOT
 from toolkit.shell.parser import Parser, parse
 from toolkit.training.plan import TrainConfig
-from vae import ModelConfig
 
 TINY = "--dataset synthetic --limit 40 --image_size 16 --max_filters 8 --epochs 1".split()
 COMMANDS = ("train", "generate", "reconstruct", "encode", "evaluate", "visualize", "convert")

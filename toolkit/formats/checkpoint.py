@@ -17,7 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -26,15 +26,16 @@ import mlx.optimizers
 import numpy as np
 from mlx.utils import tree_flatten
 
+from toolkit.architectures import build, config_of
 from toolkit.errors import UserError
 from toolkit.files import reading
 from toolkit.files.reading import check_directory, opened, unpacked
 from toolkit.files.records import Scalars, Whole, check, record
 from toolkit.files.writing import reason, write
 from toolkit.formats import hub, pytorch
+from toolkit.formats.recognise import recognise
 from toolkit.model.mixture import Mixture
-from toolkit.options import from_values
-from vae import ARCHITECTURES, VAE, ModelConfig
+from vae import VAE
 
 ENDINGS = (".npz", ".safetensors")  # that are written
 STRAY_KEYS = {"encoder.kl_div"}  # in published files of the family
@@ -104,7 +105,7 @@ class Checkpoint:
 
     def facts(self) -> dict[str, Any]:
         """What its file says besides arrays."""
-        facts = {"config": config_facts(self.model.config)}
+        facts = {"config": self.model.config.values()}
         facts |= {"collapsed": True} if self.collapsed else {}
         for name in ("dataset", "class_names", "epoch", "options", "test"):
             if (value := getattr(self, name)) not in (None, (), {}):
@@ -136,11 +137,6 @@ def model_name(dataset: str, max_filters: int, latent_dims: int) -> str:
     return f"vae_{dataset}_filters_{max_filters:04d}_dims_{latent_dims:04d}"
 
 
-def config_facts(config: ModelConfig) -> dict[str, Any]:
-    """A configuration as files hold it: without the options that its architecture has not."""
-    return {name: value for name, value in asdict(config).items() if value is not None}
-
-
 def save(path: Path | str, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, as `.safetensors` or, with any other ending, as `.npz`."""
     arrays = dict(tree_flatten(checkpoint.model.parameters()))
@@ -153,7 +149,7 @@ def save(path: Path | str, checkpoint: Checkpoint) -> None:
 def save_folder(folder: Path | str, checkpoint: Checkpoint, card: str, picture: bytes) -> list[str]:
     """Write a model folder for the Hub; returns the names of its files. A card that is there belongs to a person."""
     folder, written = Path(folder), {}
-    written[hub.CONFIG] = hub.config_text(config_facts(checkpoint.model.config), checkpoint.class_names)
+    written[hub.CONFIG] = hub.config_text(checkpoint.model.config.values(), checkpoint.class_names)
     written[hub.PICTURE] = picture
     if not (folder / hub.CARD).exists():
         written[hub.CARD] = card.encode()
@@ -192,7 +188,7 @@ def save_state(path: Path | str, model: VAE, optimizer: mlx.optimizers.Optimizer
     """Write a training state."""
     arrays = dict(tree_flatten(model.parameters()))
     arrays |= {f"{OPTIMIZER}{key}": array for key, array in tree_flatten(optimizer.state)}
-    write(path, pack(arrays, {"config": config_facts(model.config)} | facts), durable=True)
+    write(path, pack(arrays, {"config": model.config.values()} | facts), durable=True)
 
 
 def load_state(path: Path | str) -> State:
@@ -402,7 +398,7 @@ def read_safetensors(path, start, size):
 def model_of(path: Path | str, shapes: dict[str, np.ndarray], facts: dict[str, Any]) -> VAE:
     """The model that facts and shapes describe, yet without its weights; every shape is checked."""
     shapes = {key: array for key, array in shapes.items() if key not in STRAY_KEYS}
-    model = VAE(config_from(path, shapes, facts))
+    model = build(config_from(path, shapes, facts))
     expected = {key: array.shape for key, array in tree_flatten(model.parameters())}
     problem = None
     if missing := expected.keys() - shapes.keys():
@@ -432,17 +428,12 @@ def put_weights(path: Path | str, model: VAE, arrays: dict[str, np.ndarray]) -> 
 
 
 def config_from(path, arrays, facts):
-    """The configuration that the facts hold; without them, as the architectures recognise it in the arrays."""
+    """The configuration that the facts hold; without them, as it is recognised in the arrays."""
     try:
         if "config" in facts:
-            return from_values(ModelConfig, facts["config"])
-        options = facts.get("options", {})
-        found = [(name, known.recognise(arrays, options)) for name, known in ARCHITECTURES.items()]
-        arch, seen = next((pair for pair in found if pair[1]), ("", None))
-        if seen is None:
-            raise KeyError("the weights of an encoder or a decoder that is known here")
+            return config_of(facts["config"])
         told = {"likelihood": facts["likelihood"]} if "likelihood" in facts else {}
-        return from_values(ModelConfig, {"arch": arch} | seen | told)
+        return config_of(recognise(arrays, facts.get("options", {})) | told)
     except KeyError as error:
         raise UserError(f"{path} lacks {error.args[0]} — it is not a checkpoint of this family") from None
     except (IndexError, TypeError, ValueError, ZeroDivisionError, UserError):

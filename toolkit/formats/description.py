@@ -1,16 +1,19 @@
 """A model and its checkpoint in words: for train.py's options, `generate.py --info` and reports."""
 
+from dataclasses import asdict
+
+from toolkit.architectures import ModelConfig
 from toolkit.formats.checkpoint import Checkpoint
 from toolkit.model.inputs import PIXELS
 from toolkit.wording import counted
-from vae import VAE, ModelConfig
+from vae import VAE
 
 
 def architecture(config: ModelConfig) -> str:
     """What the encoder and the decoder are made of."""
-    known = config.architecture
-    labels = f"conditional on {config.num_classes} classes" if config.decoder_classes else ""
-    return ", ".join(filter(None, (known.words, known.detail(config), labels)))
+    own = [f"{name} {value}" for name, value in (asdict(config.net) if config.net else {}).items()]
+    labels = [f"conditional on {config.num_classes} classes"] if config.num_classes else []
+    return ", ".join([config.architecture.words, *own, *labels])
 
 
 def images(config: ModelConfig) -> str:

@@ -77,12 +77,6 @@ def streams() -> list[mx.Stream]:
 class Parts(list):
     """The features of a batch, cut into one array for each core; `flatten` and `reshape` make one array of them."""
 
-    def flatten(self, start_axis: int = 0) -> mx.array:
-        return join(self).flatten(start_axis)
-
-    def reshape(self, *shape: int) -> mx.array:
-        return join(self).reshape(*shape)
-
 
 def split(x: mx.array | Parts) -> Parts:
     """A batch as parts of about equal size, one for each core."""
@@ -93,8 +87,10 @@ def split(x: mx.array | Parts) -> Parts:
     return Parts(x[a:b] for a, b in zip(ends, ends[1:], strict=False))
 
 
-def join(parts: Parts) -> mx.array:
+def join(parts: mx.array | Parts) -> mx.array:
     """The parts of a batch put together again."""
+    if not isinstance(parts, Parts):
+        return parts
     return parts[0] if len(parts) == 1 else mx.concatenate(parts)
 
 
@@ -140,6 +136,19 @@ def dense(x: mx.array | Parts, linear: nn.Linear, activation: Callable | None = 
         return activation(y) if activation else y
 
     return each(of_part, split(x))
+
+
+linear, heads, labelled = plain.linear, plain.heads, plain.labelled  # small: not worth cutting
+
+
+def flatten(x: mx.array | Parts) -> mx.array:
+    """(N, H, W, C) → (N, H·W·C)."""
+    return plain.flatten(join(x))
+
+
+def reshape(x: mx.array | Parts, side: int) -> mx.array:
+    """Numbers of each image as a square map: (N, …) → (N, side, side, C)."""
+    return plain.reshape(join(x), side)
 
 
 def conv(x: mx.array | Parts, conv: nn.Conv2d) -> Parts:

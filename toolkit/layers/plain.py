@@ -85,6 +85,38 @@ def dense(x: mx.array, linear: nn.Linear, activation: Callable[[mx.array], mx.ar
     return activation(linear(x)) if activation else linear(x)
 
 
+def linear(x: mx.array, linear: nn.Linear) -> mx.array:
+    """A linear layer: (N, C) → (N, O)."""
+    return linear(x)
+
+
+def heads(x: mx.array, mean: nn.Linear, log_var: nn.Linear) -> tuple[mx.array, mx.array]:
+    """The two linear layers at the end of an encoder: (N, C) → (N, D) each."""
+    return mean(x), log_var(x)
+
+
+def flatten(x: mx.array) -> mx.array:
+    """(N, H, W, C) → (N, H·W·C)."""
+    return x.flatten(1)
+
+
+def reshape(x: mx.array, side: int) -> mx.array:
+    """Numbers of each image as a square map: (N, …) → (N, side, side, C)."""
+    return x.reshape(len(x), side, side, -1)
+
+
+def labelled(x: mx.array, labels: mx.array | None, num_classes: int) -> mx.array:
+    """Features (N, C) followed by the label of each image as 0s and a 1; without classes as they are."""
+    return mx.concatenate([x, one_hot(labels, num_classes)], axis=1) if num_classes else x
+
+
+def one_hot(labels: mx.array | None, num_classes: int) -> mx.array:
+    """The label of each image as 0s and a 1: (N,) → (N, classes)."""
+    if labels is None:
+        raise ValueError(f"the model is class-conditional: give a label from 0 to {num_classes - 1} for each image")
+    return (labels[:, None] == mx.arange(num_classes)).astype(mx.float32)
+
+
 def sigmoid(logits: mx.array) -> mx.array:
     """The logistic function of each number."""
     return mx.sigmoid(logits)

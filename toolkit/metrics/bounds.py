@@ -1,7 +1,6 @@
 """The terms of the bound on a split, image by image, and how near reconstructions are."""
 
 from collections.abc import Callable
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -10,30 +9,19 @@ import vae
 from toolkit.datasets import Split
 from toolkit.machine import ranks
 from toolkit.metrics.similarity import ssim
-from toolkit.model.inference import sample_keys
 from toolkit.model.inputs import batches
+from toolkit.random import image_keys
 
 
 def single_sample_terms(
-    model: vae.VAE,
-    prior: Any,
-    split: Split,
-    means: np.ndarray,
-    log_vars: np.ndarray,
-    seed: int,
-    batch_size: int,
-    watch: Callable[[int], None],
+    model: vae.VAE, split: Split, seed: int, batch_size: int, watch: Callable[[int], None]
 ) -> tuple[np.ndarray, ...]:
     """Of every image: error and KL of one sample; and squared error and SSIM of the reconstruction from the mean."""
     count, terms = len(split.images), [np.zeros((4, 0))]
-    for images, numbers, labels in batches(split, batch_size, ranks.share(np.arange(count))):
-        part = np.array(numbers)
-        mean, log_var = (mx.array(a[part].astype(np.float32)) for a in (means, log_vars))
-        z = vae.sample(mean, log_var, sample_keys(seed, 0, numbers))
-        x, y = model.reconstruct(images, numbers, labels)
+    for x, numbers, labels in batches(split, batch_size, model.config, ranks.share(np.arange(count))):
+        error, kl = model.score(x, labels, image_keys(seed, 0, numbers))
+        y = model.reconstruct(x, labels)
         squared = mx.square(x - y).mean(axis=(1, 2, 3))
-        error = model.error(images, numbers, labels, z)
-        kl = prior.divergence(means[part], log_vars[part], np.array(z, np.float64), labels)
-        terms.append([np.array(a, np.float64) for a in (error, kl, squared, ssim(x, y))])
-        watch(len(images) * ranks.size)
+        terms.append([np.array(a, np.float64) for a in (error, kl.sum(axis=1), squared, ssim(x, y))])
+        watch(len(x) * ranks.size)
     return tuple(ranks.gather(values, count) for values in np.concatenate(terms, axis=1))

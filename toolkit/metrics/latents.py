@@ -3,9 +3,10 @@
 import math
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 
-from toolkit.model import gaussians
+from toolkit.random import generator
 
 NEIGHBOURS = 5
 
@@ -19,19 +20,24 @@ def information(
     information above log N can be seen.
     """
     count, dims = means.shape
-    eps = np.random.default_rng([seed, 1]).normal(size=means.shape)
-    z = gaussians.reparametrise(means, log_vars, eps)
+    z = means + np.exp(0.5 * log_vars) * generator(seed, 1).normal(size=means.shape)
     precision = np.exp(-log_vars)
     constant = -0.5 * ((means**2 * precision + log_vars).sum(axis=1) + dims * math.log(2 * math.pi))
     aggregate, of_prior = np.empty(count), np.empty(count)
     for start in range(0, count, 500):
         part = z[start : start + 500]
-        of_prior[start : start + 500] = prior.log_density(part, None if labels is None else labels[start : start + 500])
+        known = None if labels is None else mx.array(labels[start : start + 500])
+        of_prior[start : start + 500] = np.array(prior.log_density(mx.array(part.astype(np.float32)), known))
         densities = constant + part @ (means * precision).T - 0.5 * part**2 @ precision.T  # (n, N) log q(z_i | x_j)
         highest = densities.max(axis=1)
         aggregate[start : start + 500] = highest + np.log(np.exp(densities - highest[:, None]).mean(axis=1))
-    own = gaussians.log_density(z, means, log_vars)
+    own = -0.5 * (math.log(2 * math.pi) + log_vars + (z - means) ** 2 * precision).sum(axis=1)
     return float((own - aggregate).mean()), float((aggregate - of_prior).mean())
+
+
+def kl_by_dimension(means: np.ndarray, log_vars: np.ndarray) -> np.ndarray:
+    """The mean KL of each dimension from the standard normal, whatever the prior: what dimensions are ordered by."""
+    return (0.5 * (means**2 + np.exp(log_vars) - 1 - log_vars)).mean(axis=0)
 
 
 def linear_probe(

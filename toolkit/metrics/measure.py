@@ -11,6 +11,7 @@ from toolkit.machine import ranks
 from toolkit.metrics import bounds, latents
 from toolkit.metrics.similarity import psnr
 from toolkit.model import inference
+from toolkit.model.priors import Prior
 from vae import VAE
 
 ACTIVE = 0.01  # variance of its mean over the data, from which on a dimension counts as used
@@ -24,7 +25,6 @@ def with_error(values: np.ndarray) -> dict[str, float]:
 
 def measure(
     model: VAE,
-    prior: Any,
     split: Split,
     train: Split | None,
     importance_samples: int,
@@ -32,7 +32,7 @@ def measure(
     batch_size: int,
     watch: Callable[[str, float, int], None],
 ) -> dict[str, Any]:
-    """All metrics of a model on a split, under a prior; `train` is for the classifiers, None to leave them out.
+    """All metrics of a model on a split; `train` is for the classifiers, None to leave them out.
 
     `watch(work, images, total)` sees the progress of every piece of work.
     """
@@ -40,11 +40,9 @@ def measure(
     def step(work, images=split.images):
         return lambda done: watch(work, done, len(images))
 
-    likelihood = model.likelihood
+    likelihood, prior = model.likelihood, model.prior
     means, log_vars = inference.encode(model, split, batch_size, step("Encoding"))
-    error, kl, squared, similar = bounds.single_sample_terms(
-        model, prior, split, means, log_vars, seed, batch_size, step("Reconstructing")
-    )
+    error, kl, squared, similar = bounds.single_sample_terms(model, split, seed, batch_size, step("Reconstructing"))
     elbo = likelihood.constant - error - kl
     mutual_information, marginal_kl = latents.information(means, log_vars, prior, seed, split.labels)
     variances = means.var(axis=0)
@@ -65,10 +63,11 @@ def measure(
         "variance_by_dimension": variances.tolist(),
         "mutual_information": mutual_information,
     }
-    if prior is model.prior or not model.config.decoder_classes:  # else it is another distribution for each class
+    trained = isinstance(prior, Prior)  # and not fitted afterwards
+    if trained or not model.config.decoder_classes:  # else it is another distribution for each class
         metrics["marginal_kl"] = marginal_kl
-    if prior is model.prior:
-        metrics["kl_by_dimension"] = prior.kl(means, log_vars).mean(axis=0).tolist()
+    if trained:
+        metrics["kl_by_dimension"] = latents.kl_by_dimension(means, log_vars).tolist()
     if (bits := likelihood.bits_per_dimension(elbo.mean())) is not None:
         metrics["bits_per_dimension"] = float(bits)
     if likelihood.is_distribution and importance_samples:
@@ -76,7 +75,6 @@ def measure(
         shown = step("Importance sampling")
         bound = inference.importance_bound(
             model,
-            prior,
             split,
             importance_samples,
             seed,

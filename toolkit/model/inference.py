@@ -9,11 +9,12 @@ import numpy as np
 
 from toolkit.errors import UserError
 from toolkit.machine import ranks
-from toolkit.model.inputs import Images, batches, image_keys, to_floats
+from toolkit.model.inputs import Images, batches
+from toolkit.random import image_keys
 
 CHUNK = 250  # images at a time
 LARGEST_MEAN, LARGEST_LOG_VAR = 1e15, 300  # of latent vectors; beyond, squares and exponentials overflow
-BLOCK = 20  # samples of an image that are drawn at once; part of what a seed means
+BLOCK = 20  # samples of an image that are drawn at once; changing it changes results
 
 
 def encode(
@@ -22,9 +23,9 @@ def encode(
     """Mean and log-variance of every image of a split: (N, D) each, float64; each rank encodes its share."""
     count, dims = len(split.images), model.config.latent_dims
     found = [np.zeros((2, 0, dims))]
-    for batch in batches(split, size, ranks.share(np.arange(count))):
-        found.append(np.stack([np.array(array, np.float64) for array in model.encode(*batch)]))
-        watch(len(batch[0]) * ranks.size)
+    for x, _, labels in batches(split, size, model.config, ranks.share(np.arange(count))):
+        found.append(np.stack([np.array(array, np.float64) for array in model.encode(x, labels)]))
+        watch(len(x) * ranks.size)
     both = np.concatenate(found, axis=1)
     means, log_vars = ranks.gather(both[0], count), ranks.gather(both[1], count)
     if not (np.abs(means) < LARGEST_MEAN).all() or not (np.abs(log_vars) < LARGEST_LOG_VAR).all():
@@ -49,16 +50,9 @@ def decode(
 
 
 def reconstruct(model: Any, split: Images) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Chunk by chunk, the floats that the model sees of a split and their reconstructions from the means."""
-    for batch in batches(split, CHUNK):
-        x, y = model.reconstruct(*batch)
-        yield np.array(x), np.array(y)
-
-
-def sample_keys(seed: int, block: int, numbers: mx.array) -> mx.array:
-    """A random key for each image, for its block of samples; another one for every seed and block."""
-    first = np.random.SeedSequence([seed, block]).generate_state(1)[0]
-    return mx.stack([mx.full(numbers.shape, int(first), dtype=mx.uint32), numbers], axis=1)
+    """Inputs, and reconstructions from the posterior mean, chunk by chunk."""
+    for x, _, labels in batches(split, CHUNK, model.config):
+        yield np.array(x), np.array(model.reconstruct(x, labels))
 
 
 class LogSum:
@@ -79,7 +73,6 @@ class LogSum:
 
 def importance_bound(
     model: Any,
-    prior: Any,
     split: Images,
     samples: int,
     seed: int,
@@ -87,22 +80,18 @@ def importance_bound(
     watch: Callable[[float], None] = lambda images: None,
     chosen: np.ndarray | None = None,
 ) -> np.ndarray:
-    """log p(x) of each image under a prior from below (Burda et al. 2015), by `samples` each, at most `size` at once.
+    """A lower bound of log p(x) of each image (Burda et al. 2015), by `samples` each, at most `size` at once.
 
     Samples depend on the seed, the number of an image and the index of a sample alone, so how images are put into
     batches changes results by rounding only.
     """
     bounds = []
-    for images, numbers, labels in batches(split, max(1, size // min(BLOCK, samples)), chosen):
-        mean, log_var = model.encode(images, numbers, labels)
-        x = to_floats(images, model.config, image_keys(numbers))
-        mx.eval(x, mean, log_var)
-        total = LogSum(len(images))
+    for x, numbers, labels in batches(split, max(1, size // min(BLOCK, samples)), model.config, chosen):
+        total = LogSum(len(x))
         for block in range(-(-samples // BLOCK)):
-            keys, count = sample_keys(seed, block, numbers), min(BLOCK, samples - block * BLOCK)
-            z, ratios = model.log_ratios(x, labels, mean, log_var, keys, count, BLOCK)
-            densities = prior.log_density(np.array(z, np.float64), labels)
-            total.add(ratios + mx.array(densities.astype(np.float32)))
-            watch(len(images) * count / samples)
+            count = min(BLOCK, samples - block * BLOCK)
+            z, ratios = model.log_ratios(x, labels, image_keys(seed, block, numbers), BLOCK)
+            total.add((ratios + model.prior.log_density(z, labels))[:, :count])
+            watch(len(x) * count / samples)
         bounds.append(total.value() - math.log(samples) + model.likelihood.constant)
     return np.concatenate(bounds)

@@ -6,29 +6,31 @@ its module, trained and saved with the rest. docs/contributing.md adds one.
 """
 
 import math
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from toolkit.layers import forms
-from toolkit.model.gaussians import noise
-from toolkit.model.inputs import PIXELS, Config, drawn, uniform
+from toolkit.model.inputs import PIXELS, drawn
+from toolkit.random import noise, uniform
 
 LEVELS = 256  # of brightness
 
 
 class Likelihood(nn.Module):
-    """What all have in common; `config` is that of the model, for its kind of pixels."""
+    """What all have in common; an image has so many `pixels`, which are of the kind `binarize`."""
 
     name: str  # of --likelihood
     words: str  # what training minimises
-    outputs = 1
+    Options = None  # it has none of its own
+    outputs = 1  # of the decoder for each number of an image
     mean_of: tuple[str, float, float] = ("sigmoid", 1.0, 0.0)  # what `mean` does, for programs that run it elsewhere:
     # a function, and scale and shift of the numbers that it takes, which are the first of each pixel
 
-    def __init__(self, config: Config):
+    def __init__(self, pixels: int, channels: int, binarize: str = "none"):
         super().__init__()
-        self._pixels, self._binarized = config.pixels, PIXELS[config.binarize].binary
+        self.pixels, self.channels, self.is_binary = pixels, channels, PIXELS[binarize].binary
 
     def error(self, x: mx.array, output: mx.array) -> mx.array:
         """-log p(x | output) of each image in nats, without `constant`: (N, S, S, C) and what a decoder made → (N,)."""
@@ -62,7 +64,7 @@ class Likelihood(nn.Module):
         return None
 
     def bits(self, log_probability: float) -> float:
-        return -log_probability / self._pixels / math.log(2)
+        return -log_probability / self.pixels / math.log(2)
 
 
 class SquaredError(Likelihood):
@@ -80,7 +82,7 @@ class SquaredError(Likelihood):
 
     @property
     def constant(self) -> float:
-        return -0.5 * self._pixels * math.log(math.pi)
+        return -0.5 * self.pixels * math.log(math.pi)
 
 
 class Bernoulli(Likelihood):
@@ -98,10 +100,10 @@ class Bernoulli(Likelihood):
 
     @property
     def is_distribution(self) -> bool:
-        return self._binarized
+        return self.is_binary
 
     def bits_per_dimension(self, log_probability: float) -> float | None:
-        return self.bits(log_probability) if self._binarized else None
+        return self.bits(log_probability) if self.is_binary else None
 
 
 class Normal(Likelihood):
@@ -110,13 +112,13 @@ class Normal(Likelihood):
     name = "normal"
     words = "Gaussian with a learned variance"
 
-    def __init__(self, config: Config):
-        super().__init__(config)
+    def __init__(self, *kind: Any):
+        super().__init__(*kind)
         self.log_variance = mx.array(-2.0)  # about the mean squared error of a model that has just begun to learn
 
     def error(self, x: mx.array, output: mx.array) -> mx.array:
         squared = forms.squared_error(x, output)
-        return 0.5 * (squared * mx.exp(-self.log_variance) + self._pixels * self.log_variance)
+        return 0.5 * (squared * mx.exp(-self.log_variance) + self.pixels * self.log_variance)
 
     def draw(self, output: mx.array, keys: mx.array) -> mx.array:
         return self.mean(output) + mx.exp(0.5 * self.log_variance) * noise(keys, output.shape)
@@ -127,11 +129,11 @@ class Normal(Likelihood):
 
     @property
     def constant(self) -> float:
-        return -0.5 * self._pixels * math.log(2 * math.pi)
+        return -0.5 * self.pixels * math.log(2 * math.pi)
 
     def bits_per_dimension(self, log_probability: float) -> float | None:
         """The density at a pixel times the width of a grey level stands for the probability of that level."""
-        return None if self._binarized else self.bits(log_probability) + math.log2(LEVELS)
+        return None if self.is_binary else self.bits(log_probability) + math.log2(LEVELS)
 
 
 class Logistic(Likelihood):
@@ -149,13 +151,9 @@ class Logistic(Likelihood):
     mean_of = ("clip", 0.25, 0.5)
     FIRST_LOG_SCALE = -2.0  # where the decoder says 0: about that of a model that has just begun to learn
 
-    def __init__(self, config: Config):
-        super().__init__(config)
-        self._channels = config.channels
-
     def middle_and_log_scale(self, output: mx.array) -> tuple[mx.array, mx.array]:
         """(N, S, S, 2 C) → (N, S, S, C) twice, in brightness from 0 to 1."""
-        middle, log_scale = output[..., : self._channels], output[..., self._channels :]
+        middle, log_scale = output[..., : self.channels], output[..., self.channels :]
         _, scale, shift = self.mean_of
         return shift + scale * middle, mx.clip(self.FIRST_LOG_SCALE + log_scale, -10, 10)
 
@@ -167,12 +165,12 @@ class Logistic(Likelihood):
 
     def draw(self, output: mx.array, keys: mx.array) -> mx.array:
         middle, log_scale = self.middle_and_log_scale(output)
-        u = mx.clip(uniform(middle.shape, keys), 1e-7, 1 - 1e-7)
+        u = mx.clip(uniform(keys, middle.shape), 1e-7, 1 - 1e-7)
         x = mx.clip(middle + mx.exp(log_scale) * (mx.log(u) - mx.log1p(-u)), 0, 1)
         return mx.round((LEVELS - 1) * x) / (LEVELS - 1)
 
     def bits_per_dimension(self, log_probability: float) -> float | None:
-        return None if self._binarized else self.bits(log_probability)
+        return None if self.is_binary else self.bits(log_probability)
 
 
 LIKELIHOODS = {likelihood.name: likelihood for likelihood in (SquaredError, Bernoulli, Normal, Logistic)}

@@ -2,7 +2,7 @@
 
 The latent vectors of images do not fill the standard normal evenly, so a vector drawn from it often lies where no image
 does, and decodes to nothing in particular. A mixture fitted afterwards knows where the images are. The weights of the
-model stay as they are, and so does the KL that trained them. All of this is NumPy in float64.
+model stay as they are, and so does the KL that trained them. It is fitted in NumPy's float64.
 """
 
 import math
@@ -14,8 +14,10 @@ import mlx.core as mx
 import numpy as np
 
 from toolkit.errors import UserError
-from toolkit.model import gaussians, inference
-from toolkit.model.inputs import Config, Images
+from toolkit.model import inference
+from toolkit.model.inputs import Images
+from toolkit.model.priors import Prior
+from toolkit.random import generator
 
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200)  # numbers of components that are tried
 LARGEST = 200_000  # numbers of a mixture of several Gaussians
@@ -42,11 +44,14 @@ class Mixture:
         self.factors = np.zeros((count, self.dims, self.dims))
         rows, columns = np.tril_indices(self.dims)
         self.factors[:, rows, columns] = self.scales
-        self.inverses = np.linalg.inv(self.factors)
-        heights = np.log(np.abs(np.diagonal(self.inverses, axis1=1, axis2=2))).sum(axis=1)
+        inverses = np.linalg.inv(self.factors)
+        heights = np.log(np.abs(np.diagonal(inverses, axis1=1, axis2=2))).sum(axis=1)
         with np.errstate(divide="ignore"):
             logs = np.log(self.weights)
-        self.heights = logs + heights - 0.5 * self.dims * math.log(2 * math.pi)  # (C, M)
+        # What makes every component a standard normal: a matrix, a shift, and the logarithm of its height.
+        across = inverses.transpose(2, 0, 1).reshape(self.dims, count * self.dims)
+        shift = (inverses @ self.means[:, :, None]).reshape(-1)
+        self.whitening = across, shift, logs + heights - 0.5 * self.dims * math.log(2 * math.pi)
 
     @property
     def words(self) -> str:
@@ -61,7 +66,7 @@ class Mixture:
         return {name: getattr(self, name).astype(np.float32) for name in ("weights", "means", "scales")}
 
     @staticmethod
-    def check_shapes(arrays: dict[str, np.ndarray], config: Config) -> None:
+    def check_shapes(arrays: dict[str, np.ndarray], config: Any) -> None:
         """Stop at arrays that are no mixture for a model, by their shapes; ValueError."""
         dims, count = config.latent_dims, arrays["weights"].shape[-1]
         shapes = {"weights": (max(1, config.decoder_classes), count), "means": (count, dims)}
@@ -98,18 +103,18 @@ class Mixture:
             z[own] = self.means[component] + temperature * eps[own] @ self.factors[component].T
         return mx.array(z)
 
-    def divergence(self, mean: np.ndarray, log_var: np.ndarray, z: np.ndarray, labels: Any = None) -> np.ndarray:
-        """KL of each image's Gaussian from the prior, (N,): estimated by `z`, the one vector sampled from it."""
-        return gaussians.log_density(z, mean, log_var) - self.log_density(z, labels)
+    kl = Prior.kl
 
-    def log_density(self, z: np.ndarray, labels: Any = None) -> np.ndarray:
+    def log_density(self, z: mx.array, labels: Any = None) -> mx.array:
         """log p(z) or, with classes, log p(z | label): (N, …, D) and (N,) → (N, …)."""
         count = len(self.means)
-        across = self.inverses.transpose(2, 0, 1).reshape(self.dims, count * self.dims)
-        shift = (self.inverses @ self.means[:, :, None]).reshape(-1)
+        if len(self.weights) > 1 and labels is None:
+            raise ValueError("the prior is class-conditional: give a label for each latent vector")
+        across, shift, heights = (mx.array(array.astype(np.float32)) for array in self.whitening)
+        own = heights[mx.array(labels)] if len(self.weights) > 1 else heights  # (N, M) or (1, M)
         whitened = (z @ across - shift).reshape(*z.shape[:-1], count, self.dims)
-        heights = self.heights[self.rows(len(z), labels)].reshape(len(z), *[1] * (z.ndim - 2), count)
-        return log_sum_exp(heights - 0.5 * (whitened * whitened).sum(axis=-1))
+        own = own.reshape(len(own), *[1] * (z.ndim - 2), count)
+        return mx.logsumexp(own - 0.5 * (whitened * whitened).sum(axis=-1), axis=-1)
 
     def rows(self, count: int, labels: Any) -> np.ndarray:
         """The row of weights of each latent vector."""
@@ -118,12 +123,6 @@ class Mixture:
         if labels is None:
             raise ValueError("the prior is class-conditional: give a label for each latent vector")
         return np.array(labels).astype(int)
-
-
-def log_sum_exp(values: np.ndarray) -> np.ndarray:
-    """log Σ exp over the last axis."""
-    highest = values.max(axis=-1, keepdims=True)
-    return (highest + np.log(np.exp(values - highest).sum(axis=-1, keepdims=True)))[..., 0]
 
 
 # Fitting
@@ -172,7 +171,7 @@ def fit(
     for i, group in enumerate(groups):
         size = min(best, max(1, len(group) // LEAST))
         shown = partial(watch, "Fitting the prior", total=len(groups))
-        fitted.append(em(means[group], log_vars[group], size, np.random.default_rng([seed, size, i]), shown))
+        fitted.append(em(means[group], log_vars[group], size, generator(seed, size, i), shown))
     return joined(fitted)
 
 
@@ -185,15 +184,15 @@ def best_size(means, log_vars, groups, seed, watch):
             break
         total = 0.0
         for i, group in enumerate(groups):
-            random = np.random.default_rng([seed, i])
+            random = generator(seed, i)
             chosen = random.permutation(group)[: TRIED_ON // len(groups)]
             held_out, kept = np.split(chosen, [max(1, len(chosen) // 10)])
             if len(kept) < LEAST:
                 continue
             shown = partial(watch, "Choosing the number of components", total=len(SIZES) * len(groups))
             mixture = em(means[kept], log_vars[kept], min(size, len(kept) // LEAST), random, shown)
-            z = gaussians.reparametrise(means[held_out], log_vars[held_out], random.normal(size=(len(held_out), dims)))
-            total += mixture.log_density(z).mean()
+            z = means[held_out] + np.exp(0.5 * log_vars[held_out]) * random.normal(size=(len(held_out), dims))
+            total += mixture.log_density(mx.array(z.astype(np.float32))).mean().item()
         if total <= before:
             break
         best, before = size, total
@@ -287,7 +286,7 @@ def e_step(weights, centres, covariances):
 
     def responsibilities(features):
         logs = features @ slopes + heights
-        total = log_sum_exp(logs)
+        total = np.logaddexp.reduce(logs, axis=1)
         return np.exp(logs - total[:, None]), total
 
     return responsibilities

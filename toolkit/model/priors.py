@@ -1,20 +1,41 @@
-"""The prior of training: the distribution of latent vectors that KL is measured against.
+"""Priors p(z) over latent vectors: what samples are drawn from, and what the KL divergence is measured against.
 
-A prior is an object that samples, knows its density, and how far a posterior is from it. Another one, for samples, is
-fitted when training has ended (mixture.py).
+A prior samples, knows its density, and how far a posterior is from it. The standard normal is what models are trained
+with; mixture.py is fitted to a trained model. docs/contributing.md adds one.
 """
 
-from statistics import NormalDist
+import math
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
-
-from toolkit.model import gaussians
 
 
-class StandardNormal(nn.Module):
+def log_normal(z: mx.array, mean: mx.array, log_var: mx.array) -> mx.array:
+    """log N(z; mean, exp(log_var)), summed over the last axis."""
+    return -0.5 * (math.log(2 * math.pi) + log_var + (z - mean) * (z - mean) * mx.exp(-log_var)).sum(axis=-1)
+
+
+class Prior(nn.Module):
+    """What all have in common. Its arrays are trained and saved with the model, as `prior.*`."""
+
+    name: str
+    words: str
+
+    def sample(self, count: int, key: mx.array, temperature: float = 1.0, labels: Any = None) -> mx.array:
+        """Latent vectors (count, D), with their noise scaled by `temperature`."""
+        raise NotImplementedError
+
+    def log_density(self, z: mx.array, labels: Any = None) -> mx.array:
+        """log p(z), (N, …, D) → (N, …)."""
+        raise NotImplementedError
+
+    def kl(self, mean: mx.array, log_var: mx.array, z: mx.array, labels: Any = None) -> mx.array:
+        """KL of each image's posterior from the prior, (N, D) → (N, G): estimated by the one sample z, as one group."""
+        return (log_normal(z, mean, log_var) - self.log_density(z, labels))[:, None]
+
+
+class StandardNormal(Prior):
     """N(0, I)."""
 
     name = "normal"
@@ -22,34 +43,17 @@ class StandardNormal(nn.Module):
 
     def __init__(self, latent_dims: int):
         super().__init__()
-        self._dims = latent_dims
+        self.latent_dims = latent_dims
 
     def sample(self, count: int, key: mx.array, temperature: float = 1.0, labels: Any = None) -> mx.array:
-        """Latent vectors (count, D), `temperature` times as far from the middle as the prior has them."""
-        return temperature * mx.random.normal((count, self._dims), key=key)
+        return temperature * mx.random.normal((count, self.latent_dims), key=key)
 
-    def kl(self, mean: gaussians.Array, log_var: gaussians.Array) -> gaussians.Array:
-        """KL of each image's Gaussian from the prior, in each dimension: (N, D) twice → (N, D)."""
-        return gaussians.kl_from_standard(mean, log_var)
+    def log_density(self, z: mx.array, labels: Any = None) -> mx.array:
+        return log_normal(z, mx.zeros_like(z), mx.zeros_like(z))
 
-    def divergence(
-        self, mean: gaussians.Array, log_var: gaussians.Array, z: gaussians.Array, labels: Any = None
-    ) -> gaussians.Array:
-        """KL of each image's Gaussian from the prior, (N,): in closed form, whatever was sampled from it."""
-        return self.kl(mean, log_var).sum(axis=1)
-
-    def log_density(self, z: gaussians.Array, labels: Any = None) -> gaussians.Array:
-        """log p(z), (…, D) → (…); it is the same for all labels."""
-        zero = np.zeros_like(z) if isinstance(z, np.ndarray) else mx.zeros_like(z)
-        return gaussians.log_density(z, zero, zero)
-
-    def centre(self) -> np.ndarray:
-        """The most probable latent vector, (D,)."""
-        return np.zeros(self._dims)
-
-    def quantiles(self, shares: np.ndarray) -> np.ndarray:
-        """Where each dimension of the prior has so much of its mass below: (K,) → (K, D)."""
-        return np.array([[NormalDist().inv_cdf(share)] * self._dims for share in shares])
+    def kl(self, mean: mx.array, log_var: mx.array, z: Any = None, labels: Any = None) -> mx.array:
+        """In closed form, (N, D): whatever was sampled."""
+        return 0.5 * (mean * mean + mx.exp(log_var) - 1 - log_var)
 
 
 PRIORS = {prior.name: prior for prior in (StandardNormal,)}

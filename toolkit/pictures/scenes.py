@@ -7,14 +7,16 @@ SCENES is the table of them: what `visualize.py KIND` can be, and which options 
 import math
 from collections.abc import Callable
 from functools import cached_property
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from toolkit.errors import UserError
 from toolkit.formats.checkpoint import Checkpoint
+from toolkit.metrics.latents import kl_by_dimension
 from toolkit.model import inference
-from toolkit.model.inputs import batch, image_keys, to_floats
+from toolkit.model.inputs import batch
 from toolkit.pictures import images, sampling
 from toolkit.pictures.charts import INK, Axes, Canvas, colour, width_of
 
@@ -68,7 +70,7 @@ class Subject:
     @cached_property
     def kl(self) -> np.ndarray:
         """Mean KL of every dimension."""
-        return self.model.prior.kl(*self.latents).mean(axis=0)
+        return kl_by_dimension(*self.latents)
 
     @cached_property
     def order(self) -> np.ndarray:
@@ -84,8 +86,7 @@ class Subject:
     def test_image(self, number: int) -> Shown:
         if not 0 <= number < len(self.test.images):
             raise UserError(f"there is no test image {number} — take 0 to {len(self.test.images) - 1}")
-        pixels, numbers, labels = batch(self.test, np.array([number]))
-        x = to_floats(pixels, self.model.config, image_keys(numbers))
+        x, _, labels = batch(self.test, np.array([number]), self.model.config)
         label = None if labels is None else int(labels[0].item())
         return Shown(images.to_bytes(x)[0], self.latents[0][number], label, f"test image {number}")
 
@@ -96,7 +97,7 @@ class Subject:
         x, _ = next(inference.reconstruct(self.model, found))
         mean, log_var = inference.encode(self.model, found)
         label = None if found.labels is None else int(found.labels[0])
-        return Shown(images.to_bytes(x)[0], mean[0], label, found.names[0], self.model.prior.kl(mean, log_var)[0])
+        return Shown(images.to_bytes(x)[0], mean[0], label, found.names[0], kl_by_dimension(mean, log_var))
 
     def decode(self, z: np.ndarray, label: int | None = None) -> np.ndarray:
         """Latent vectors (N, D) → bytes; in a class-conditional model of --label, or else of class `label`."""
@@ -169,7 +170,7 @@ def traversal(subject, which=None, rows=None, columns=11):
 
     Around a picture file, the KL of the dimensions is its own, so that no data set is needed.
     """
-    base, label, kl = subject.model.prior.centre(), None, None
+    base, label, kl = np.zeros(subject.model.config.latent_dims), None, None
     if which is not None:
         _, base, label, _, kl = subject.image(which)
     kl = subject.kl if kl is None else kl
@@ -279,11 +280,11 @@ def manifold(subject: Subject, side: int | None = None) -> np.ndarray:
         raise UserError("the manifold needs two latent dims, this model has one — see traversal")
     subjects = subject.each_class()
     images.check_sheet(side * side * len(subjects), config.image_size, side)
-    steps = subject.model.prior.quantiles((np.arange(side) + 0.5) / side)
+    steps = [NormalDist().inv_cdf((i + 0.5) / side) for i in range(side)]
     dims = [0, 1] if config.latent_dims == 2 else sorted(subject.order[:2].tolist())
-    z = np.tile(subject.model.prior.centre(), (side, side, 1))
-    z[:, :, dims[0]] = steps[None, :, dims[0]]
-    z[:, :, dims[1]] = steps[::-1, None, dims[1]]
+    z = np.zeros((side, side, config.latent_dims))
+    z[:, :, dims[0]] = np.array(steps)[None, :]
+    z[:, :, dims[1]] = np.array(steps)[::-1, None]
     return images.sheet(np.concatenate([one.decode(z.reshape(side * side, -1)) for one in subjects]), side)
 
 

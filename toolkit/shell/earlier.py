@@ -68,6 +68,6 @@ def translated(typed: Typed) -> Typed:
 
 def architecture(values):
     """That which was typed, or the default one."""
-    from vae import ModelConfig
+    from toolkit.architectures import ModelConfig
 
     return ModelConfig(arch=values.get("arch", ModelConfig.arch)).architecture

@@ -45,9 +45,9 @@ def alike(typed: Typed) -> Typed:
 
     A recipe or an architecture that is typed anew brings its own defaults.
     """
+    from toolkit.architectures import ARCHITECTURES
     from toolkit.formats import checkpoint
     from toolkit.training.plan import RECIPES, remembered
-    from vae import ModelConfig
 
     if not (name := typed.of(PresetOptions).like):
         return typed
@@ -63,7 +63,8 @@ def alike(typed: Typed) -> Typed:
     if "dataset" not in typed:
         options["dataset"] = trained_on(place, facts.get("dataset"))
     renewed = {name for name in ("recipe", "arch") if typed.values.get(name, options[name]) != options[name]}
-    of_architecture = [name for name, default, _ in options_of(ModelConfig) if default is None]
+    own = ARCHITECTURES[options["arch"]].Options
+    of_architecture = ["max_filters", *(name for name, _, _ in (options_of(own) if own else ()))]
     followed = [*(RECIPES["fast"] if renewed else ()), *(of_architecture if "arch" in renewed else ())]
     return dataclasses.replace(typed, base={name: v for name, v in options.items() if name not in followed})
 

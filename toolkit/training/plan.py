@@ -40,14 +40,18 @@ RECIPES = {  # what --recipe stands for, wherever a flag does not say otherwise
 }
 
 
+OF_ARCHITECTURES = {  # what the fast recipe has for some of them
+    "mlp": {"optimizer": "adamw", "lr": 0.003, "weight_decay": 0.01},  # it has no kernels for Muon
+    "resnet": {"lr": 0.003},
+}
+
+
 def by_recipe(name: str) -> Callable[[], str]:
     """The default of an option that the recipe decides, in words."""
 
     def words() -> str:
-        from vae import ARCHITECTURES
-
         usual, classic = (RECIPES[recipe][name] for recipe in ("fast", "classic"))
-        others = {arch.name: arch.recipe[name] for arch in ARCHITECTURES.values() if name in arch.recipe}
+        others = {arch: recipe[name] for arch, recipe in OF_ARCHITECTURES.items() if name in recipe}
         return ", or ".join([str(usual), *by_value(others)]) + f", classic {classic}"
 
     return words
@@ -65,7 +69,7 @@ def dataset_help() -> str:
 
 
 def objectives() -> dict[str, Any]:
-    from vae import OBJECTIVES
+    from toolkit.model.objectives import OBJECTIVES
 
     return OBJECTIVES
 
@@ -175,25 +179,30 @@ class Plan:
 
     def __post_init__(self):
         """Fill in what flags have left to the recipe."""
-        arch = self.model.architecture
-        values = RECIPES[self.train.recipe] | (arch.recipe if self.train.recipe == "fast" else {})
+        own = OF_ARCHITECTURES.get(self.model.arch, {})
+        values = RECIPES[self.train.recipe] | (own if self.train.recipe == "fast" else {})
         missing = {name: value for name, value in values.items() if getattr(self.train, name) is None}
         object.__setattr__(self, "train", dataclasses.replace(self.train, **missing))
-        if self.train.optimizer == "muon" and not arch.has_kernels:
-            raise UserError(f"--arch {arch.name} has no kernels for Muon — leave --optimizer muon out")
+        if "muon" == self.train.optimizer != own.get("optimizer", "muon"):
+            raise UserError(f"--arch {self.model.arch} has no kernels for Muon — leave --optimizer muon out")
 
     def objective(self, epoch: int) -> Any:
-        """What training minimises after so many epochs: an object of vae.OBJECTIVES."""
+        """What training minimises after so many epochs: a row of toolkit/model/objectives.py."""
         name = self.train.objective if epoch >= self.train.iw_warmup else "elbo"
-        return objectives()[name](self.train.free_bits, self.train.iw_samples)
+        row = objectives()[name]
+        return row(*(getattr(self.train, option) for option in row.takes))
+
+    def parts(self) -> list[Any]:
+        """The dataclasses of options: of training, of the model, and of its architecture if it has some."""
+        return [self.train, self.model, *filter(None, [self.model.net])]
 
     def options(self) -> dict[str, Any]:
         """Name and value of every option, as states and checkpoints hold them."""
-        return {name: getattr(part, name) for part in (self.train, self.model) for name, _, _ in options_of(part)}
+        return {name: getattr(part, name) for part in self.parts() for name, _, _ in options_of(part)}
 
     def known(self) -> dict[str, Option]:
         """Every option by its name."""
-        return {name: about for part in (self.train, self.model) for name, _, about in options_of(part)}
+        return {name: about for part in self.parts() for name, _, about in options_of(part)}
 
     def changed(self) -> dict[str, Any]:
         """The options that differ from their defaults, which recipe and architecture decide for some."""
@@ -215,19 +224,14 @@ class Plan:
         asked = self.options()
         remembered = OLDEST | remembered
         known = self.known()
-        if unknown := remembered.keys() - known.keys():
-            raise UserError(
-                f"the run to resume has an option {min(unknown)}, which this version does not know — use the version "
-                f"that began it, or {START_AGAIN}"
-            )
         changeable = {name for name, about in known.items() if about.changeable}
         values = remembered | {name: asked[name] for name in set(typed) & changeable}
         try:
-            plan = Plan(*(made(part, values) for part in (self.train, self.model)))
+            plan = made(values)
         except (ValueError, KeyError, UserError) as error:
             raise UserError(f"the state of the run to resume is damaged ({error}) — {START_AGAIN}") from None
         for name, before in plan.options().items():
-            if name in typed and asked[name] != before:
+            if name in typed and asked.get(name) != before:
                 raise UserError(
                     f"--{name} {asked[name]} contradicts the run to resume, which has {before} — give the same, or "
                     "choose another --outdir"
@@ -237,13 +241,7 @@ class Plan:
 
 def remembered(options: dict[str, Any]) -> Plan:
     """The plan by which a model was trained, from the options in its file; ValueError where they make none."""
-    from vae import ModelConfig
-
-    plan = Plan(TrainConfig(), ModelConfig())
-    values = OLDEST | options
-    if unknown := values.keys() - plan.known().keys():
-        raise ValueError(f"it has an unknown option {min(unknown)!r}")
-    return Plan(*(made(part, values) for part in (plan.train, plan.model)))
+    return made(OLDEST | options)
 
 
 def flags(plan: Plan) -> dict[str, list[str]]:
@@ -255,9 +253,13 @@ def flags(plan: Plan) -> dict[str, list[str]]:
     }
 
 
-def made(part, values):
-    """One part of a plan with the values of its own options."""
-    return from_values(type(part), {name: values[name] for name, _, _ in options_of(part) if name in values})
+def made(values):
+    """The plan with these values of options; ValueError where one is unknown or impossible."""
+    from toolkit.architectures import config_of
+
+    own = {name for name, _, _ in options_of(TrainConfig)}
+    train = from_values(TrainConfig, {name: value for name, value in values.items() if name in own})
+    return Plan(train, config_of({name: value for name, value in values.items() if name not in own}))
 
 
 def differences(plan: Plan, remembered: dict[str, Any]) -> list[str]:

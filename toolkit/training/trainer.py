@@ -16,16 +16,19 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten, tree_map_with_path
 
 import vae
+from toolkit import random
+from toolkit.architectures import activations, build
 from toolkit.datasets import Split
 from toolkit.errors import UserError
 from toolkit.machine import ranks
 from toolkit.machine.process import on_cpu
-from toolkit.model.inference import CHUNK, importance_bound, sample_keys
-from toolkit.model.inputs import batch, batches
+from toolkit.model.inference import CHUNK, importance_bound
+from toolkit.model.inputs import batch, batches, compiled_floats
 from toolkit.training import optimizers, schedules
 from toolkit.training.plan import COLLAPSED_KL, HELD_OUT, START_AGAIN, Plan
 from toolkit.wording import counted
@@ -33,17 +36,6 @@ from toolkit.wording import counted
 SHOWN = 64  # images on a sheet
 NEW_RUN = "put the old images back, or begin a new run with another --outdir"
 LONGEST_NAMES = 2**18  # bytes that the names of classes may have in a file
-ORDER, NOISE, SPLIT, SCORE, SAMPLES = range(5)  # what a random number is for
-
-
-def random_numbers(seed: int, purpose: int, index: int = 0) -> np.random.Generator:
-    """NumPy's random numbers for one purpose of a run."""
-    return np.random.default_rng([seed, purpose, index])
-
-
-def random_key(seed: int, purpose: int, index: int = 0) -> mx.array:
-    """MLX's random key for one purpose of a run."""
-    return mx.array(np.random.SeedSequence([seed, purpose, index]).generate_state(2))
 
 
 class Batch(NamedTuple):
@@ -78,11 +70,10 @@ class Trainer:
             raise UserError(f"{len(train.classes):,} classes have too long names — shorten the names of their folders")
         model_config = plan.model_config(train.images.shape[3], len(train.classes or ()))
         self.batch_size = min(self.config.batchsize, len(self.train_numbers))
-        samples = plan.objective(self.config.epochs).samples
-        check_batches(model_config, self.batch_size, len(self.train_numbers), samples)
-
         mx.random.seed(self.config.seed)
-        self.model = vae.VAE(model_config)
+        self.model = build(model_config)
+        samples = plan.objective(self.config.epochs).samples
+        check_batches(self.model, self.batch_size, len(self.train_numbers), samples)
         self.objective = plan.objective(0)  # of the epoch that is running
         self.updates: dict[str, Callable] = {}
         self.optimizer = optimizers.make(self.config)
@@ -98,10 +89,10 @@ class Trainer:
     def begin_with(self, weights: vae.VAE) -> None:
         """Take over the weights of another model."""
         ours, theirs = self.model.config, weights.config
-        own = ours.architecture.defaults(ours)
-        for name in ("arch", "latent_dims", *own, "image_size", "channels", "num_classes", "outputs"):
+        for name in ("arch", "latent_dims", "max_filters", "net", "image_size", "channels", "num_classes", "outputs"):
             if (mine := getattr(ours, name)) != (other := getattr(theirs, name)):
-                raise UserError(f"the initial model has {name} {other}, this run {mine} — choose the same")
+                what = {"net": "other options of its architecture"}.get(name, f"{name} {other}, this run {mine}")
+                raise UserError(f"the initial model has {what} — choose the same")
         self.model.encoder.update(weights.encoder.parameters())
         self.model.decoder.update(weights.decoder.parameters())
         for name in ("likelihood", "prior"):
@@ -113,7 +104,7 @@ class Trainer:
         """The training step of the present objective, made once."""
         name = self.objective.name
         if name not in self.updates:
-            self.updates[name] = vae.training_step(self.model, self.optimizer, self.objective)
+            self.updates[name] = vae.training_step(self.model, self.optimizer, self.objective, ranks.sum_gradients)
         return self.updates[name]
 
     @cached_property
@@ -177,14 +168,15 @@ class Trainer:
         self.model.train()
         self.objective = self.plan.objective(self.epoch)
         count, size = len(self.train_numbers), self.batch_size
-        order = self.train_numbers[random_numbers(self.config.seed, ORDER, self.epoch).permutation(count)]
+        order = self.train_numbers[random.generator(self.config.seed, random.ORDER, self.epoch).permutation(count)]
         steps = math.ceil(count / size)
         self.progress = Progress(count, size)
         self.computing.clear()
         for i in range(steps):
             whole = order[i * size : (i + 1) * size]
-            images, _, labels = batch(self.train, ranks.share(whole))
-            yield Batch(i, steps, images, labels, ranks.first(len(whole)), len(whole))
+            own = ranks.share(whole)
+            labels = None if self.train.labels is None else mx.array(self.train.labels[own].astype(np.uint32))
+            yield Batch(i, steps, mx.array(self.train.images[own]), labels, ranks.first(len(whole)), len(whole))
 
     def step(self, batch: Batch) -> float:
         """Set learning rate and β, update the model by one batch; returns the mean loss of the epoch so far.
@@ -195,8 +187,11 @@ class Trainer:
         rate = schedules.learning_rate(self.config, done, 1 / batch.steps, self.plateau.halvings)
         beta = schedules.beta(self.config, done)
         optimizers.set_rate(self.optimizer, rate)
-        key = random_key(self.config.seed, NOISE, self.epoch * batch.steps + batch.index)
-        sums = self.update(batch.images, batch.labels, key, mx.array(beta), (batch.first, batch.count))
+        key = random.key(self.config.seed, random.NOISE, self.epoch * batch.steps + batch.index)
+        mine = slice(batch.first, batch.first + len(batch.images))  # of the keys of the whole batch
+        pixels, noise = (mx.random.split(one, batch.count)[mine] for one in mx.random.split(key))
+        x = compiled_floats(self.model.config)(batch.images, pixels)  # binary pixels are sampled anew at every step
+        sums = self.update(x, batch.labels, noise, mx.array(beta), len(batch.images) / batch.count)
         compute = mx.async_eval if self.ahead else mx.eval
         with ranks.waiting():
             compute(sums, self.model.state, self.optimizer.state)
@@ -231,14 +226,12 @@ class Trainer:
         self.model.eval()
         model, seed, own = self.model, self.config.seed, ranks.share(numbers)
         sums, constant = np.zeros(3), model.likelihood.constant
-        for images, chosen, labels in batches(split, CHUNK, own):
-            mean, log_var = model.encode(images, chosen, labels)
-            z = vae.sample(mean, log_var, sample_keys(seed, SCORE, chosen))
-            error = model.error(images, chosen, labels, z).sum()
-            sums[1:] += mx.stack([error, model.prior.kl(mean, log_var).sum()]).tolist()
+        for x, chosen, labels in batches(split, CHUNK, model.config, own):
+            error, kl = model.score(x, labels, random.image_keys(seed, random.SCORE, chosen))
+            sums[1:] += mx.stack([error.sum(), kl.sum()]).tolist()
         sums[0] = sums[1:].sum()
         if (samples := self.objective.samples) > 1 and len(own):
-            sums[0] = (constant - importance_bound(model, model.prior, split, samples, seed, chosen=own)).sum()
+            sums[0] = (constant - importance_bound(model, split, samples, seed, chosen=own)).sum()
         with ranks.waiting():
             loss, error, kl = ranks.all_sum(mx.array(sums.astype(np.float32))).tolist()
         loss, error, kl = (value / len(numbers) for value in (loss, error, kl))
@@ -275,13 +268,13 @@ class Trainer:
     def reconstructions(self) -> tuple[np.ndarray, np.ndarray]:
         """The first test images and their reconstructions, floats in [0, 1]."""
         self.model.eval()
-        x, y = self.model.reconstruct(*batch(self.test, np.arange(min(SHOWN, len(self.test.images)))))
-        return np.array(x), np.array(y)
+        x, _, labels = batch(self.test, np.arange(min(SHOWN, len(self.test.images))), self.model.config)
+        return np.array(x), np.array(self.model.reconstruct(x, labels))
 
     def samples(self) -> np.ndarray:
         """Samples from latent vectors that are the same in every epoch, floats in [0, 1]."""
         self.model.eval()
-        z = self.model.prior.sample(SHOWN, random_key(self.config.seed, SAMPLES))
+        z = self.model.prior.sample(SHOWN, random.key(self.config.seed, random.SAMPLES))
         labels = mx.arange(SHOWN, dtype=mx.uint32) % max(1, self.model.config.decoder_classes)
         return np.array(self.model.decode(z, labels))
 
@@ -331,17 +324,19 @@ def hold_out(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Cut a validation split from training images: a twelfth, 5,000 of MNIST's 60,000; returns the numbers of both."""
     if count < 2:
         raise UserError("one image cannot be split in two — use more images, or leave --keep_best out")
-    order = random_numbers(seed, SPLIT).permutation(count)
+    order = random.generator(seed, random.HELD_OUT, 0).permutation(count)
     held_out = math.ceil(count / HELD_OUT)
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
-def check_batches(config: vae.ModelConfig, size: int, count: int, samples: int) -> None:
+def check_batches(model: vae.VAE, size: int, count: int, samples: int) -> None:
     """Stop before the first step where a batch is too small to be normalised, or too large for memory."""
+    config = model.config
     if any(0 < rest < ranks.size for rest in (size, count % size)):
         batches = f"{counted(count, 'image')} in batches of {size}"
         raise UserError(f"{ranks.size} ranks cannot share {batches}: one has fewer — take another --batchsize")
-    least = config.architecture.least_batch(config)
+    normed = any(isinstance(part, nn.BatchNorm) for part in model.modules())
+    least = 2 if normed and config.image_size == config.architecture.multiple else 1  # a 1×1 map needs two values
     if any(0 < rest < least for rest in (size, count % size)):
         way = "take another --batchsize" if count >= least else "use more images, or a larger --image_size"
         raise UserError(
@@ -350,7 +345,7 @@ def check_batches(config: vae.ModelConfig, size: int, count: int, samples: int) 
         )
     if not on_cpu() and sys.platform == "linux":
         return  # a GPU with memory of its own
-    needed = 4 * size * samples * config.architecture.activations(config)  # bytes, from below
+    needed = 4 * size * samples * activations(model)  # bytes, from below
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > memory:
         raise UserError(

@@ -15,6 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from toolkit import datasets
+from toolkit.architectures import layers
 from toolkit.formats.description import checkpoint_rows
 from toolkit.model.inputs import GREY, PIXELS, resize_matrix
 from toolkit.pictures.charts import colour
@@ -38,6 +39,7 @@ def make(title: str, subject: Subject, dataset: str, count: int | None = None, h
     test = None if subject.load is None else first_images(subject.test, model.config.channels, count)
     name = datasets.public_name(checkpoint.dataset or dataset)  # of what it was trained on
     shown = network.folded(model, half)
+    encoder, decoder = layers(shown)
     arrays: list[np.ndarray] = []
     about = {
         "title": title,
@@ -51,8 +53,8 @@ def make(title: str, subject: Subject, dataset: str, count: int | None = None, h
         "binary": PIXELS[model.config.binarize].binary,
         "prior": prior(model),
         **of_dataset(name),
-        "encoder": network.described(shown.encoder.layers(), arrays),
-        "decoder": network.described(shown.decoder.layers(), arrays),
+        "encoder": network.described(encoder, arrays),
+        "decoder": network.described(decoder, arrays),
     }
     named = {}
     if checkpoint.sampler:
@@ -68,13 +70,9 @@ def make(title: str, subject: Subject, dataset: str, count: int | None = None, h
 
 
 def prior(model: Any) -> dict[str, Any]:
-    """The prior of the training as the page draws from it: the middle and the spread of each dimension."""
-    low, middle, high = model.prior.quantiles(np.array([0.158655, 0.5, 0.841345]))
-    return {
-        "words": model.prior.words,
-        "middle": middle.round(4).tolist(),
-        "spread": (0.5 * (high - low)).round(4).tolist(),
-    }
+    """What the page draws from without a fitted prior: the standard normal of each dimension."""
+    dims = model.config.latent_dims
+    return {"words": model.prior.words, "middle": [0] * dims, "spread": [1] * dims}
 
 
 def of_dataset(dataset: str) -> dict[str, Any]:

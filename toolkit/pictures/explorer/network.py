@@ -10,20 +10,22 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten, tree_map
 
+from toolkit.architectures import build, layers
 from toolkit.errors import UserError
 from toolkit.layers.cpu import SLOPE
+from toolkit.layers.forms import Call
 from toolkit.model import inference
-from toolkit.model.architecture import Layer
 from toolkit.model.inputs import Images
 from vae import VAE
 
+LAST = ("heads", "reshape")  # layers at the ends of encoders and decoders that network.js knows
 LARGEST = 2**24  # parameters of a model that a browser is given
 TRIED_ON = 100  # latent vectors, and images, that rounding is tried on
 
 
 def check_fit(model: VAE) -> None:
     """Stop where a browser cannot run a model: its layers are not among those of network.js, or it is too large."""
-    if not model.config.architecture.has_layers:
+    if any(calls[-1].name not in LAST for calls in layers(model)):
         raise UserError(f"the explorer cannot run a model of --arch {model.config.arch} — take one of another --arch")
     if (count := model.parameter_count()) > LARGEST:
         raise UserError(
@@ -34,11 +36,11 @@ def check_fit(model: VAE) -> None:
 
 def folded(model: VAE, half: bool = False) -> VAE:
     """A copy whose convolutions do the work of the batch norms behind them; with `half`, rounded to half precision."""
-    copy = VAE(model.config)
+    copy = build(model.config)
     copy.update(model.parameters())
-    for _, *modules in [*copy.encoder.layers(), *copy.decoder.layers()]:
-        if isinstance(norm := modules[-1] if modules else None, nn.BatchNorm):
-            conv, scale = modules[0], norm.weight * mx.rsqrt(norm.running_var + norm.eps)
+    for _, given, _ in sum(layers(copy), []):
+        if given and isinstance(norm := given[-1], nn.BatchNorm):
+            conv, scale = given[0], norm.weight * mx.rsqrt(norm.running_var + norm.eps)
             conv.weight = conv.weight * scale[:, None, None, None]
             conv.bias = norm.bias + (conv.bias - norm.running_mean) * scale
             one = mx.ones_like(scale)
@@ -61,13 +63,15 @@ def rounding_error(model: VAE, rounded: VAE, z: np.ndarray, labels: np.ndarray |
     return f"{words}, latent vectors by at most {np.abs(before - after).max():.4f}"
 
 
-def described(layers: list[Layer], arrays: list[np.ndarray]) -> list[dict[str, Any]]:
+def described(calls: list[Call], arrays: list[np.ndarray]) -> list[dict[str, Any]]:
     """The layers of an encoder or a decoder as network.js takes them; their weights are put into `arrays`.
 
     A batch norm, folded by now, has left its leaky ReLU behind: `slope` is that of the activation below zero.
     """
     described = []
-    for name, *given in layers:
+    for name, given, _ in calls:
+        if name in ("flatten", "reshape"):
+            continue
         weighted = [module for module in given if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
         last, first = given[-1] if given else None, len(arrays)
         leaky = isinstance(last, nn.BatchNorm) or last is nn.leaky_relu
@@ -75,5 +79,6 @@ def described(layers: list[Layer], arrays: list[np.ndarray]) -> list[dict[str, A
         halves = any(isinstance(module, nn.Conv2d) and module.stride == (2, 2) for module in weighted)
         for module in weighted:
             arrays += [np.array(module.weight), np.array(module.bias)]
+        name = {"labelled": "labels", "linear": "dense"}.get(name, name)
         described.append({"name": name, "slope": slope, "halves": halves, "weights": [*range(first, len(arrays))]})
     return described

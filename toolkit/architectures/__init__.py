@@ -1,0 +1,155 @@
+"""The table of architectures, the configuration of a model, and the model that it makes. A new architecture is one file
+and one row."""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import mlx.core as mx
+
+from toolkit.architectures.bounded import BOUNDED
+from toolkit.architectures.convolutional import CONV
+from toolkit.architectures.mlp import MLP
+from toolkit.architectures.resnet import RESNET
+from toolkit.architectures.row import Architecture
+from toolkit.architectures.transpose import TRANSPOSE
+from toolkit.errors import UserError
+from toolkit.layers import forms
+from toolkit.model.inputs import PIXELS
+from toolkit.model.likelihoods import LIKELIHOODS
+from toolkit.model.priors import PRIORS
+from toolkit.options import count, from_values, number, option, options_of, text
+from toolkit.wording import by_value
+from vae import VAE
+
+ARCHITECTURES = {row.name: row for row in (CONV, TRANSPOSE, MLP, RESNET, BOUNDED)}
+MOST_PARAMETERS = 10**9
+
+
+def widths_in_words() -> str:
+    """The default of --max_filters."""
+    others = {row.name: row.width for row in ARCHITECTURES.values() if row.width != CONV.width}
+    return ", or ".join([str(CONV.width), *by_value(others)])
+
+
+def sizes_in_words() -> str:
+    """The help of --image_size."""
+    multiples = {row.name: row.multiple for row in ARCHITECTURES.values() if row.multiple > 1}
+    return f"side of the images in pixels; a multiple of {', of '.join(by_value(multiples))}"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that defines a model: shapes, input format, likelihood. Every checkpoint holds it."""
+
+    latent_dims: int = option(8, "size of the latent vector", "model", kind=count, unit="N", aliases=("hidden_dim",))
+    arch: str = option("conv", "", "model", kind=text, rows=lambda: ARCHITECTURES)
+    max_filters: int | None = option(
+        None, "filters of the widest layer", "model", kind=count, unit="N", default_text=widths_in_words
+    )
+    image_size: int = option(64, sizes_in_words, "model", kind=number(int, 1, 2**15), unit="N")
+    channels: int = 1  # 1 for grey, 3 for colour
+    num_classes: int = 0  # of a class-conditional model, which sees the label
+    likelihood: str = option("mse", "", "objective", kind=text, rows=lambda: LIKELIHOODS, aliases=("likelihood_type",))
+    binarize: str = option(
+        "none",
+        "turn pixels into 0 and 1. threshold: those above 128 become 1; dynamic: each is 1 with probability equal to "
+        "its brightness, resampled at every training step and fixed for evaluation",
+        "objective",
+        kind=text,
+        choices=lambda: PIXELS,
+    )
+    prior: str = "normal"  # p(z) in the KL term
+    net: Any = None  # the architecture's own options
+
+    def __post_init__(self):
+        tables = {"arch": ARCHITECTURES, "binarize": PIXELS, "likelihood": LIKELIHOODS, "prior": PRIORS}
+        for name, known in tables.items():
+            if (value := getattr(self, name)) not in known:
+                raise UserError(f"{name} {value!r} is unknown — take one of {', '.join(known)}")
+        row = self.architecture
+        if self.max_filters is None:
+            object.__setattr__(self, "max_filters", row.width)
+        if self.net is None and row.Options:
+            object.__setattr__(self, "net", row.Options())
+        if type(self.net) is not (row.Options or type(None)):
+            raise UserError(f"--arch {self.arch} has no such options — leave them out")
+        least = {"latent_dims": 1, "channels": 1, "num_classes": 0}
+        for name, value in (least | {"max_filters": row.least_width, "image_size": row.least_size}).items():
+            if (found := getattr(self, name)) < value:
+                raise UserError(f"{name} {found} is too small for --arch {self.arch} — take at least {value}")
+        if self.image_size % row.multiple:
+            below = self.image_size // row.multiple * row.multiple
+            ways = f"take {below} or {below + row.multiple}, or another --arch"
+            raise UserError(f"image_size {self.image_size} is not a multiple of {row.multiple} — {ways}")
+
+    @property
+    def architecture(self) -> Architecture:
+        return ARCHITECTURES[self.arch]
+
+    @property
+    def decoder_classes(self) -> int:
+        """Classes that the decoder is conditioned on."""
+        return self.num_classes if self.architecture.decodes_classes else 0
+
+    @property
+    def pixels(self) -> int:
+        """Numbers in one image."""
+        return self.image_size**2 * self.channels
+
+    @property
+    def outputs(self) -> int:
+        """Decoder outputs per pixel."""
+        return self.channels * LIKELIHOODS[self.likelihood].outputs
+
+    def values(self) -> dict[str, Any]:
+        """Name and value of everything, the architecture's own options among them, as files hold it."""
+        own = asdict(self.net) if self.net else {}
+        return {name: value for name, value in vars(self).items() if name != "net"} | own
+
+
+def config_of(values: dict[str, Any]) -> ModelConfig:
+    """The configuration with these values, each checked; ValueError or UserError where they make none."""
+    arch = values.get("arch", ModelConfig.arch)
+    row = ARCHITECTURES.get(arch) if isinstance(arch, str) else None
+    own = {name for name, _, _ in options_of(row.Options)} if row and row.Options else set()
+    net = from_values(row.Options, {name: values[name] for name in own & values.keys()}) if own else None
+    shared = {name: value for name, value in values.items() if name not in own and name != "net"}
+    config = from_values(ModelConfig, shared)
+    return ModelConfig(**{field.name: getattr(config, field.name) for field in fields(config)} | {"net": net})
+
+
+def build(config: ModelConfig) -> VAE:
+    """A model with random weights, which are only computed when they are used."""
+    row = config.architecture
+    try:
+        likelihood = LIKELIHOODS[config.likelihood](config.pixels, config.channels, config.binarize)
+        prior = PRIORS[config.prior](config.latent_dims)
+        model = VAE(config, row.encoder(config), row.decoder(config), likelihood, prior)
+        fits = model.parameter_count() <= MOST_PARAMETERS
+    except (OverflowError, ValueError, TypeError, RuntimeError):  # beyond what MLX can count
+        fits = False
+    if not fits:
+        raise UserError(
+            f"a model of {config.max_filters} filters, {config.latent_dims} latent dims and {config.image_size}×"
+            f"{config.image_size} pixels has more than a billion parameters — take smaller numbers"
+        )
+    return model
+
+
+def layers(model: VAE) -> tuple[list[forms.Call], list[forms.Call]]:
+    """The layers of encoder and decoder in the order of their calls, for one image of zeros."""
+    config, was_training = model.config, model.training
+    model.eval()  # in training, batch norm would take note of the zeros
+    labels = mx.zeros(1, dtype=mx.uint32) if config.num_classes else None
+    with forms.recording() as encoder:
+        model.encoder(mx.zeros((1, config.image_size, config.image_size, config.channels)), labels)
+    with forms.recording() as decoder:
+        model.decoder(mx.zeros((1, config.latent_dims)), labels)
+    model.train(was_training)
+    return encoder, decoder
+
+
+def activations(model: VAE) -> int:
+    """A lower bound on the numbers that a training step keeps of one image."""
+    return sum(math.prod(call.shape) for calls in layers(model) for call in calls)

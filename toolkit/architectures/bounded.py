@@ -1,0 +1,127 @@
+"""The architecture of the β-annealed VAE: convolutions without norms, and trained bounds of means and variances.
+
+Its encoder sees the class of an image as planes behind the pixels. Its decoder never sees the class, so none can be
+asked for.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from toolkit.architectures.row import Architecture, normal_start
+from toolkit.layers import forms, plain
+from toolkit.options import option, text, weight, whole
+
+LEAST, MOST = 1, 100  # that the bounds may be
+FIRST = 4.0  # bound of means at the start: with a bound of 1, large first gradients would press all means against it
+
+
+@dataclass(frozen=True)
+class Options:
+    decoder_filters: int = option(0, "filters of the decoder; 0: as --max_filters", "model", kind=whole, unit="N")
+    label_planes: str = option(
+        "one_hot",
+        "how the encoder sees the label. one_hot: as a plane for each class; cat: as one plane filled with its number",
+        "model",
+        kind=text,
+        choices=("one_hot", "cat"),
+        only_with=("conditional", "type_of_embedding"),
+    )
+    embed_factor: float = option(
+        1.0, "value of the label planes", "model", kind=weight, unit="X", only_with=("conditional", "type_of_embedding")
+    )
+
+
+def planes_of(config) -> int:
+    """How many planes show the class of an image."""
+    return {"cat": min(1, config.num_classes), "one_hot": config.num_classes}[config.net.label_planes]
+
+
+def by_he(layer: Any, fan: int) -> Any:
+    """A layer with weights by He et al. (2015), which keep the variance of gradients if each meets `fan` of them."""
+    return normal_start(layer, math.sqrt(2 / fan))
+
+
+def halving(channels: int, filters: int) -> nn.Conv2d:
+    return by_he(nn.Conv2d(channels, filters, 3, stride=2, padding=1), 9 * filters)
+
+
+def doubling(channels: int, filters: int) -> nn.ConvTranspose2d:
+    return by_he(nn.ConvTranspose2d(channels, filters, 4, stride=2, padding=1), 16 * channels)
+
+
+def rectified(h):
+    """ReLU of each number."""
+    return forms.rectified(h, slope=0)
+
+
+def within(scale: mx.array) -> mx.array:
+    """A trained scale within its bounds; its gradient is that of the scale itself, so that it can come back."""
+    return scale + mx.stop_gradient(mx.clip(scale, LEAST, MOST) - scale)
+
+
+class Encoder(nn.Module):
+    """Image and class → mean and log-variance of a Gaussian over latent vectors."""
+
+    def __init__(self, config):
+        super().__init__()
+        width, dims = config.max_filters, config.latent_dims
+        self.cnn1 = halving(config.channels + planes_of(config), width)
+        self.cnn2 = halving(width, width)
+        self.cnn3 = halving(width, width)
+        self.dense = by_he(nn.Linear((config.image_size // 8) ** 2 * width, 2 * dims), 2 * dims)
+        self.mu_scale = mx.array(FIRST)  # means lie between its negative and it
+        self.logv_scale = mx.full((1, dims), float(LEAST))  # variances lie below
+        self.num_classes, self.options = config.num_classes, config.net
+
+    def __call__(self, x: mx.array, labels: mx.array | None = None) -> tuple[mx.array, mx.array]:  # (N, S, S, C)
+        h = rectified(forms.conv(self.with_planes(x, labels), self.cnn1))  # (N, S/2, S/2, F)
+        h = rectified(forms.conv(h, self.cnn2))  # (N, S/4, S/4, F)
+        h = rectified(forms.conv(h, self.cnn3))  # (N, S/8, S/8, F)
+        mean, variance = mx.split(mx.sigmoid(self.dense(forms.flatten(h))), 2, axis=1)  # (N, D) each, as shares
+        return within(self.mu_scale) * (2 * mean - 1), mx.log(within(self.logv_scale) * variance + 1e-8)
+
+    def with_planes(self, x: mx.array, labels: mx.array | None) -> mx.array:  # (N, S, S, C) → (N, S, S, C + P)
+        """Images with the planes of their class behind them: one filled with its number, or one for each class."""
+        if not self.num_classes:
+            return x
+        values = plain.one_hot(labels, self.num_classes)  # (N, P)
+        if self.options.label_planes == "cat":
+            values = values @ mx.arange(float(self.num_classes))[:, None]
+        planes = mx.broadcast_to(self.options.embed_factor * values[:, None, None], (*x.shape[:3], values.shape[1]))
+        return mx.concatenate([x, planes], axis=3)
+
+
+class Decoder(nn.Module):
+    """Latent vector → parameters of the likelihood."""
+
+    def __init__(self, config):
+        super().__init__()
+        width, self.grid = config.net.decoder_filters or config.max_filters, config.image_size // 8
+        self.dense = by_he(nn.Linear(config.latent_dims, self.grid**2 * width), self.grid**2 * width)
+        self.cnn1 = doubling(width, width)
+        self.cnn2 = doubling(width, width)
+        self.cnn3 = doubling(width, config.outputs)
+
+    def __call__(self, z: mx.array, labels: mx.array | None = None) -> mx.array:  # (N, D)
+        h = forms.reshape(forms.dense(z, self.dense, nn.relu), self.grid)  # (N, S/8, S/8, F)
+        h = rectified(forms.transposed(h, self.cnn1))  # (N, S/4, S/4, F)
+        h = rectified(forms.transposed(h, self.cnn2))  # (N, S/2, S/2, F)
+        return forms.reshape(forms.transposed(h, self.cnn3), 8 * self.grid)  # (N, S, S, outputs)
+
+
+BOUNDED = Architecture(
+    "bounded",
+    "convolutions without norms, means and variances within trained bounds",
+    Encoder,
+    Decoder,
+    width=32,
+    least_width=1,
+    least_size=8,
+    multiple=8,
+    Options=Options,
+    decodes_classes=False,
+)

@@ -1,0 +1,52 @@
+"""The fully connected architecture: two hidden layers on either side of the latent vector, for images of any size."""
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from toolkit.architectures.row import Architecture
+from toolkit.layers import forms
+
+
+def widths(config) -> tuple[int, int]:
+    """Units of the two hidden layers, the narrower first."""
+    return config.max_filters // 8, config.max_filters
+
+
+class Encoder(nn.Module):
+    """Image → mean and log-variance of a Gaussian over latent vectors."""
+
+    def __init__(self, config):
+        super().__init__()
+        narrow, wide = widths(config)
+        self.lin1 = nn.Linear(config.image_size**2 * config.channels + config.num_classes, wide)
+        self.lin2 = nn.Linear(wide, narrow)
+        self.proj_mu = nn.Linear(narrow, config.latent_dims)
+        self.proj_log_var = nn.Linear(narrow, config.latent_dims)
+        self.num_classes = config.num_classes
+
+    def __call__(self, x: mx.array, labels: mx.array | None = None) -> tuple[mx.array, mx.array]:  # (N, S, S, C)
+        h = forms.labelled(forms.flatten(x), labels, self.num_classes)
+        h = forms.dense(h, self.lin1, nn.relu)  # (N, F)
+        h = forms.flatten(forms.dense(h, self.lin2, nn.relu))  # (N, F/8)
+        return forms.heads(h, self.proj_mu, self.proj_log_var)  # (N, D) each
+
+
+class Decoder(nn.Module):
+    """Latent vector → parameters of the likelihood."""
+
+    def __init__(self, config):
+        super().__init__()
+        narrow, wide = widths(config)
+        self.lin1 = nn.Linear(config.latent_dims + config.num_classes, narrow)
+        self.lin2 = nn.Linear(narrow, wide)
+        self.lin3 = nn.Linear(wide, config.image_size**2 * config.outputs)
+        self.num_classes, self.size = config.num_classes, config.image_size
+
+    def __call__(self, z: mx.array, labels: mx.array | None = None) -> mx.array:  # (N, D)
+        h = forms.labelled(z, labels, self.num_classes)
+        h = forms.dense(h, self.lin1, nn.relu)  # (N, F/8)
+        h = forms.dense(h, self.lin2, nn.relu)  # (N, F)
+        return forms.reshape(forms.dense(h, self.lin3), self.size)  # (N, S, S, outputs)
+
+
+MLP = Architecture("mlp", "fully connected", Encoder, Decoder, 512, 8, 1)
