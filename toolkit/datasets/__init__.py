@@ -70,7 +70,7 @@ class Split(NamedTuple):
     images: np.ndarray  # (N, H, W, C) uint8, or a cache.Stored, indexed by slices and arrays as well
     labels: np.ndarray | None  # (N,) the class of each image, where there are classes
     total: int  # images of the whole split, of which a limit, or missing or broken files, may leave fewer
-    skipped: list = ()  # (name, reason) of each file that could not be read
+    skipped: Sequence = ()  # (name, reason) of each file that could not be read
     classes: tuple | None = None  # their names
     file_names: Callable[[], list[str]] | None = None  # of images that come as files
     left_out: int = 0  # pictures of our own making, which are no data

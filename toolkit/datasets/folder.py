@@ -42,17 +42,21 @@ def pictures(split: str, folder: Path | str) -> Pictures:
         classes = classes and ("", *classes)  # images beside the sub-folders are a class too
     numbers = {name: i for i, name in enumerate(classes)}
 
-    def open_pictures():
+    def names_of_split():
         names = sorted((name for name, *_ in found), key=name_hash)
         # The order is that of the hashes, so the test images come first; each split has at least one.
         tests = min(max(1, sum(name_hash(name) < CUT for name in names)), len(names) - 1)
         names = names[:tests] if split == "test" else names[tests:]
-        labels = [numbers[name.split("/")[0] if "/" in name else ""] for name in names] if classes else None
-        return names, labels, lambda name: opened(folder / name, LARGEST_FILE)
+        return names, [numbers[name.split("/")[0] if "/" in name else ""] for name in names] if classes else None
+
+    def opener():
+        return lambda name: opened(folder / name, LARGEST_FILE)
 
     key = f"{folder.name[:30]}-{path_hash(folder)}"
     stamped = stamp([*found, *((name, why, 0) for name, why in problems)])
-    return Pictures(str(folder), key, stamped, open_pictures, classes or None, problems=problems, left_out=left_out)
+    return Pictures(
+        str(folder), key, stamped, names_of_split, opener, classes or None, problems=problems, left_out=left_out
+    )
 
 
 def listing(folder):

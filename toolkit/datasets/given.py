@@ -6,7 +6,6 @@ They go through the same decoding as the files of data sets. The first sub-folde
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +15,7 @@ from toolkit.datasets.cache import decoded
 from toolkit.datasets.decoding import LARGEST_FILE
 from toolkit.datasets.folder import listing
 from toolkit.errors import UserError
-from toolkit.files.progress import bar, quiet_libraries
 from toolkit.files.reading import opened
-from toolkit.machine import process
 from toolkit.wording import as_text, distinct
 
 
@@ -37,26 +34,18 @@ def load(
     A file that was named itself must be readable.
     """
     files = [file for path in paths for file in found(Path(path))]
-    with quiet_libraries(), ThreadPoolExecutor(process.cores()) as pool, bar(len(files), "Decoding") as shown:
-        images = []
-        for image in pool.map(lambda file: image_of(file.path, size, channels, crop), files):
-            images.append(image)
-            shown.update()
-    skipped = [(file, why) for file, why in zip(files, images, strict=True) if isinstance(why, str)]
-    kept = [file for file, image in zip(files, images, strict=True) if not isinstance(image, str)]
+    made = list(
+        zip(files, decoded(files, lambda file: opened(file.path, LARGEST_FILE), size, channels, crop), strict=True)
+    )
+    skipped = [(file, why) for file, why in made if isinstance(why, str)]
+    kept = [(file, image) for file, image in made if not isinstance(image, str)]
     for file, why in skipped:
         if file.one or not kept:
             raise UserError(f"{file.path} cannot be read: {why} — name a picture that Pillow reads")
-    classes = tuple(sorted({file.label for file in kept}))
-    labels = None if classes == ("",) else np.array([classes.index(file.label) for file in kept], np.int32)
-    names = distinct([file.name for file in kept])
-    pixels = np.stack([image for image in images if not isinstance(image, str)])
+    classes = tuple(sorted({file.label for file, _ in kept}))
+    labels = None if classes == ("",) else np.array([classes.index(file.label) for file, _ in kept], np.int32)
+    names, pixels = distinct([file.name for file, _ in kept]), np.stack([image for _, image in kept])
     return pixels, labels, None if labels is None else classes, names, [(file.name, why) for file, why in skipped]
-
-
-def image_of(path: Path, size: int, channels: int, crop: float) -> np.ndarray | str:
-    """A file as an image, or why it cannot be."""
-    return decoded(lambda: opened(path, LARGEST_FILE), size, channels, crop)
 
 
 def found(path: Path) -> Iterator[Given]:
