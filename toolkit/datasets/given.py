@@ -34,9 +34,8 @@ def load(
     A file that was named itself must be readable.
     """
     files = [file for path in paths for file in found(Path(path))]
-    made = list(
-        zip(files, decoded(files, lambda file: opened(file.path, LARGEST_FILE), size, channels, crop), strict=True)
-    )
+    images = decoded(files, lambda file: opened(file.path, LARGEST_FILE), size, channels, crop)
+    made = list(zip(files, images, strict=True))
     skipped = [(file, why) for file, why in made if isinstance(why, str)]
     kept = [(file, image) for file, image in made if not isinstance(image, str)]
     for file, why in skipped:
