@@ -6,6 +6,7 @@ being unpacked; a folder `img_align_celeba` of its images works too. As is usual
 
 import io
 import os
+import re
 import zipfile
 from pathlib import Path
 
@@ -65,14 +66,11 @@ def pictures(split: str, data_dir: Path | str) -> Pictures:
 def names_of(path, partition, split):
     """The names that the text of the partition file, lines of a name and 0, 1 or 2, puts into one split."""
     names = []
-    for number, line in enumerate(partition.splitlines(), 1):
-        name, _, code = line.partition(" ")
-        if not line.strip():
-            continue
-        if not (name.endswith(".jpg") and name[:-4].isalnum() and code.strip() in ("0", "1", "2")):
+    for number, line in enumerate(filter(str.strip, partition.splitlines()), 1):
+        if not (match := re.fullmatch(r"(\w+\.jpg) +([012])\s*", line, re.ASCII)):
             raise UserError(f"{path} is damaged in line {number} — replace it; lines look like '000001.jpg 0'")
-        if code.strip() == SPLITS[split]:
-            names.append(name)
+        if match[2] == SPLITS[split]:
+            names.append(match[1])
     if not names:
         raise UserError(f"{path} lists no images of the {split} split — replace it")
     return names

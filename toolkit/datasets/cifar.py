@@ -79,18 +79,16 @@ def records(name, data, labels):
 
 def found(folder, inner, names, largest):
     """The files that exist in a folder: (path, bytes)."""
-    files = []
-    for name in names:
-        for path in (folder / inner / name, folder / name):
-            if path.is_file():
-                try:
-                    files.append((path, contents(path, largest)))
-                except ValueError as error:
-                    raise damaged(path, error) from None
-                except OSError as error:
-                    raise cannot_read(path, error) from None
-                break
-    return files
+    paths = [path for name in names for path in (folder / inner / name, folder / name) if path.is_file()]
+    files = {}
+    for path in paths:
+        try:
+            files.setdefault(path.name, (path, contents(path, largest)))
+        except ValueError as error:
+            raise damaged(path, error) from None
+        except OSError as error:
+            raise cannot_read(path, error) from None
+    return list(files.values())
 
 
 def archive(folder):

@@ -5,9 +5,9 @@ target. Every attempt, of this run or a later one, continues it with a Range req
 the end: a part that turns out wrong is thrown away and fetched once more from the start.
 """
 
+import errno
 import http.client
 import os
-import re
 import stat
 import time
 import urllib.error
@@ -26,6 +26,7 @@ WINDOW = 30  # seconds after which a connection is given up that is slower than 
 SLOWEST = 4000  # bytes a second
 TRIES = 20  # connections to one mirror, as long as each changes what is there
 LARGEST = 2**30  # bytes
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what the system says of a disk without room
 
 
 def download(path: Path, addresses: Sequence[str], checksum: str, largest: int = LARGEST) -> Path:
@@ -51,7 +52,7 @@ def download(path: Path, addresses: Sequence[str], checksum: str, largest: int =
             if not size:
                 part.unlink()
     except OSError as error:
-        raise cannot_write(path, error) from None
+        raise UserError(f"cannot write {path}: {reason(error)} — make room or choose another place") from None
     again = f"run again to continue after {size / 1e6:.1f} MB, " if size else ""
     raise UserError(
         f"{path.name} is not in {path.parent} and cannot be downloaded ({'; '.join(reasons)}) — "
@@ -79,6 +80,8 @@ def fetch_from(address, file, checksum, largest, reasons):
         try:
             fetch(address, file, largest)
         except (OSError, ValueError, http.client.HTTPException) as error:  # timeouts are OSErrors
+            if getattr(error, "errno", None) in FULL:
+                raise  # which is not the network's fault
             why = " ".join(str(reason(getattr(error, "reason", error))).split())[:200]
             if size_of(file) == before or isinstance(error, TooSlow):
                 break
@@ -106,18 +109,16 @@ def fetch(address, file, largest):
             file.truncate(0)
         raise
     with answer:
-        start = first_byte(answer)
-        if start != size:
-            file.truncate(0)
-            if start:
-                raise ValueError("the server sent another range than asked for")
+        start = size if answer.status == 206 else 0  # other servers ignore ranges
+        file.truncate(start)
         length = answer.headers.get("Content-Length")
         total = start + int(length) if length else None
         done = start
         with bar(total, address.rsplit("/", 1)[1], unit="B", done=done) as shown:
             read = getattr(answer, "read1", answer.read)  # read1 returns what came before a break
             while max(done, total or 0) <= largest and (data := read(2**16)):
-                write(file, data)
+                file.write(data)
+                file.flush()
                 done += len(data)
                 shown.update(len(data))
                 if done - start < SLOWEST * (time.monotonic() - begun - WINDOW):
@@ -131,23 +132,3 @@ def fetch(address, file, largest):
 
 class TooSlow(OSError):
     """A server that answers, but so slowly that it would hold us for ever."""
-
-
-def write(file, data):
-    try:
-        file.write(data)
-        file.flush()
-    except OSError as error:  # a full disk is not the network's fault
-        raise cannot_write(file.name, error) from None
-
-
-def first_byte(answer):
-    """Where in the file an answer begins: 0 for servers that ignore ranges, -1 where they do not say."""
-    if answer.status != 206:
-        return 0
-    found = re.match(r"bytes (\d{1,18})-", answer.headers.get("Content-Range") or "")
-    return int(found[1]) if found else -1
-
-
-def cannot_write(path, error):
-    return UserError(f"cannot write {path}: {reason(error)} — make room or choose another place")

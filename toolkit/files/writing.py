@@ -9,6 +9,7 @@ import functools
 import os
 import re
 import secrets
+import shutil
 import signal
 import stat
 import sys
@@ -50,7 +51,8 @@ def replacing(path: Path | str, durable: bool = False) -> Iterator[BinaryIO]:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
-            take_over_rights(handle, target)
+            with suppress(OSError):  # it replaces nothing, or may not have its rights
+                shutil.copymode(target, part)
             if durable:
                 os.fsync(handle)
             os.replace(part, target)  # while it is open, and so locked
@@ -102,19 +104,6 @@ def sweep(folder: Path) -> None:
                 part.unlink()
             finally:
                 os.close(handle)
-
-
-def take_over_rights(handle: int, target: Path) -> None:
-    """Give a file the owner and the mode of what it replaces, as far as the system lets us."""
-    try:
-        before, now = os.stat(target), os.fstat(handle)
-    except OSError:  # it replaces nothing
-        return
-    if (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid):
-        with suppress(OSError):
-            os.fchown(handle, before.st_uid, before.st_gid)
-    with suppress(OSError):
-        os.fchmod(handle, before.st_mode & 0o777)
 
 
 def flush_folder(folder: Path) -> None:

@@ -94,11 +94,7 @@ class Reader:
         raise ValueError("its pickle has no end")
 
     def pop(self, count):
-        if count > len(self.stack):
-            raise ValueError("its pickle takes more than it has")
-        items = self.stack[len(self.stack) - count :]
-        del self.stack[len(self.stack) - count :]
-        return items
+        return [self.stack.pop() for _ in range(count)][::-1]
 
     def pop_to_mark(self):
         items = []
@@ -125,7 +121,10 @@ class Reader:
         if word != "storage" or not isinstance(kind, Global) or not isinstance(key, str) or type(count) is not int:
             raise ValueError("its pickle points to something that is not a tensor's storage")
         if key not in self.storages:
-            self.storages[key] = kind, numbers_of(self.read(key), kind)
+            numbers = np.frombuffer(self.read(key), STORAGES[kind])
+            if kind == BFLOAT16:
+                numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
+            self.storages[key] = kind, numbers
         made, numbers = self.storages[key]
         if made != kind or len(numbers) != count:
             raise ValueError("a tensor's storage does not have as many numbers as it claims")
@@ -153,12 +152,6 @@ def known(module, name):
     if (asked := Global(module, name)) not in KNOWN:
         raise ValueError(f"its pickle asks for {module}.{name}, which a dictionary of tensors does not need")
     return asked
-
-
-def numbers_of(data, storage):
-    """The bytes of a storage as numbers."""
-    numbers = np.frombuffer(data, STORAGES[storage])
-    return (numbers.astype(np.uint32) << 16).view(np.float32) if storage == BFLOAT16 else numbers
 
 
 def tensor(storage, offset, shape, strides):
