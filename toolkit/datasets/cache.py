@@ -89,13 +89,7 @@ class Stored:
 
 
 def load(
-    pictures: Pictures,
-    split: str,
-    cache_dir: Path | str,
-    limit: int | None,
-    size: int,
-    channels: int,
-    crop: float = 1.0,
+    pictures: Pictures, split: str, cache_dir: Path | str, limit: int | None, size: int, channels: int, crop: float
 ) -> tuple[Stored, np.ndarray | None, dict]:
     """Images (N, size, size, channels), labels or None, and facts: how many files there are and which were skipped."""
     some = f"_first_{limit}" if limit else ""
@@ -104,9 +98,7 @@ def load(
     if stored is None:
         make_folder(path.parent)
         with locked(path.parent, "another process is decoding the same images: waiting for it"):
-            stored = read(path, pictures, size, channels)  # the other process may have made it
-            if stored is None:
-                stored = fill(path, pictures, limit, size, channels, crop)
+            stored = read(path, pictures, size, channels) or fill(path, pictures, limit, size, channels, crop)
     images, facts = stored
     labels = None if facts["labels"] is None else np.array(facts["labels"], np.int32)
     return images, labels, facts
@@ -131,14 +123,17 @@ def fill(path, pictures, limit, size, channels, crop):
     """Decode all files into one array on disk; unreadable ones are skipped and listed in the facts."""
     names, labels = pictures.names()
     total, names = pictures.total or len(names), names[:limit]
-    check_space(path.parent, len(names) * size**2 * channels)
+    needed, free = len(names) * size**2 * channels, shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise UserError(
+            f"the decoded images need {needed / 2**20:.0f} MiB in {path.parent}, {free / 2**20:.0f} MiB are free — "
+            "make room, choose another --cache_dir, or use fewer images with --limit"
+        )
     print(f"Decoding {counted(len(names), 'image')} once, into {path}")
     path.with_suffix(".json").unlink(missing_ok=True)
     kept, skipped, unread, checksum = [], list(pictures.problems), False, 0
-    with (
-        replacing(path, durable=True) as file,
-        closing(decoded(names, pictures.opener(), size, channels, crop)) as images,
-    ):
+    images = decoded(names, pictures.opener(), size, channels, crop)
+    with replacing(path, durable=True) as file, closing(images):
         write_header(file, (len(names), size, size, channels))
         for i, image in enumerate(images):
             if isinstance(image, str):
@@ -204,13 +199,3 @@ def write_header(file, shape):
     """Begin a `.npy` file; the header has the same length for any number of images."""
     file.seek(0)
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-
-
-def check_space(folder, needed):
-    """Stop before the first image if the disk has no room for all of them."""
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f"the decoded images need {needed / 2**20:.0f} MiB in {folder}, where {free / 2**20:.0f} MiB are free — "
-            "make room, choose another --cache_dir, or use fewer images with --limit"
-        )

@@ -116,8 +116,8 @@ def opened(file):
 
 def memory_for(picture, whole, size):
     """The bytes that decoding takes, from above."""
-    pixels, part = picture.width * picture.height, min(picture.size)
-    copies = 16 * STRIP + 8 * (part // factor(part, size)) ** 2 if pixels > LARGE else 12 * pixels
+    pixels, side = picture.width * picture.height, min(picture.size)
+    copies = 16 * STRIP + 8 * (side // max(1, side // (4 * size))) ** 2 if pixels > LARGE else 12 * pixels
     needed = pixels * (STORED.get(picture.mode, 4) + WORKING.get(picture.format, 0)) + copies
     if "progressive" in picture.info:  # all coefficients are kept, of two bytes each
         needed += 2 * picture.layers * whole[0] * whole[1]
@@ -126,8 +126,7 @@ def memory_for(picture, whole, size):
 
 def check_time(picture, file):
     """Stop at what takes long to decode though it is not large."""
-    pixels = picture.width * picture.height
-    if pixels > LARGEST_SLOW and any(tile[0] in Image.DECODERS for tile in picture.tile):
+    if picture.width * picture.height > LARGEST_SLOW and any(tile[0] in Image.DECODERS for tile in picture.tile):
         raise ValueError(f"a picture of its kind may have {LARGEST_SLOW / 1e6:.0f} million pixels")
     if "progressive" in picture.info:
         place = file.tell()
@@ -137,18 +136,13 @@ def check_time(picture, file):
         file.seek(place)
 
 
-def factor(side, size):
-    """By how much a large picture is made smaller before it gets its size."""
-    return max(1, side // (4 * size))
-
-
 def square(picture, size, channels, crop):
     """The central square of a picture, as it is meant to be seen."""
     width, height = picture.size
     side = max(1, round(crop * min(width, height)))
     left, top = (width - side) // 2, (height - side) // 2
     if width * height > LARGE:
-        made = in_strips(picture, left, top, side, factor(side, size), MODES[channels])
+        made = in_strips(picture, left, top, side, max(1, side // (4 * size)), MODES[channels])
     else:
         made = opaque(picture.crop((left, top, left + side, top + side))).convert(MODES[channels])
     made.getexif()[ORIENTATION] = picture.getexif().get(ORIENTATION)

@@ -49,14 +49,10 @@ def pictures(split: str, folder: Path | str) -> Pictures:
         names = names[:tests] if split == "test" else names[tests:]
         return names, [numbers[name.split("/")[0] if "/" in name else ""] for name in names] if classes else None
 
-    def opener():
-        return lambda name: opened(folder / name, LARGEST_FILE)
-
     key = f"{folder.name[:30]}-{path_hash(folder)}"
     stamped = stamp([*found, *((name, why, 0) for name, why in problems)])
-    return Pictures(
-        str(folder), key, stamped, names_of_split, opener, classes or None, problems=problems, left_out=left_out
-    )
+    opener = lambda: lambda name: opened(folder / name, LARGEST_FILE)  # noqa: E731
+    return Pictures(str(folder), key, stamped, names_of_split, opener, classes or None, None, problems, left_out)
 
 
 def listing(folder):

@@ -19,7 +19,7 @@ from typing import BinaryIO
 from toolkit.errors import UserError
 from toolkit.files.progress import bar
 from toolkit.files.reading import checksum_of, is_there
-from toolkit.files.writing import end_of_links, flush_folder, locked, make_folder, reason
+from toolkit.files.writing import end_of_links, flush_folder, locked, make_folder, reason, writing_errors
 
 TIMEOUT = 10  # seconds without a byte before the connection is given up
 WINDOW = 30  # seconds after which a connection is given up that is slower than this
@@ -35,24 +35,22 @@ def download(path: Path, addresses: Sequence[str], checksum: str, largest: int =
     target = end_of_links(path)
     part = target.with_name(f".{target.name}.part")
     reasons: dict[str, None] = {}
-    try:
-        with locked(path.parent, f"another process is downloading to {path.parent}: waiting for it"):
-            if path.is_file():  # the other process has fetched it
-                return path
-            with open_part(part) as file:
-                done = checksum_of(file, checksum) == checksum or any(
-                    fetch_from(address, file, checksum, largest, reasons) for address in addresses
-                )
-                os.fsync(file.fileno())
-                size = size_of(file)
-            if done:
-                os.replace(part, target)
-                flush_folder(target.parent)
-                return path
-            if not size:
-                part.unlink()
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {reason(error)} — make room or choose another place") from None
+    waiting = f"another process is downloading to {path.parent}: waiting for it"
+    with writing_errors(path), locked(path.parent, waiting):
+        if path.is_file():  # the other process has fetched it
+            return path
+        with open_part(part) as file:
+            done = checksum_of(file, checksum) == checksum or any(
+                fetch_from(address, file, checksum, largest, reasons) for address in addresses
+            )
+            os.fsync(file.fileno())
+            size = file.seek(0, os.SEEK_END)
+        if done:
+            os.replace(part, target)
+            flush_folder(target.parent)
+            return path
+        if not size:
+            part.unlink()
     again = f"run again to continue after {size / 1e6:.1f} MB, " if size else ""
     raise UserError(
         f"{path.name} is not in {path.parent} and cannot be downloaded ({'; '.join(reasons)}) — "
@@ -67,15 +65,11 @@ def open_part(path: Path) -> BinaryIO:
     return open(path, "ab+", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666))
 
 
-def size_of(file: BinaryIO) -> int:
-    return os.fstat(file.fileno()).st_size
-
-
 def fetch_from(address, file, checksum, largest, reasons):
     """Complete a part from one mirror; if that fails, add the reason and return False."""
     whole = False  # whether this mirror gave all of it
     for _ in range(TRIES):
-        before = size_of(file)
+        before = file.seek(0, os.SEEK_END)
         whole |= not before
         try:
             fetch(address, file, largest)
@@ -83,7 +77,7 @@ def fetch_from(address, file, checksum, largest, reasons):
             if getattr(error, "errno", None) in FULL:
                 raise  # which is not the network's fault
             why = " ".join(str(reason(getattr(error, "reason", error))).split())[:200]
-            if size_of(file) == before or isinstance(error, TooSlow):
+            if file.seek(0, os.SEEK_END) == before or isinstance(error, TooSlow):
                 break
             continue
         if checksum_of(file, checksum) == checksum:
@@ -98,7 +92,7 @@ def fetch_from(address, file, checksum, largest, reasons):
 
 def fetch(address, file, largest):
     """Append the rest of a file to its part over one connection; raises if the connection ends early."""
-    size = size_of(file)
+    size = file.seek(0, os.SEEK_END)
     request = urllib.request.Request(address, headers={"Range": f"bytes={size}-"} if size else {})
     begun = time.monotonic()
     try:

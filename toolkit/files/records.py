@@ -18,8 +18,7 @@ T = TypeVar("T")
 MOST_PARTS = 2**21  # quotes and brackets: a text or a list takes twenty times the room that it has in a file
 LARGEST = 1e100  # of numbers; sums and squares of them are finite
 Whole = Annotated[int, lambda number: number >= 0]
-Scalar = str | int | float | bool | None
-Scalars = dict[str, Scalar]
+Scalars = dict[str, str | int | float | bool | None]
 
 
 def record(declared: type[T], text: bytes | str) -> T:

@@ -45,29 +45,37 @@ def replacing(path: Path | str, durable: bool = False) -> Iterator[BinaryIO]:
     make_folder(Path(path).parent)
     part = None
     try:
-        target = end_of_links(path)
-        sweep(target.parent)
-        part, handle = new_part(target.parent)
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            with suppress(OSError):  # it replaces nothing, or may not have its rights
-                shutil.copymode(target, part)
+        with writing_errors(path):
+            target = end_of_links(path)
+            sweep(target.parent)
+            part, handle = new_part(target.parent)
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                with suppress(OSError):  # it replaces nothing, or may not have its rights
+                    shutil.copymode(target, part)
+                if durable:
+                    os.fsync(handle)
+                os.replace(part, target)  # while it is open, and so locked
             if durable:
-                os.fsync(handle)
-            os.replace(part, target)  # while it is open, and so locked
-        if durable:
-            flush_folder(target.parent)
+                flush_folder(target.parent)
+    finally:
+        if part:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_errors(path: Path | str) -> Iterator[None]:
+    """Turn what the system says while a file is written into one line; that nobody reads a pipe is another matter."""
+    try:
+        yield
     except IsADirectoryError:
         raise UserError(f"cannot write {path}: a folder is in its way — choose another name") from None
     except BrokenPipeError:
         raise
     except OSError as error:
         raise UserError(f"cannot write {path}: {reason(error)} — make room or choose another place") from None
-    finally:
-        if part:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
 
 
 def end_of_links(path: Path | str) -> Path:
@@ -120,13 +128,8 @@ def write(path: Path | str, data: bytes, durable: bool = False) -> None:
     """Put bytes into a file in one go, undisturbed by Ctrl-C; `durable` survives a power cut."""
     if is_stream(path):
         out = str(path) == STDOUT
-        try:
-            with open(1 if out else path, "wb", closefd=not out) as file:
-                file.write(data)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {reason(error)} — choose another place") from None
+        with writing_errors(path), open(1 if out else path, "wb", closefd=not out) as file:
+            file.write(data)
         return
     with uninterrupted(), replacing(path, durable) as file:
         file.write(data)

@@ -166,7 +166,7 @@ def codes_of(words, arrays):
 def columns_of(columns, name):
     """Where the columns `name_0`, `name_1` … are."""
     count = sum(column.removeprefix(f"{name}_").isdecimal() for column in columns if column.startswith(f"{name}_"))
-    for i in range(count):
-        if f"{name}_{i}" not in columns:
-            raise ValueError(f"the column {name}_{i} is missing")
-    return [columns[f"{name}_{i}"] for i in range(count)]
+    try:
+        return [columns[f"{name}_{i}"] for i in range(count)]
+    except KeyError as error:
+        raise ValueError(f"the column {error.args[0]} is missing") from None
