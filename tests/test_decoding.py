@@ -4,6 +4,7 @@ import io
 import logging
 import struct
 import time
+import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -125,6 +126,16 @@ def test_each_way_to_hold_a_camera(orientation):
     data = stored(Image.fromarray(pixels), exif=exif.tobytes())
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     np.testing.assert_array_equal(decode(data, 8, 1)[..., 0], np.array(expected))
+
+
+def test_odd_exif_does_not_keep_a_photo_from_being_turned():
+    tags = ((0x0112, 3, 1, 3 << 16), (0x011A, 3, 1, 0xFFFF0000), (0x8825, 4, 1, 2**31), (0x9286, 2, 9, 2**31))
+    odd = b"MM\0*\0\0\0\x08" + struct.pack(">H", len(tags)) + b"".join(struct.pack(">HHII", *tag) for tag in tags)
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8)).astype(np.uint8)
+    data = stored(Image.fromarray(pixels), exif=b"Exif\0\0" + odd + bytes(4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.testing.assert_array_equal(decode(data, 8, 1)[..., 0], pixels[::-1, ::-1])
 
 
 def test_pictures_that_need_too_much_memory_are_refused_before_they_take_it(small_memory, monkeypatch):

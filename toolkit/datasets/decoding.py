@@ -145,6 +145,7 @@ def square(picture, size, channels, crop):
         made = in_strips(picture, left, top, side, max(1, side // (4 * size)), MODES[channels])
     else:
         made = opaque(picture.crop((left, top, left + side, top + side))).convert(MODES[channels])
+    made.info.clear()  # or else Pillow writes odd EXIF data anew as it turns the picture
     made.getexif()[ORIENTATION] = picture.getexif().get(ORIENTATION)
     made = ImageOps.exif_transpose(made)
     return np.asarray(made.resize((size, size), Image.Resampling.BILINEAR)).reshape(size, size, channels)

@@ -158,9 +158,12 @@ def tensor(storage, offset, shape, strides):
     """The view of a storage that a tensor is, if it lies within it and no number counts twice."""
     if not isinstance(storage, np.ndarray):
         raise ValueError("a tensor has no storage")
-    if math.prod(shape) > len(storage) or min(offset, *strides, 0) < 0:
+    numbers = (offset, *shape, *strides)
+    if len(shape) != len(strides) or len(shape) > 8 or any(type(n) is not int or n < 0 for n in numbers):
+        raise ValueError("a tensor has an impossible shape")
+    # In Python's integers: NumPy's own check overflows.
+    last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+    if math.prod(shape) > len(storage) or (0 not in shape and last >= len(storage)):
         raise ValueError("a tensor claims more than its storage holds")
-    size = storage.itemsize  # NumPy stops at what lies outside of the storage
-    made = np.ndarray(shape, storage.dtype, storage, offset * size, [step * size for step in strides])
-    made.flags.writeable = False
-    return made
+    steps = [step * storage.itemsize for step in strides]
+    return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps, writeable=False)
