@@ -165,18 +165,14 @@ def inode_of(name: str) -> int | None:
 def public_name(name: str) -> str:
     """A full name as it may travel in files for others, without the path: `folder:/home/me/pets` → `folder:pets`."""
     kind, colon, path = name.partition(":")
-    if not colon:
-        return name
-    return f"{kind}:{as_text(Path(path).name) or 'root'}"
+    return f"{kind}:{as_text(Path(path).name) or 'root'}" if colon else name
 
 
 def file_name(name: str) -> str:
     """A full name as part of file names: `folder:/home/me/my pictures` → `folder-my_pictures`."""
     kind, colon, path = name.partition(":")
-    if not colon:
-        return name
     last = re.sub(r"[^\w.-]+", "_", Path(path).name).encode()[:60].decode(errors="ignore")
-    return f"{kind}-{last or 'root'}"
+    return f"{kind}-{last or 'root'}" if colon else name
 
 
 def resembles(word: str) -> str | None:

@@ -56,24 +56,18 @@ class Reader:
                     self.stack.append(argument)
                 case "NONE" | "NEWTRUE" | "NEWFALSE" | "EMPTY_TUPLE":
                     self.stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}.get(opcode.name, ()))
-                case "EMPTY_DICT":
-                    self.stack.append({})
-                case "EMPTY_LIST":
-                    self.stack.append([])
+                case "EMPTY_DICT" | "EMPTY_LIST":
+                    self.stack.append({} if opcode.name == "EMPTY_DICT" else [])
                 case "MARK":
                     self.stack.append(MARK)
                 case "TUPLE":
                     self.stack.append(tuple(self.pop_to_mark()))
                 case "TUPLE1" | "TUPLE2" | "TUPLE3":
                     self.stack.append(tuple(self.pop(int(opcode.name[-1]))))
-                case "APPEND":
-                    self.add_to_list(self.pop(1))
-                case "APPENDS":
-                    self.add_to_list(self.pop_to_mark())
-                case "SETITEM":
-                    self.add_to_dictionary(self.pop(2))
-                case "SETITEMS":
-                    self.add_to_dictionary(self.pop_to_mark())
+                case "APPEND" | "APPENDS":
+                    self.add_to_list(self.pop(1) if opcode.name == "APPEND" else self.pop_to_mark())
+                case "SETITEM" | "SETITEMS":
+                    self.add_to_dictionary(self.pop(2) if opcode.name == "SETITEM" else self.pop_to_mark())
                 case "BUILD":  # a dictionary of the versions of layers, which is left out
                     self.pop(1)
                     self.add_to_dictionary([])
