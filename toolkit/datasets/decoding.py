@@ -20,7 +20,7 @@ MOST = 2**28  # bytes
 USUAL = 2**22  # bytes that small pictures, and those of which a part is decoded, do not exceed
 LARGEST_FILE = 2**27  # bytes
 LARGEST_HEADER = 2**23  # bytes before the pixels: profiles, remarks, lists of strips
-PIECE = 2**11  # bytes that each read counts as, at least: many small pieces take longer than one large
+PIECE = 2**10  # bytes that each read counts as, at least: many small pieces take longer than one large
 LARGEST = 250 * 10**6  # pixels; a phone makes JPEG files of 200 million, of which an eighth of each side is decoded
 LARGEST_SLOW = 2**20  # pixels of what Pillow decodes in Python
 LARGE = 2**22  # pixels from which a picture is made smaller strip by strip, so that no copy of it is as large
@@ -110,7 +110,7 @@ def opened(file):
         raise ValueError("it is not an image that can be read, or its first bytes are damaged") from None
     except Image.DecompressionBombError:
         raise ValueError(f"its pixels exceed the limit of {LARGEST // 10**6} million") from None
-    limited.left = 2 * LARGEST_FILE
+    limited.left = LARGEST_FILE * 3 // 2
     return picture
 
 
