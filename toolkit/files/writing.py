@@ -9,7 +9,6 @@ import functools
 import os
 import re
 import secrets
-import shutil
 import signal
 import stat
 import sys
@@ -53,7 +52,7 @@ def replacing(path: Path | str, durable: bool = False) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 with suppress(OSError):  # it replaces nothing, or may not have its rights
-                    shutil.copymode(target, part)
+                    os.fchmod(handle, os.stat(target).st_mode & 0o777)
                 if durable:
                     os.fsync(handle)
                 os.replace(part, target)  # while it is open, and so locked
