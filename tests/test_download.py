@@ -62,7 +62,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.send_error(404)
         if start >= len(data):
             return self.send_error(416)
-        body = data[start:]
+        body = data[start + 7 :] if way == "shifted" else data[start:]
         self.send_response(206 if start or way == "shifted" else 200)
         if way == "endless":
             self.send_header("Transfer-Encoding", "chunked")

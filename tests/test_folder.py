@@ -12,7 +12,7 @@ from conftest import celeb, jpeg, limited_files
 from PIL import Image
 
 from toolkit import datasets
-from toolkit.datasets import cache, folder
+from toolkit.datasets import cache, celeb_a, folder
 from toolkit.errors import UserError
 from toolkit.files import writing
 
@@ -341,6 +341,17 @@ def test_celeb_a_from_the_archive_and_from_a_folder(tmp_path, zipped, capsys):
         assert total == len(shades) and skipped == []
     assert datasets.load("celeb-a", "test", tmp_path / "data", image_size=16).names == ["000009.jpg", "000010.jpg"]
     assert ("img_align_celeba.zip is not the published file" in capsys.readouterr().out) == zipped
+
+
+def test_names_of_a_warm_cache_take_no_look_at_the_pictures(tmp_path, monkeypatch, capsys):
+    """The archive has 1.4 GB, and is hashed when its pictures are decoded."""
+    celeb(tmp_path)
+    for decoded in (True, False):
+        test = datasets.load("celeb-a", "test", tmp_path / "data", image_size=16)
+        assert test.names == ["000009.jpg", "000010.jpg"]
+        assert ("is not the published file" in capsys.readouterr().out) == decoded
+        for name in ("checksum_of", "unpacked"):
+            monkeypatch.setattr(celeb_a, name, lambda *_: pytest.fail("the archive is read"))
 
 
 def test_celeb_a_with_a_pipe_among_its_images(tmp_path):

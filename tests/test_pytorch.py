@@ -171,6 +171,7 @@ def hostile(model):
         "beyond its storage": changed(rebuilt("0", 18, 17, (2,), (1,))),
         "negative": changed(rebuilt("0", 18, -1, (2,), (1,))),
         "backwards": changed(rebuilt("0", 18, 1, (2,), (-1,))),
+        "round and round": changed(rebuilt("0", 18, 0, (5,), (2**60,))),  # which is 0 in 64 bits
         "10 GB from one number": changed(rebuilt("0", 18, 0, (50_000, 50_000), (0, 0))),
         "10 GB of storage": changed(rebuilt("0", 2_500_000_000, 0, (2,), (1,))),
         "a storage that is not there": changed(rebuilt("999", 2, 0, (2,), (1,))),

@@ -56,19 +56,15 @@ def test_the_longest_names_that_the_system_has(tmp_path):
     assert os.listdir(tmp_path) == ["x" * 255]
 
 
-def test_mode_and_owner_of_what_is_replaced_stay(tmp_path):
+def test_the_mode_of_what_is_replaced_stays(tmp_path):
     path = tmp_path / "a"
     writing.write(path, b"new")
     umask = os.umask(0o022)
     os.umask(umask)
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask
     path.chmod(0o640)
-    if os.getuid() == 0:
-        os.chown(path, 1234, 2345)
-    before = path.stat()
     writing.write(path, b"newer")
-    after = path.stat()
-    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert path.stat().st_mode & 0o777 == 0o640
 
 
 def test_the_next_command_removes_what_a_killed_one_left_and_nothing_that_is_in_use(tmp_path):

@@ -70,7 +70,7 @@ class Split(NamedTuple):
     images: np.ndarray  # (N, H, W, C) uint8, or a cache.Stored, indexed by slices and arrays as well
     labels: np.ndarray | None  # (N,) the class of each image, where there are classes
     total: int  # images of the whole split, of which a limit, or missing or broken files, may leave fewer
-    skipped: list = ()  # (name, reason) of each file that could not be read
+    skipped: Sequence = ()  # (name, reason) of each file that could not be read
     classes: tuple | None = None  # their names
     file_names: Callable[[], list[str]] | None = None  # of images that come as files
     left_out: int = 0  # pictures of our own making, which are no data
@@ -165,18 +165,14 @@ def inode_of(name: str) -> int | None:
 def public_name(name: str) -> str:
     """A full name as it may travel in files for others, without the path: `folder:/home/me/pets` → `folder:pets`."""
     kind, colon, path = name.partition(":")
-    if not colon:
-        return name
-    return f"{kind}:{as_text(Path(path).name) or 'root'}"
+    return f"{kind}:{as_text(Path(path).name) or 'root'}" if colon else name
 
 
 def file_name(name: str) -> str:
     """A full name as part of file names: `folder:/home/me/my pictures` → `folder-my_pictures`."""
     kind, colon, path = name.partition(":")
-    if not colon:
-        return name
     last = re.sub(r"[^\w.-]+", "_", Path(path).name).encode()[:60].decode(errors="ignore")
-    return f"{kind}-{last or 'root'}"
+    return f"{kind}-{last or 'root'}" if colon else name
 
 
 def resembles(word: str) -> str | None:

@@ -10,9 +10,9 @@ import os
 import shutil
 import weakref
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypedDict
 
@@ -38,10 +38,11 @@ class Pictures(NamedTuple):
     where: str  # where they are, for messages
     key: str  # the name of their folder in the cache
     stamp: str  # a hash that differs once the files have changed, or the problems
-    open: Callable  # () → file names, a class number for each (or None), and a function that opens the file of a name
+    names: Callable  # () → file names, and a class number for each (or None)
+    opener: Callable  # () → a function that opens the file of a name
     classes: tuple | None = None  # names of the classes
     total: int | None = None  # images that there should be; None for as many as there are
-    problems: list = []  # (name, reason) of files and folders that could not be inspected
+    problems: Sequence = ()  # (name, reason) of files and folders that could not be inspected
     left_out: int = 0  # files of our own making
 
 
@@ -88,13 +89,7 @@ class Stored:
 
 
 def load(
-    pictures: Pictures,
-    split: str,
-    cache_dir: Path | str,
-    limit: int | None,
-    size: int,
-    channels: int,
-    crop: float = 1.0,
+    pictures: Pictures, split: str, cache_dir: Path | str, limit: int | None, size: int, channels: int, crop: float
 ) -> tuple[Stored, np.ndarray | None, dict]:
     """Images (N, size, size, channels), labels or None, and facts: how many files there are and which were skipped."""
     some = f"_first_{limit}" if limit else ""
@@ -103,9 +98,7 @@ def load(
     if stored is None:
         make_folder(path.parent)
         with locked(path.parent, "another process is decoding the same images: waiting for it"):
-            stored = read(path, pictures, size, channels)  # the other process may have made it
-            if stored is None:
-                stored = fill(path, pictures, limit, size, channels, crop)
+            stored = read(path, pictures, size, channels) or fill(path, pictures, limit, size, channels, crop)
     images, facts = stored
     labels = None if facts["labels"] is None else np.array(facts["labels"], np.int32)
     return images, labels, facts
@@ -128,33 +121,28 @@ def read(path, pictures, size, channels):
 
 def fill(path, pictures, limit, size, channels, crop):
     """Decode all files into one array on disk; unreadable ones are skipped and listed in the facts."""
-    names, labels, open_picture = pictures.open()
+    names, labels = pictures.names()
     total, names = pictures.total or len(names), names[:limit]
-    check_space(path.parent, len(names) * size**2 * channels)
+    needed, free = len(names) * size**2 * channels, shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise UserError(
+            f"the decoded images need {needed / 2**20:.0f} MiB in {path.parent}, {free / 2**20:.0f} MiB are free — "
+            "make room, choose another --cache_dir, or use fewer images with --limit"
+        )
     print(f"Decoding {counted(len(names), 'image')} once, into {path}")
-
-    def picture(name):
-        return decoded(lambda: open_picture(name), size, channels, crop)
-
     path.with_suffix(".json").unlink(missing_ok=True)
     kept, skipped, unread, checksum = [], list(pictures.problems), False, 0
-    with (
-        replacing(path, durable=True) as file,
-        quiet_libraries(),
-        ThreadPoolExecutor(process.cores()) as pool,
-        bar(len(names), "Decoding") as shown,
-    ):
+    images = decoded(names, pictures.opener(), size, channels, crop)
+    with replacing(path, durable=True) as file, closing(images):
         write_header(file, (len(names), size, size, channels))
-        for start in range(0, len(names), BLOCK):
-            for i, made in enumerate(pool.map(picture, names[start : start + BLOCK]), start):
-                if isinstance(made, str):
-                    skipped.append([names[i], made])
-                    unread |= isinstance(made, Unread)
-                else:
-                    file.write(data := made.tobytes())
-                    checksum = zlib.crc32(data, checksum)
-                    kept.append(i)
-                shown.update()
+        for i, image in enumerate(images):
+            if isinstance(image, str):
+                skipped.append([names[i], image])
+                unread |= isinstance(image, Unread)
+            else:
+                file.write(data := image.tobytes())
+                checksum = zlib.crc32(data, checksum)
+                kept.append(i)
         if not kept:
             raise UserError(
                 f"none of the images in {pictures.where} can be read (first error: {skipped[-len(names)][1]}) — "
@@ -178,19 +166,29 @@ def fill(path, pictures, limit, size, channels, crop):
 def names(pictures: Pictures, limit: int | None, facts: dict) -> list[str]:
     """The names of the files whose images were kept, in order."""
     skipped = {name for name, _ in facts["skipped"]}
-    return [as_text(name) for name in pictures.open()[0][:limit] if name not in skipped]
+    return [as_text(name) for name in pictures.names()[0][:limit] if name not in skipped]
 
 
-def decoded(open_file: Callable[[], BinaryIO], size: int, channels: int, crop: float) -> np.ndarray | str:
-    """One file as an image, or why it cannot be."""
-    try:
-        with open_file() as file:
-            return decode(file, size, channels, crop)
-    except MemoryError:
-        raise
-    except Exception as error:  # broken files make Pillow raise nearly anything
-        why = " ".join(reason(error).split())[:200]
-        return Unread(why) if getattr(error, "errno", None) else why
+def decoded(
+    names: Sequence, open_picture: Callable[..., BinaryIO], size: int, channels: int, crop: float
+) -> Iterator[np.ndarray | str]:
+    """Each file as an image, or why it cannot be, in order; decoded by all cores, with a bar."""
+
+    def picture(name):
+        try:
+            with open_picture(name) as file:
+                return decode(file, size, channels, crop)
+        except MemoryError:
+            raise
+        except Exception as error:  # broken files make Pillow raise nearly anything
+            why = " ".join(reason(error).split())[:200]
+            return Unread(why) if getattr(error, "errno", None) else why
+
+    with quiet_libraries(), ThreadPoolExecutor(process.cores()) as pool, bar(len(names), "Decoding") as shown:
+        for start in range(0, len(names), BLOCK):
+            for image in pool.map(picture, names[start : start + BLOCK]):
+                yield image
+                shown.update()
 
 
 class Unread(str):
@@ -201,13 +199,3 @@ def write_header(file, shape):
     """Begin a `.npy` file; the header has the same length for any number of images."""
     file.seek(0)
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-
-
-def check_space(folder, needed):
-    """Stop before the first image if the disk has no room for all of them."""
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f"the decoded images need {needed / 2**20:.0f} MiB in {folder}, where {free / 2**20:.0f} MiB are free — "
-            "make room, choose another --cache_dir, or use fewer images with --limit"
-        )

@@ -4,16 +4,16 @@ Its publishers limit downloads, so its two files must be put into place by hand.
 being unpacked; a folder `img_align_celeba` of its images works too. As is usual, the central 148×148 pixels are kept.
 """
 
-import hashlib
 import io
 import os
+import re
 import zipfile
 from pathlib import Path
 
 from toolkit.datasets.cache import Pictures
 from toolkit.datasets.folder import listing, path_hash, stamp
 from toolkit.errors import UserError
-from toolkit.files.reading import check_directory, contents, opened, unpacked
+from toolkit.files.reading import check_directory, checksum_of, contents, opened, unpacked
 from toolkit.files.writing import reason
 
 ARCHIVE, FOLDER, PARTITION = "img_align_celeba.zip", "img_align_celeba", "list_eval_partition.txt"
@@ -45,62 +45,58 @@ def pictures(split: str, data_dir: Path | str) -> Pictures:
     wanted = names_of(partition, text, split)
     files = listing(folder)[0] if source == folder else [(ARCHIVE, facts.st_size, facts.st_mtime_ns)]
 
-    def open_pictures():
-        names, read = (in_folder if source == folder else in_archive)(source, wanted)
-        if not names:
+    def names():
+        """Those that are there. The archive is hashed when its pictures are opened, not for their names."""
+        if source == folder:
+            there = set(os.listdir(folder))
+        else:
+            with unzipped(archive) as members:
+                there = {name.removeprefix(f"{FOLDER}/") for name in members.namelist()}
+        if not (found := [name for name in wanted if name in there]):
             raise UserError(f"{source} contains none of the {len(wanted)} {split} images of {PARTITION} — replace it")
-        return names, None, read
+        return found, None
+
+    def opener():
+        return from_archive(archive) if source == archive else lambda name: opened(folder / name, LARGEST_PICTURE)
 
     key = f"celeb-a-{path_hash(place)}"
-    return Pictures(str(source), key, stamp([*files, (text, 0, 0)]), open_pictures, total=len(wanted))
+    return Pictures(str(source), key, stamp([*files, (text, 0, 0)]), names, opener, total=len(wanted))
 
 
 def names_of(path, partition, split):
     """The names that the text of the partition file, lines of a name and 0, 1 or 2, puts into one split."""
     names = []
-    for number, line in enumerate(partition.splitlines(), 1):
-        name, _, code = line.partition(" ")
-        if not line.strip():
-            continue
-        if not (name.endswith(".jpg") and name[:-4].isalnum() and code.strip() in ("0", "1", "2")):
+    for number, line in enumerate(filter(str.strip, partition.splitlines()), 1):
+        if not (match := re.fullmatch(r"(\w+\.jpg) +([012])\s*", line, re.ASCII)):
             raise UserError(f"{path} is damaged in line {number} — replace it; lines look like '000001.jpg 0'")
-        if code.strip() == SPLITS[split]:
-            names.append(name)
+        if match[2] == SPLITS[split]:
+            names.append(match[1])
     if not names:
         raise UserError(f"{path} lists no images of the {split} split — replace it")
     return names
 
 
-def in_folder(folder, wanted):
-    """The names that exist in a folder, and a function that opens one."""
-    there = set(os.listdir(folder))
-    return [name for name in wanted if name in there], lambda name: opened(folder / name, LARGEST_PICTURE)
-
-
-def in_archive(path, wanted):
-    """The names that exist in an archive, and a function that opens one; nothing is unpacked to disk."""
+def unzipped(path):
+    """The open archive, if its directory can be read; nothing is unpacked to disk."""
     try:
-        with open(path, "rb") as file:
+        with opened(path) as file:
             check_directory(file, LARGEST_DIRECTORY)
-        archive = zipfile.ZipFile(path)
+        return zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise UserError(f"{path} is damaged: {reason(error)} — download it again") from None
-    members = {entry.filename: entry for entry in archive.infolist()}
-    if md5(path) != MD5:
-        print(f"Note: {path} is not the published file (its MD5 differs)")
+
+
+def from_archive(path):
+    """A function that opens a picture in the archive."""
+    archive = unzipped(path)
+    with opened(path) as file:
+        if checksum_of(file, MD5) != MD5:
+            print(f"Note: {path} is not the published file (its MD5 differs)")
 
     def open_picture(name):
-        entry = members[f"{FOLDER}/{name}"]
-        if (claimed := max(entry.file_size, entry.compress_size)) > LARGEST_PICTURE:
-            raise ValueError(f"it claims {claimed} bytes")
+        entry = archive.getinfo(f"{FOLDER}/{name}")
+        if entry.file_size > LARGEST_PICTURE:
+            raise ValueError(f"it claims {entry.file_size} bytes")
         return io.BytesIO(unpacked(archive, entry))
 
-    return [name for name in wanted if f"{FOLDER}/{name}" in members], open_picture
-
-
-def md5(path):
-    digest = hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+    return open_picture

@@ -25,18 +25,17 @@ SHA256 = {
     "cifar-100-binary.tar.gz": "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
 }
 CIFAR_10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-CIFAR_100 = (
-    "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl", "boy",
-    "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle", "chair", "chimpanzee", "clock",
-    "cloud", "cockroach", "couch", "crab", "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish",
-    "forest", "fox", "girl", "hamster", "house", "kangaroo", "keyboard", "lamp", "lawn_mower", "leopard", "lion",
-    "lizard", "lobster", "man", "maple_tree", "motorcycle", "mountain", "mouse", "mushroom", "oak_tree", "orange",
-    "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree", "plain", "plate", "poppy", "porcupine",
-    "possum", "rabbit", "raccoon", "ray", "road", "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk",
-    "skyscraper", "snail", "snake", "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank",
-    "telephone", "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale",
-    "willow_tree", "wolf", "woman", "worm",
-)  # fmt: skip
+CIFAR_100 = tuple(
+    (
+        "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can "
+        "castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin "
+        "elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster "
+        "man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck "
+        "pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk "
+        "skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger "
+        "tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"
+    ).split()
+)
 COUNTS = {"train": 50_000, "test": 10_000}
 PIXELS = 32 * 32 * 3
 LARGEST_ARCHIVE = 2**28  # bytes; the published ones have 170 million
@@ -59,7 +58,7 @@ def read(folder, inner, names, labels, most):
     A record begins with label bytes of `labels` classes; the last one is used.
     """
     largest = most * (len(labels) + PIXELS)
-    files = found(folder, inner, names, largest) or unpacked(archive(folder), names)
+    files = found(folder, inner, names, largest) or unpacked(folder, names)
     parts = [records(name, data, labels) for name, data in files]
     return tuple(map(np.concatenate, zip(*parts, strict=True)))
 
@@ -79,35 +78,27 @@ def records(name, data, labels):
 
 def found(folder, inner, names, largest):
     """The files that exist in a folder: (path, bytes)."""
-    files = []
-    for name in names:
-        for path in (folder / inner / name, folder / name):
-            if path.is_file():
-                try:
-                    files.append((path, contents(path, largest)))
-                except ValueError as error:
-                    raise damaged(path, error) from None
-                except OSError as error:
-                    raise cannot_read(path, error) from None
-                break
-    return files
-
-
-def archive(folder):
-    """The published archive, downloaded if it is missing."""
-    path = folder / f"{folder.name}-binary.tar.gz"
-    if path.is_file():
-        return path
-    addresses = [mirror + path.name for mirror in MIRRORS[folder.name]]
-    return download(path, addresses, SHA256[path.name], LARGEST_ARCHIVE)
-
-
-def unpacked(path, names):
-    """Some files of the published archive: (name, bytes)."""
+    paths = [path for name in names for path in (folder / inner / name, folder / name) if path.is_file()]
     files = {}
+    for path in paths:
+        try:
+            files.setdefault(path.name, (path, contents(path, largest)))
+        except ValueError as error:
+            raise damaged(path, error) from None
+        except OSError as error:
+            raise cannot_read(path, error) from None
+    return list(files.values())
+
+
+def unpacked(folder, names):
+    """Some files of the published archive, which is downloaded if it is missing: (name, bytes)."""
+    path, files = folder / f"{folder.name}-binary.tar.gz", {}
+    expected = SHA256[path.name]
+    if not path.is_file():
+        download(path, [mirror + path.name for mirror in MIRRORS[folder.name]], expected, LARGEST_ARCHIVE)
     try:
         with opened(path, LARGEST_ARCHIVE) as file:
-            if checksum_of(file, expected := SHA256[path.name]) != expected:  # so nothing in it can surprise us
+            if checksum_of(file, expected) != expected:  # so nothing in it can surprise us
                 raise damaged(path, "it is not the published archive")
             file.seek(0)
             with tarfile.open(fileobj=file, mode="r|gz") as members:  # a stream: read once, never written to disk

@@ -6,7 +6,6 @@ one that needs more than all of it is refused. What happens to such a file, and 
 """
 
 import logging
-import math
 import os
 import threading
 import warnings
@@ -15,14 +14,13 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 MOST = 2**28  # bytes
 USUAL = 2**22  # bytes that small pictures, and those of which a part is decoded, do not exceed
 LARGEST_FILE = 2**27  # bytes
 LARGEST_HEADER = 2**23  # bytes before the pixels: profiles, remarks, lists of strips
-LARGEST_EXIF = 2**20  # bytes; what is longer is passed over
-MOST_READS = 2**17  # of pieces of a file, and of pieces of a picture
+PIECE = 2**10  # bytes that each read counts as, at least: many small pieces take longer than one large
 LARGEST = 250 * 10**6  # pixels; a phone makes JPEG files of 200 million, of which an eighth of each side is decoded
 LARGEST_SLOW = 2**20  # pixels of what Pillow decodes in Python
 LARGE = 2**22  # pixels from which a picture is made smaller strip by strip, so that no copy of it is as large
@@ -39,7 +37,6 @@ STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # bytes a 
 # Those that decoders take besides. That of JPEG2000 takes 16, but it is so slow that 7 million pixels are enough.
 WORKING = {"AVIF": 12, "GIF": 1, "JPEG2000": 32, "TIFF": 4, "WEBP": 12}
 ORIENTATION = 0x0112  # tag of EXIF
-TURNS = dict(enumerate(map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), 2))  # what undoes each orientation
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # or what it logs of odd files goes to stderr
 # Pillow looks at pictures inside pictures too. It warns above this, and fails above twice as much.
 Image.MAX_IMAGE_PIXELS = LARGEST // 2
@@ -47,16 +44,16 @@ warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 class Limited:
-    """A file that is not read in too many pieces, nor too much of it while `most` is set."""
+    """A file of which no more is read than `left` bytes, nor too many pieces."""
 
     def __init__(self, file: BinaryIO):
-        self.file, self.reads, self.bytes, self.most = file, 0, 0, LARGEST_HEADER
+        self.file, self.left = file, LARGEST_HEADER
 
     def read(self, size: int = -1) -> bytes:
         data = self.file.read(size)
-        self.reads, self.bytes = self.reads + 1, self.bytes + (len(data) if size >= 0 else 0)  # or else the whole file
-        if self.reads > MOST_READS or self.bytes > self.most:
-            raise ValueError("its header is far too large")
+        self.left -= max(PIECE, len(data) if size >= 0 else 0)  # or else the whole file
+        if self.left < 0:
+            raise ValueError("its header is too large, or it has too many pieces")
         return data
 
     def __getattr__(self, name: str) -> Any:
@@ -113,16 +110,14 @@ def opened(file):
         raise ValueError("it is not an image that can be read, or its first bytes are damaged") from None
     except Image.DecompressionBombError:
         raise ValueError(f"its pixels exceed the limit of {LARGEST // 10**6} million") from None
-    limited.most = math.inf
-    if len(picture.info.get("exif") or b"") > LARGEST_EXIF:
-        del picture.info["exif"]
+    limited.left = LARGEST_FILE * 3 // 2
     return picture
 
 
 def memory_for(picture, whole, size):
     """The bytes that decoding takes, from above."""
-    pixels, part = picture.width * picture.height, min(picture.size)
-    copies = 16 * STRIP + 8 * (part // factor(part, size)) ** 2 if pixels > LARGE else 12 * pixels
+    pixels, side = picture.width * picture.height, min(picture.size)
+    copies = 16 * STRIP + 8 * (side // max(1, side // (4 * size))) ** 2 if pixels > LARGE else 12 * pixels
     needed = pixels * (STORED.get(picture.mode, 4) + WORKING.get(picture.format, 0)) + copies
     if "progressive" in picture.info:  # all coefficients are kept, of two bytes each
         needed += 2 * picture.layers * whole[0] * whole[1]
@@ -131,29 +126,14 @@ def memory_for(picture, whole, size):
 
 def check_time(picture, file):
     """Stop at what takes long to decode though it is not large."""
-    pixels = picture.width * picture.height
-    if pixels > LARGEST_SLOW and any(tile[0] in Image.DECODERS for tile in picture.tile):
+    if picture.width * picture.height > LARGEST_SLOW and any(tile[0] in Image.DECODERS for tile in picture.tile):
         raise ValueError(f"a picture of its kind may have {LARGEST_SLOW / 1e6:.0f} million pixels")
-    if len(picture.tile) > MOST_READS:
-        raise ValueError("it consists of too many pieces")
-    if "progressive" in picture.info and count(file, b"\xff\xda") > SCANS:
-        raise ValueError(f"it has more than {SCANS} scans")
-
-
-def count(file, mark):
-    """How often two bytes stand in a file."""
-    place, found, last = file.tell(), 0, b""
-    file.seek(0)
-    while block := file.read(2**16):
-        found += (last + block).count(mark)
-        last = block[-1:]
-    file.seek(place)
-    return found
-
-
-def factor(side, size):
-    """By how much a large picture is made smaller before it gets its size."""
-    return max(1, side // (4 * size))
+    if "progressive" in picture.info:
+        place = file.tell()
+        file.seek(0)
+        if file.read().count(b"\xff\xda") > SCANS:
+            raise ValueError(f"it has more than {SCANS} scans")
+        file.seek(place)
 
 
 def square(picture, size, channels, crop):
@@ -162,11 +142,12 @@ def square(picture, size, channels, crop):
     side = max(1, round(crop * min(width, height)))
     left, top = (width - side) // 2, (height - side) // 2
     if width * height > LARGE:
-        made = in_strips(picture, left, top, side, factor(side, size), MODES[channels])
+        made = in_strips(picture, left, top, side, max(1, side // (4 * size)), MODES[channels])
     else:
         made = opaque(picture.crop((left, top, left + side, top + side))).convert(MODES[channels])
-    if (turn := TURNS.get(picture.getexif().get(ORIENTATION))) is not None:
-        made = made.transpose(turn)
+    made.info.clear()  # or else Pillow writes odd EXIF data anew as it turns the picture
+    made.getexif()[ORIENTATION] = picture.getexif().get(ORIENTATION)
+    made = ImageOps.exif_transpose(made)
     return np.asarray(made.resize((size, size), Image.Resampling.BILINEAR)).reshape(size, size, channels)
 
 

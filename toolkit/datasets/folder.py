@@ -42,17 +42,17 @@ def pictures(split: str, folder: Path | str) -> Pictures:
         classes = classes and ("", *classes)  # images beside the sub-folders are a class too
     numbers = {name: i for i, name in enumerate(classes)}
 
-    def open_pictures():
+    def names_of_split():
         names = sorted((name for name, *_ in found), key=name_hash)
         # The order is that of the hashes, so the test images come first; each split has at least one.
         tests = min(max(1, sum(name_hash(name) < CUT for name in names)), len(names) - 1)
         names = names[:tests] if split == "test" else names[tests:]
-        labels = [numbers[name.split("/")[0] if "/" in name else ""] for name in names] if classes else None
-        return names, labels, lambda name: opened(folder / name, LARGEST_FILE)
+        return names, [numbers[name.split("/")[0] if "/" in name else ""] for name in names] if classes else None
 
     key = f"{folder.name[:30]}-{path_hash(folder)}"
     stamped = stamp([*found, *((name, why, 0) for name, why in problems)])
-    return Pictures(str(folder), key, stamped, open_pictures, classes or None, problems=problems, left_out=left_out)
+    opener = lambda: lambda name: opened(folder / name, LARGEST_FILE)  # noqa: E731
+    return Pictures(str(folder), key, stamped, names_of_split, opener, classes or None, None, problems, left_out)
 
 
 def listing(folder):
@@ -61,37 +61,28 @@ def listing(folder):
     Also what cannot be inspected: (name, reason). Links are followed, but no folder is visited twice, and none that
     this one lies in.
     """
-    found, problems, waiting = [], [], [("", folder)]
-    seen = {identity(above) for above in Path(os.path.realpath(folder)).parents}
+    found, problems, waiting = [], [], [""]
+    seen = {identity(os.stat(above)) for above in Path(os.path.realpath(folder)).parents}
     while waiting:
-        inside, place = waiting.pop()
+        name = waiting.pop()
+        path, is_picture = os.path.join(folder, name), os.path.splitext(name)[1].lower() in ENDINGS
         try:
-            if (this := identity(place)) in seen:
-                continue
-            seen.add(this)
-            entries = list(os.scandir(place))
+            facts = os.stat(path)
+            if stat.S_ISDIR(facts.st_mode):
+                if identity(facts) not in seen:
+                    seen.add(identity(facts))
+                    waiting += [os.path.join(name, below) for below in os.listdir(path) if not below.startswith(".")]
+            elif stat.S_ISREG(facts.st_mode) and is_picture:
+                found.append((name, facts.st_size, facts.st_mtime_ns))
+            elif is_picture:  # a pipe would wait for ever, a device may have no end
+                problems.append((name, "it is not a regular file"))
         except OSError as error:
-            if place == folder:
+            if not name:
                 raise UserError(f"cannot read {folder}: {reason(error)} — check its permissions") from None
-            problems.append((inside.rstrip("/"), reason(error)))
-            continue
+            if is_picture or not isinstance(error, FileNotFoundError):  # other links may lead nowhere
+                problems.append((name, reason(error)))
         if len(seen) > MOST_FOLDERS:
             raise UserError(f"{folder} holds more than {MOST_FOLDERS} folders — name the one that holds the pictures")
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            name = inside + entry.name
-            try:
-                if entry.is_dir():
-                    waiting.append((f"{name}/", entry.path))
-                elif os.path.splitext(entry.name)[1].lower() in ENDINGS:
-                    facts = entry.stat()
-                    if stat.S_ISREG(facts.st_mode):
-                        found.append((name, facts.st_size, facts.st_mtime_ns))
-                    else:  # a pipe would wait for ever, a device may have no end
-                        problems.append((name, "it is not a regular file"))
-            except OSError as error:
-                problems.append((name, reason(error)))
     return sorted(found), sorted(problems)
 
 
@@ -102,9 +93,8 @@ def is_ours(path):
     return False
 
 
-def identity(folder):
+def identity(facts):
     """What tells one folder from another, by whatever names it is reached."""
-    facts = os.stat(folder)
     return facts.st_dev, facts.st_ino
 
 

@@ -5,10 +5,8 @@ They go through the same decoding as the files of data sets. The first sub-folde
 """
 
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -16,17 +14,8 @@ from toolkit.datasets.cache import decoded
 from toolkit.datasets.decoding import LARGEST_FILE
 from toolkit.datasets.folder import listing
 from toolkit.errors import UserError
-from toolkit.files.progress import bar, quiet_libraries
 from toolkit.files.reading import opened
-from toolkit.machine import process
 from toolkit.wording import as_text, distinct
-
-
-class Given(NamedTuple):
-    name: str  # without the path of this machine
-    path: Path
-    label: str  # the first sub-folder; empty where there is none
-    one: bool  # named itself, not found in a folder
 
 
 def load(
@@ -36,39 +25,29 @@ def load(
 
     A file that was named itself must be readable.
     """
-    files = [file for path in paths for file in found(Path(path))]
-    with quiet_libraries(), ThreadPoolExecutor(process.cores()) as pool, bar(len(files), "Decoding") as shown:
-        images = []
-        for image in pool.map(lambda file: image_of(file.path, size, channels, crop), files):
-            images.append(image)
-            shown.update()
-    skipped = [(file, why) for file, why in zip(files, images, strict=True) if isinstance(why, str)]
-    kept = [file for file, image in zip(files, images, strict=True) if not isinstance(image, str)]
-    for file, why in skipped:
-        if file.one or not kept:
-            raise UserError(f"{file.path} cannot be read: {why} — name a picture that Pillow reads")
-    classes = tuple(sorted({file.label for file in kept}))
-    labels = None if classes == ("",) else np.array([classes.index(file.label) for file in kept], np.int32)
-    names = distinct([file.name for file in kept])
-    pixels = np.stack([image for image in images if not isinstance(image, str)])
-    return pixels, labels, None if labels is None else classes, names, [(file.name, why) for file, why in skipped]
+    named = list(map(Path, paths))
+    files = [file for path in named for file in found(path)]
+    images = decoded(files, lambda file: opened(file[0], LARGEST_FILE), size, channels, crop)
+    made = [(*file, image) for file, image in zip(files, images, strict=True)]
+    skipped = [file for file in made if isinstance(file[2], str)]
+    kept = [(name, image) for _, name, image in made if not isinstance(image, str)]
+    for path, _, why in skipped:
+        if path in named or not kept:
+            raise UserError(f"{path} cannot be read: {why} — name a picture that Pillow reads")
+    folders = [name.partition("/")[0] if "/" in name else "" for name, _ in kept]
+    classes = tuple(sorted(set(folders)))
+    labels = None if classes == ("",) else np.array([classes.index(folder) for folder in folders], np.int32)
+    names, pixels = distinct([name for name, _ in kept]), np.stack([image for _, image in kept])
+    return pixels, labels, None if labels is None else classes, names, [(name, why) for _, name, why in skipped]
 
 
-def image_of(path: Path, size: int, channels: int, crop: float) -> np.ndarray | str:
-    """A file as an image, or why it cannot be."""
-    return decoded(lambda: opened(path, LARGEST_FILE), size, channels, crop)
-
-
-def found(path: Path) -> Iterator[Given]:
-    """The image files that a path names: itself, or all below it."""
+def found(path: Path) -> list[tuple[Path, str]]:
+    """The image files that a path names: itself, or all below it, each with its name below that path."""
     if not os.path.exists(path):
         raise UserError(f"there is no picture {path} — check the name")
     if not os.path.isdir(path):
-        yield Given(as_text(path.name), path, "", True)
-        return
-    names = [name for name, *_ in listing(path)[0]]
-    if not names:
+        return [(path, as_text(path.name))]
+    files = [(path / name, as_text(name)) for name, *_ in listing(path)[0]]
+    if not files:
         raise UserError(f"{path} contains no image — name another folder, or files")
-    for name in names:
-        first, slash, _ = as_text(name).partition("/")
-        yield Given(as_text(name), path / name, first if slash else "", False)
+    return files

@@ -5,9 +5,9 @@ target. Every attempt, of this run or a later one, continues it with a Range req
 the end: a part that turns out wrong is thrown away and fetched once more from the start.
 """
 
+import errno
 import http.client
 import os
-import re
 import stat
 import time
 import urllib.error
@@ -19,13 +19,14 @@ from typing import BinaryIO
 from toolkit.errors import UserError
 from toolkit.files.progress import bar
 from toolkit.files.reading import checksum_of, is_there
-from toolkit.files.writing import end_of_links, flush_folder, locked, make_folder, reason
+from toolkit.files.writing import end_of_links, flush_folder, locked, make_folder, reason, writing_errors
 
 TIMEOUT = 10  # seconds without a byte before the connection is given up
 WINDOW = 30  # seconds after which a connection is given up that is slower than this
 SLOWEST = 4000  # bytes a second
 TRIES = 20  # connections to one mirror, as long as each changes what is there
 LARGEST = 2**30  # bytes
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what the system says of a disk without room
 
 
 def download(path: Path, addresses: Sequence[str], checksum: str, largest: int = LARGEST) -> Path:
@@ -34,24 +35,22 @@ def download(path: Path, addresses: Sequence[str], checksum: str, largest: int =
     target = end_of_links(path)
     part = target.with_name(f".{target.name}.part")
     reasons: dict[str, None] = {}
-    try:
-        with locked(path.parent, f"another process is downloading to {path.parent}: waiting for it"):
-            if path.is_file():  # the other process has fetched it
-                return path
-            with open_part(part) as file:
-                done = checksum_of(file, checksum) == checksum or any(
-                    fetch_from(address, file, checksum, largest, reasons) for address in addresses
-                )
-                os.fsync(file.fileno())
-                size = size_of(file)
-            if done:
-                os.replace(part, target)
-                flush_folder(target.parent)
-                return path
-            if not size:
-                part.unlink()
-    except OSError as error:
-        raise cannot_write(path, error) from None
+    waiting = f"another process is downloading to {path.parent}: waiting for it"
+    with writing_errors(path), locked(path.parent, waiting):
+        if path.is_file():  # the other process has fetched it
+            return path
+        with open_part(part) as file:
+            done = checksum_of(file, checksum) == checksum or any(
+                fetch_from(address, file, checksum, largest, reasons) for address in addresses
+            )
+            os.fsync(file.fileno())
+            size = file.seek(0, os.SEEK_END)
+        if done:
+            os.replace(part, target)
+            flush_folder(target.parent)
+            return path
+        if not size:
+            part.unlink()
     again = f"run again to continue after {size / 1e6:.1f} MB, " if size else ""
     raise UserError(
         f"{path.name} is not in {path.parent} and cannot be downloaded ({'; '.join(reasons)}) — "
@@ -66,21 +65,19 @@ def open_part(path: Path) -> BinaryIO:
     return open(path, "ab+", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666))
 
 
-def size_of(file: BinaryIO) -> int:
-    return os.fstat(file.fileno()).st_size
-
-
 def fetch_from(address, file, checksum, largest, reasons):
     """Complete a part from one mirror; if that fails, add the reason and return False."""
     whole = False  # whether this mirror gave all of it
     for _ in range(TRIES):
-        before = size_of(file)
+        before = file.seek(0, os.SEEK_END)
         whole |= not before
         try:
             fetch(address, file, largest)
         except (OSError, ValueError, http.client.HTTPException) as error:  # timeouts are OSErrors
+            if getattr(error, "errno", None) in FULL:
+                raise  # which is not the network's fault
             why = " ".join(str(reason(getattr(error, "reason", error))).split())[:200]
-            if size_of(file) == before or isinstance(error, TooSlow):
+            if file.seek(0, os.SEEK_END) == before or isinstance(error, TooSlow):
                 break
             continue
         if checksum_of(file, checksum) == checksum:
@@ -95,7 +92,7 @@ def fetch_from(address, file, checksum, largest, reasons):
 
 def fetch(address, file, largest):
     """Append the rest of a file to its part over one connection; raises if the connection ends early."""
-    size = size_of(file)
+    size = file.seek(0, os.SEEK_END)
     request = urllib.request.Request(address, headers={"Range": f"bytes={size}-"} if size else {})
     begun = time.monotonic()
     try:
@@ -106,18 +103,16 @@ def fetch(address, file, largest):
             file.truncate(0)
         raise
     with answer:
-        start = first_byte(answer)
-        if start != size:
-            file.truncate(0)
-            if start:
-                raise ValueError("the server sent another range than asked for")
+        start = size if answer.status == 206 else 0  # other servers ignore ranges
+        file.truncate(start)
         length = answer.headers.get("Content-Length")
         total = start + int(length) if length else None
         done = start
         with bar(total, address.rsplit("/", 1)[1], unit="B", done=done) as shown:
             read = getattr(answer, "read1", answer.read)  # read1 returns what came before a break
             while max(done, total or 0) <= largest and (data := read(2**16)):
-                write(file, data)
+                file.write(data)
+                file.flush()
                 done += len(data)
                 shown.update(len(data))
                 if done - start < SLOWEST * (time.monotonic() - begun - WINDOW):
@@ -131,23 +126,3 @@ def fetch(address, file, largest):
 
 class TooSlow(OSError):
     """A server that answers, but so slowly that it would hold us for ever."""
-
-
-def write(file, data):
-    try:
-        file.write(data)
-        file.flush()
-    except OSError as error:  # a full disk is not the network's fault
-        raise cannot_write(file.name, error) from None
-
-
-def first_byte(answer):
-    """Where in the file an answer begins: 0 for servers that ignore ranges, -1 where they do not say."""
-    if answer.status != 206:
-        return 0
-    found = re.match(r"bytes (\d{1,18})-", answer.headers.get("Content-Range") or "")
-    return int(found[1]) if found else -1
-
-
-def cannot_write(path, error):
-    return UserError(f"cannot write {path}: {reason(error)} — make room or choose another place")

@@ -45,12 +45,11 @@ class Bars:
         self.done += done
         self.shown.update(int(self.done + 1e-6) - self.shown.n)
 
-    def close(self) -> None:
+    def close(self, *_: Any) -> None:
         if self.shown is not None:
             self.shown.close()
 
-    def __exit__(self, *_):
-        self.close()
+    __exit__ = close
 
 
 @contextmanager

@@ -18,8 +18,7 @@ T = TypeVar("T")
 MOST_PARTS = 2**21  # quotes and brackets: a text or a list takes twenty times the room that it has in a file
 LARGEST = 1e100  # of numbers; sums and squares of them are finite
 Whole = Annotated[int, lambda number: number >= 0]
-Scalar = str | int | float | bool | None
-Scalars = dict[str, Scalar]
+Scalars = dict[str, str | int | float | bool | None]
 
 
 def record(declared: type[T], text: bytes | str) -> T:
@@ -37,7 +36,7 @@ def parsed(text: bytes | str) -> Any:
     if sum(map(text.count, marks)) > MOST_PARTS:
         raise ValueError("its JSON has far too many parts")
     try:
-        return json.loads(text, parse_constant=no_number, parse_int=integer, parse_float=fraction)
+        return json.loads(text, parse_constant=fraction, parse_int=integer, parse_float=fraction)
     except RecursionError:
         raise ValueError("its JSON is nested too deep") from None
 
@@ -74,10 +73,6 @@ def fits(value: Any, kind: Any) -> bool:
     return isinstance(value, (int, float) if kind is float else kind)
 
 
-def no_number(text: str) -> None:
-    raise ValueError(f"{text} is not a number")
-
-
 def integer(text: str) -> int:
     if len(text) > 18:
         raise ValueError(f"{text[:18]}… has more than 64 bits")
@@ -86,5 +81,5 @@ def integer(text: str) -> int:
 
 def fraction(text: str) -> float:
     if not math.fabs(number := float(text)) <= LARGEST:
-        raise ValueError(f"{text[:40]} is too large")
+        raise ValueError(f"{text[:40]} is too large, or no number")
     return number

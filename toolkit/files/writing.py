@@ -44,28 +44,37 @@ def replacing(path: Path | str, durable: bool = False) -> Iterator[BinaryIO]:
     make_folder(Path(path).parent)
     part = None
     try:
-        target = end_of_links(path)
-        sweep(target.parent)
-        part, handle = new_part(target.parent)
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            take_over_rights(handle, target)
+        with writing_errors(path):
+            target = end_of_links(path)
+            sweep(target.parent)
+            part, handle = new_part(target.parent)
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                with suppress(OSError):  # it replaces nothing, or may not have its rights
+                    os.fchmod(handle, os.stat(target).st_mode & 0o777)
+                if durable:
+                    os.fsync(handle)
+                os.replace(part, target)  # while it is open, and so locked
             if durable:
-                os.fsync(handle)
-            os.replace(part, target)  # while it is open, and so locked
-        if durable:
-            flush_folder(target.parent)
+                flush_folder(target.parent)
+    finally:
+        if part:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_errors(path: Path | str) -> Iterator[None]:
+    """Turn what the system says while a file is written into one line; that nobody reads a pipe is another matter."""
+    try:
+        yield
     except IsADirectoryError:
         raise UserError(f"cannot write {path}: a folder is in its way — choose another name") from None
     except BrokenPipeError:
         raise
     except OSError as error:
         raise UserError(f"cannot write {path}: {reason(error)} — make room or choose another place") from None
-    finally:
-        if part:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
 
 
 def end_of_links(path: Path | str) -> Path:
@@ -104,19 +113,6 @@ def sweep(folder: Path) -> None:
                 os.close(handle)
 
 
-def take_over_rights(handle: int, target: Path) -> None:
-    """Give a file the owner and the mode of what it replaces, as far as the system lets us."""
-    try:
-        before, now = os.stat(target), os.fstat(handle)
-    except OSError:  # it replaces nothing
-        return
-    if (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid):
-        with suppress(OSError):
-            os.fchown(handle, before.st_uid, before.st_gid)
-    with suppress(OSError):
-        os.fchmod(handle, before.st_mode & 0o777)
-
-
 def flush_folder(folder: Path) -> None:
     """Put a folder's names on the disk."""
     with suppress(OSError):  # a file system that cannot
@@ -131,13 +127,8 @@ def write(path: Path | str, data: bytes, durable: bool = False) -> None:
     """Put bytes into a file in one go, undisturbed by Ctrl-C; `durable` survives a power cut."""
     if is_stream(path):
         out = str(path) == STDOUT
-        try:
-            with open(1 if out else path, "wb", closefd=not out) as file:
-                file.write(data)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {reason(error)} — choose another place") from None
+        with writing_errors(path), open(1 if out else path, "wb", closefd=not out) as file:
+            file.write(data)
         return
     with uninterrupted(), replacing(path, durable) as file:
         file.write(data)

@@ -10,7 +10,7 @@ import csv
 import io
 import os
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,13 +38,13 @@ class Codes(NamedTuple):
 
     def chosen(self, names: Sequence[str]) -> "Codes":
         """The rows of some names, in their order."""
-        rows: list[int] = []
-        for name in names:
-            found = [i for i, known in enumerate(self.names) if known == name]
-            if not found:
-                known = ", ".join(self.names[:5]) + (", …" if self.names[5:] else "")
-                raise UserError(f"there is no row named {name} — the names are {known}")
-            rows += found
+        places: dict[str, list[int]] = {}
+        for i, name in enumerate(self.names):
+            places.setdefault(name, []).append(i)
+        if unknown := [name for name in names if name not in places]:
+            known = ", ".join(self.names[:5]) + (", …" if self.names[5:] else "")
+            raise UserError(f"there is no row named {unknown[0]} — the names are {known}")
+        rows = [i for name in names for i in places[name]]
         log_var = None if self.log_var is None else self.log_var[rows]
         classes = None if self.classes is None else [self.classes[i] for i in rows]
         return Codes([self.names[i] for i in rows], self.mean[rows], log_var, classes)
@@ -101,6 +101,7 @@ def load(path: Path | str, dims: int) -> Codes:
 
 
 def unpacked(file):
+    """The rows of an `.npz` file."""
     check_directory(file, LONGEST_LINE)
     with np.load(file, allow_pickle=False) as archive:
         if sum(entry.file_size for entry in archive.zip.infolist()) > LARGEST:
@@ -108,26 +109,17 @@ def unpacked(file):
         arrays = {name: archive[name] for name in ("name", "class", "mean", "log_var") if name in archive}
     if "mean" not in arrays:
         raise ValueError("it has no array 'mean'")
-    for name in arrays.keys() & {"mean", "log_var"}:
-        if arrays[name].dtype.kind not in "fiu":
-            raise ValueError(f"its array {name!r} does not hold numbers")
-        arrays[name] = np.atleast_2d(arrays[name]).astype(np.float32, copy=False)
-    mean, log_var = arrays["mean"], arrays.get("log_var")
-    if mean.ndim != 2 or not mean.shape[1]:
-        raise ValueError("its array 'mean' is not a table of rows")
-    if log_var is not None and log_var.shape != mean.shape:
-        raise ValueError("its arrays 'mean' and 'log_var' differ in shape")
-    check_rows(len(mean))
-    words = {name: list(map(str, np.atleast_1d(arrays[name]))) for name in arrays.keys() & {"name", "class"}}
-    for name, column in words.items():
-        if len(column) != len(mean):
-            raise ValueError(f"it has {len(mean)} rows in 'mean' and {len(column)} in {name!r}")
-    return Codes(words.get("name") or numbers(len(mean)), mean, log_var, words.get("class"))
-
-
-def numbers(count):
-    """Names of rows that have none."""
-    return [str(i) for i in range(count)]
+    for name, values in arrays.items():
+        if name in ("name", "class"):
+            arrays[name] = np.atleast_1d(values)
+        elif values.dtype.kind not in "fiu" or values.ndim not in (1, 2):
+            raise ValueError(f"its array {name!r} is not a table of numbers")
+        else:
+            arrays[name] = np.atleast_2d(values).astype(np.float32, copy=False)
+        if len(arrays[name]) > MOST_ROWS:
+            raise ValueError(f"it has more than {MOST_ROWS:,} rows")
+    words = {name: list(map(str, arrays.pop(name))) for name in ("name", "class") if name in arrays}
+    return codes_of(words, arrays)
 
 
 def parsed(file):
@@ -141,43 +133,40 @@ def parsed(file):
         parts = {name: columns_of(columns, name) for name in ("mean", "log_var")}
         if not parts["mean"]:
             raise ValueError("it has no columns mean_0, mean_1, …")
-        if parts["log_var"] and len(parts["log_var"]) != len(parts["mean"]):
-            raise ValueError(f"it has {len(parts['mean'])} columns of mean and {len(parts['log_var'])} of log_var")
-        values = {name: array.array("f") for name in parts}
+        values = {name: array.array("f") for name, places in parts.items() if places}
         words = {name: [] for name in ("name", "class") if name in columns}
-        for number, row in enumerate(filter(None, rows), 1):
+        for number, row in enumerate(rows, 1):
+            if number > MOST_ROWS:
+                raise ValueError(f"it has more than {MOST_ROWS:,} rows")
+            if not row:
+                continue
             if len(row) != len(head):
                 raise ValueError(f"row {number} has {len(row)} columns instead of {len(head)}")
-            check_rows(number)
-            for name, wanted in parts.items():
-                values[name].extend(numbers_of(row, head, wanted, number))
-            for name, found in words.items():
-                found.append(row[columns[name]])
-    mean, log_var = (
-        np.array(values[name], np.float32).reshape(-1, len(wanted)) if wanted else None
-        for name, wanted in parts.items()
-    )
-    return Codes(words.get("name") or numbers(len(mean)), mean, log_var, words.get("class"))
+            for name, numbers in values.items():
+                try:
+                    numbers.extend([float(row[i]) for i in parts[name]])
+                except ValueError as error:
+                    raise ValueError(f"row {number}: {error}") from None
+            for name, column in words.items():
+                column.append(row[columns[name]])
+    return codes_of(words, {name: np.array(values[name]).reshape(-1, len(parts[name])) for name in values})
 
 
-def check_rows(count):
-    if count > MOST_ROWS:
-        raise ValueError(f"it has more than {MOST_ROWS:,} rows")
+def codes_of(words, arrays):
+    """Latent vectors from their columns of words and their arrays of numbers, if they have the same rows."""
+    mean, log_var = arrays["mean"], arrays.get("log_var")
+    if log_var is not None and log_var.shape != mean.shape:
+        raise ValueError("'mean' and 'log_var' differ in shape")
+    for name, column in words.items():
+        if len(column) != len(mean):
+            raise ValueError(f"it has {len(mean)} rows in 'mean' and {len(column)} in {name!r}")
+    return Codes(words.get("name") or [str(i) for i in range(len(mean))], mean, log_var, words.get("class"))
 
 
 def columns_of(columns, name):
     """Where the columns `name_0`, `name_1` … are."""
     count = sum(column.removeprefix(f"{name}_").isdecimal() for column in columns if column.startswith(f"{name}_"))
-    for i in range(count):
-        if f"{name}_{i}" not in columns:
-            raise ValueError(f"the column {name}_{i} is missing")
-    return [columns[f"{name}_{i}"] for i in range(count)]
-
-
-def numbers_of(row, head, wanted, number) -> Iterator[float]:
-    """The numbers in some columns of a row."""
-    for column in wanted:
-        try:
-            yield float(row[column])
-        except ValueError:
-            raise ValueError(f"{head[column]} of row {number} is {row[column][:20]!r}, no number") from None
+    try:
+        return [columns[f"{name}_{i}"] for i in range(count)]
+    except KeyError as error:
+        raise ValueError(f"the column {error.args[0]} is missing") from None

@@ -56,24 +56,18 @@ class Reader:
                     self.stack.append(argument)
                 case "NONE" | "NEWTRUE" | "NEWFALSE" | "EMPTY_TUPLE":
                     self.stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}.get(opcode.name, ()))
-                case "EMPTY_DICT":
-                    self.stack.append({})
-                case "EMPTY_LIST":
-                    self.stack.append([])
+                case "EMPTY_DICT" | "EMPTY_LIST":
+                    self.stack.append({} if opcode.name == "EMPTY_DICT" else [])
                 case "MARK":
                     self.stack.append(MARK)
                 case "TUPLE":
                     self.stack.append(tuple(self.pop_to_mark()))
                 case "TUPLE1" | "TUPLE2" | "TUPLE3":
                     self.stack.append(tuple(self.pop(int(opcode.name[-1]))))
-                case "APPEND":
-                    self.add_to_list(self.pop(1))
-                case "APPENDS":
-                    self.add_to_list(self.pop_to_mark())
-                case "SETITEM":
-                    self.add_to_dictionary(self.pop(2))
-                case "SETITEMS":
-                    self.add_to_dictionary(self.pop_to_mark())
+                case "APPEND" | "APPENDS":
+                    self.add_to_list(self.pop(1) if opcode.name == "APPEND" else self.pop_to_mark())
+                case "SETITEM" | "SETITEMS":
+                    self.add_to_dictionary(self.pop(2) if opcode.name == "SETITEM" else self.pop_to_mark())
                 case "BUILD":  # a dictionary of the versions of layers, which is left out
                     self.pop(1)
                     self.add_to_dictionary([])
@@ -94,11 +88,7 @@ class Reader:
         raise ValueError("its pickle has no end")
 
     def pop(self, count):
-        if count > len(self.stack):
-            raise ValueError("its pickle takes more than it has")
-        items = self.stack[len(self.stack) - count :]
-        del self.stack[len(self.stack) - count :]
-        return items
+        return [self.stack.pop() for _ in range(count)][::-1]
 
     def pop_to_mark(self):
         items = []
@@ -125,7 +115,10 @@ class Reader:
         if word != "storage" or not isinstance(kind, Global) or not isinstance(key, str) or type(count) is not int:
             raise ValueError("its pickle points to something that is not a tensor's storage")
         if key not in self.storages:
-            self.storages[key] = kind, numbers_of(self.read(key), kind)
+            numbers = np.frombuffer(self.read(key), STORAGES[kind])
+            if kind == BFLOAT16:
+                numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
+            self.storages[key] = kind, numbers
         made, numbers = self.storages[key]
         if made != kind or len(numbers) != count:
             raise ValueError("a tensor's storage does not have as many numbers as it claims")
@@ -155,12 +148,6 @@ def known(module, name):
     return asked
 
 
-def numbers_of(data, storage):
-    """The bytes of a storage as numbers."""
-    numbers = np.frombuffer(data, STORAGES[storage])
-    return (numbers.astype(np.uint32) << 16).view(np.float32) if storage == BFLOAT16 else numbers
-
-
 def tensor(storage, offset, shape, strides):
     """The view of a storage that a tensor is, if it lies within it and no number counts twice."""
     if not isinstance(storage, np.ndarray):
@@ -168,6 +155,7 @@ def tensor(storage, offset, shape, strides):
     numbers = (offset, *shape, *strides)
     if len(shape) != len(strides) or len(shape) > 8 or any(type(n) is not int or n < 0 for n in numbers):
         raise ValueError("a tensor has an impossible shape")
+    # In Python's integers: NumPy's own check overflows.
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     if math.prod(shape) > len(storage) or (0 not in shape and last >= len(storage)):
         raise ValueError("a tensor claims more than its storage holds")
