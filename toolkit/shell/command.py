@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import toolkit
 from toolkit.errors import RankError, UserError
 from toolkit.files.writing import STDOUT
-from toolkit.shell.launched import LOST, PATIENCE, is_quiet, watched
+from toolkit.machine.process import LOST, PATIENCE, is_quiet, watched
 from toolkit.wording import visible
 
 
