@@ -41,7 +41,8 @@ def cores() -> int:
 
 @functools.cache
 def keep_memory() -> None:
-    """Keep freed memory instead of returning it to the system: element-wise work on Linux is 4 times faster with it."""
+    """Have glibc keep freed memory instead of returning it to the system."""
+    # Without it a step of the default model takes 1.1 times as long, although MLX 0.32 keeps some memory itself.
     if sys.platform != "linux":
         return
     with suppress(OSError, AttributeError):  # another C library than glibc has no mallopt

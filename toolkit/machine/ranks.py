@@ -10,6 +10,7 @@ import json
 import platform
 import signal
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -181,6 +182,7 @@ def fail_together() -> Iterator[None]:
         error = raised
     failed = gather(np.array([error is not None], np.uint32), size)
     if failed.any() and np.argmax(failed) != rank:
+        time.sleep(1)  # mlx.launch ends all with the first that ends, so the one that failed has to speak before
         sys.exit(2)
     if error and rank:
         raise RankError(f"rank {rank} of {size}: {error}") from None
