@@ -74,11 +74,12 @@ def options() -> tuple[type, ...]:
 def main(argv: list[str] | None = None) -> None:
     typed = alike(translated(preset(parse(__doc__, argv, *options()), options())))
     from toolkit.training.folder import RunFolder
+    from toolkit.training.tensorboard import Board
 
     device_name = start_device(typed, together=True)
     plan, run = plan_of(typed), typed.of(RunOptions)
     check_run(typed, run)
-    board = open_board(run.tensorboard)
+    board = Board(run.tensorboard) if run.tensorboard else None
     with RunFolder(Path(run.outdir, run.run_name or ""), plan, run.resume, run.overwrite) as folder:
         if folder.is_finished:
             print(
@@ -214,14 +215,6 @@ def make_trainer(typed, plan, run, state):
     trainer = ranks.leader_first(load)
     trainer.synchronize()
     return trainer
-
-
-def open_board(folder):
-    if folder is None:
-        return None
-    from toolkit.training.tensorboard import Board
-
-    return Board(folder)
 
 
 def print_options(trainer, folder, device_name):

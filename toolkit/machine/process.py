@@ -62,11 +62,6 @@ def launched_as() -> int | None:
     return next((int(os.environ[name]) for name in RANK if os.environ.get(name, "").isdecimal()), None)
 
 
-def is_quiet() -> bool:
-    """Whether another one of several processes that work together prints."""
-    return bool(launched_as())
-
-
 @contextmanager
 def waiting() -> Iterator[None]:
     """A block that may wait for other ranks; the thread beside it sees how long."""
@@ -94,7 +89,7 @@ def watched() -> Iterator[None]:
         yield
     finally:
         # Who prints can say what happened before mlx.launch ends it.
-        signal.signal(signal.SIGTERM, before if is_quiet() else signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, before if launched_as() else signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
         os.close(writing)  # ends the thread
         watching.join()

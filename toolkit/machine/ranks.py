@@ -70,12 +70,7 @@ def version() -> str:
 
 def share(values: Any) -> Any:
     """This rank's part of an array or list: consecutive elements, in parts of about equal size."""
-    return values[first(len(values)) : len(values) * (rank + 1) // size]
-
-
-def first(count: int) -> int:
-    """Where this rank's part of `count` elements begins."""
-    return count * rank // size
+    return values[len(values) * rank // size : len(values) * (rank + 1) // size]
 
 
 def gather(own: np.ndarray, count: int) -> np.ndarray:

@@ -21,7 +21,6 @@ from toolkit.formats import checkpoint
 from toolkit.machine import ranks
 from toolkit.training import log
 from toolkit.training.plan import Plan, differences
-from toolkit.training.tensorboard import Board
 from toolkit.training.trainer import Trainer
 from toolkit.wording import counted
 
@@ -139,16 +138,10 @@ class RunFolder:
         return [*self.folder.glob("log.jsonl"), *sheets]
 
     @ranks.rank_zero_only
-    def save(
-        self,
-        trainer: Trainer,
-        entry: dict[str, Any],
-        sheets: dict[str, Callable[[], bytes]],
-        board: Board | None = None,
-    ) -> None:
+    def save(self, trainer: Trainer, entry: dict[str, Any], sheets: dict[str, Callable], board: Any = None) -> None:
         """Write what an epoch has brought; the state comes last, so that whatever a crash leaves can be resumed.
 
-        `sheets` are pictures as PNG by their names; `board` shows them, too.
+        `sheets` are functions that draw PNGs, by their names; a `board` of TensorBoard shows them, too.
         """
         with uninterrupted():
             for name, png in sheets.items():
@@ -163,18 +156,12 @@ class RunFolder:
 
     def model_without_prior(self, trainer: Trainer) -> vae.VAE | None:
         """The model that was kept, on all ranks; None if it has a fitted prior, or is gone."""
-        kept = self.read_model()
-        if not ranks.broadcast(kept is not None):
+        model = trainer.model.eval()
+        if not ranks.rank and is_there(self.model_file):
+            model, self.facts = checkpoint.load_model(self.model_file)
+        if not ranks.broadcast(model is not trainer.model and model.mixture is None):
             return None
-        model = (kept or trainer.model).eval()
         return model.update(ranks.broadcast_arrays(model.parameters()))
-
-    @ranks.rank_zero_only
-    def read_model(self) -> vae.VAE | None:
-        if not is_there(self.model_file):
-            return None
-        model, self.facts = checkpoint.load_model(self.model_file)
-        return model if model.mixture is None else None
 
     @ranks.rank_zero_only
     def save_model(self, model: vae.VAE) -> None:

@@ -183,7 +183,7 @@ class Trainer:
         for i in range(steps):
             whole = order[i * size : (i + 1) * size]
             images, _, labels = batch(self.train, ranks.share(whole))
-            yield Batch(i, steps, images, labels, ranks.first(len(whole)), len(whole))
+            yield Batch(i, steps, images, labels, ranks.share(range(len(whole))).start, len(whole))
 
     def step(self, batch: Batch) -> float:
         """Set learning rate and β, update the model by one batch; returns the mean loss of the epoch so far.
