@@ -62,6 +62,8 @@ def main(argv: list[str] | None = None) -> None:
     with beside(args.json):
         opened = open_model(typed, together=True)
         prior = prior_of(opened, args.prior)
+        from mlx.utils import tree_flatten
+
         from toolkit import datasets
         from toolkit.files.progress import Bars
         from toolkit.machine import ranks
@@ -72,13 +74,10 @@ def main(argv: list[str] | None = None) -> None:
         test = ranks.leader_first(lambda: load_for(typed, opened, "test"))
         train = None if test.labels is None else ranks.leader_first(lambda: load_for(typed, opened, "train"))
         if ranks.size > 1:
-            common = {
-                "importance_samples": args.importance_samples,
-                "prior": args.prior,
-                "seed": seed,
-                "checksum of the model": checksum(opened.model),
-                "checksums of the data": [split and split.checksum() for split in (test, train)],
-            }
+            common = {"importance_samples": args.importance_samples, "prior": args.prior, "seed": seed}
+            weights = b"".join(memoryview(array) for _, array in tree_flatten(opened.model.parameters()))
+            common["checksum of the model"] = zlib.crc32(weights, zlib.crc32(repr(opened.model.config).encode()))
+            common["checksums of the data"] = [split and split.checksum() for split in (test, train)]
             ranks.check_same(common, "give every rank the same flags, model and data")
         print(f"Device: {opened.device}")
         with Bars() as watch:
@@ -91,16 +90,6 @@ def main(argv: list[str] | None = None) -> None:
             facts |= {"dataset": datasets.public_name(dataset), "seed": seed}
             write(args.json, (json.dumps(finite(facts | metrics), indent=2) + "\n").encode())
             print(f"Metrics: {args.json}")
-
-
-def checksum(model):
-    """A number that differs between models."""
-    from mlx.utils import tree_flatten
-
-    sum_so_far = zlib.crc32(repr(model.config).encode())
-    for name, array in tree_flatten(model.parameters()):
-        sum_so_far = zlib.crc32(memoryview(array), zlib.crc32(name.encode(), sum_so_far))
-    return sum_so_far
 
 
 def finite(metrics):

@@ -5,7 +5,6 @@ never chooses anything, and leaves two sheets of pictures beside the model.
 """
 
 import sys
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -74,38 +73,30 @@ def options() -> tuple[type, ...]:
 @command
 def main(argv: list[str] | None = None) -> None:
     typed = alike(translated(preset(parse(__doc__, argv, *options()), options())))
-    from toolkit.machine import ranks
-    from toolkit.training.folder import run_folder
+    from toolkit.training.folder import RunFolder
+    from toolkit.training.tensorboard import Board
 
     device_name = start_device(typed, together=True)
     plan, run = plan_of(typed), typed.of(RunOptions)
     check_run(typed, run)
-    ranks.check_same(plan.options(), "start the same command on all of them")
-    with ExitStack() as held:
-        with ranks.fail_together():
-            folder = held.enter_context(run_folder(Path(run.outdir, run.run_name or ""), plan))
-            board = open_board(run.tensorboard) if folder.is_here else None
-            state = folder.state() if run.resume else None
-            is_done = not run.resume and not run.overwrite and not folder.check_free()
-        if ranks.broadcast(is_done):
+    board = Board(run.tensorboard) if run.tensorboard else None
+    with RunFolder(Path(run.outdir, run.run_name or ""), plan, run.resume, run.overwrite) as folder:
+        if folder.is_finished:
             print(
                 f"Already trained: {folder.model_file}, with these options for {counted(plan.train.epochs, 'epoch')}."
             )
             print("Pass --resume and a larger --epochs to train further, or --overwrite to start again.")
             return
-        if memory := ranks.broadcast(state and state.facts):
-            plan = plan.resumed(typed.values, memory["options"])
-        trainer = ranks.leader_first(lambda: make_trainer(typed, plan, run, state))
-        trainer.same_on_all_ranks()
-        with ranks.fail_together():
-            folder.begin(trainer, device_name, resumed=state is not None, overwrite=run.overwrite)
+        state = folder.state
+        trainer = make_trainer(typed, plan, run, state)
+        folder.begin(trainer, device_name)
         print_options(trainer, folder, device_name)
         if run.resume:
             fresh = f"There is no run to resume in {folder.folder}: starting a new one"
             print(f"Resuming after epoch {trainer.epoch}" if state else fresh)
             if state and (before := state.facts.get("device", device_name)) != device_name:
                 print(f"The run was on another device ({before}): it will not end with the same bits as there.")
-        if finished := trainer.epoch >= plan.train.epochs:
+        if finished := trainer.epoch >= trainer.config.epochs:
             done = "1 epoch is" if trainer.epoch == 1 else f"All {trainer.epoch} epochs are"
             print(f"{done} done. Pass a larger --epochs to train further.")
         try:
@@ -115,8 +106,8 @@ def main(argv: list[str] | None = None) -> None:
             done = (
                 f"add --resume to continue from epoch {trainer.epoch}" if trainer.epoch else "run it again to restart"
             )
-            at = f"interrupted in epoch {trainer.epoch + 1} of {plan.train.epochs}"
-            if trainer.epoch >= plan.train.epochs:
+            at = f"interrupted in epoch {trainer.epoch + 1} of {trainer.config.epochs}"
+            if trainer.epoch >= trainer.config.epochs:
                 at, done = "interrupted while the prior was fitted", "add --resume to fit it"
             raise KeyboardInterrupt(f"{at} — {done}") from None
         if finished:
@@ -145,9 +136,7 @@ def train(trainer, folder, board) -> None:
                 shown.set_postfix_str(f"loss {loss:.2f}", refresh=False)
                 shown.update(batch.count)
             entry = trainer.end_epoch()
-            folder.save(trainer, entry, sheets)
-            if board:
-                board.record(entry, folder.folder)
+            folder.save(trainer, entry, sheets, board)
             shown.clear()
             print_epoch(entry, epochs)
 
@@ -155,21 +144,16 @@ def train(trainer, folder, board) -> None:
 def add_prior(trainer, folder) -> None:
     """Fit a mixture to the latent vectors of the training images: what samples are drawn from by default."""
     from toolkit.files.progress import Bars
-    from toolkit.machine import ranks
     from toolkit.model.mixture import fit, latent_vectors
 
-    kept = folder.without_sampler()
-    if not ranks.broadcast(kept is not None):
+    kept = folder.without_sampler(trainer)
+    if kept is None:
         return
-    model = kept.model if kept else trainer.model
-    model.update(ranks.broadcast_arrays(model.parameters()))
     try:
         with Bars() as watch:
-            codes = latent_vectors(model, trainer.train, watch)
-            if kept:
-                kept.sampler = fit(*codes, trainer.config.seed, watch)
-                folder.save_again(kept)
-                print(f"Prior for samples: {kept.sampler.words}")
+            kept.sampler = fit(*latent_vectors(kept.model, trainer.train, watch), trainer.config.seed, watch)
+            folder.save_again(kept)
+            print(f"Prior for samples: {kept.sampler.words}")
     except UserError as error:
         print(f"No prior was fitted: {str(error).partition(' — ')[0]}")
 
@@ -208,28 +192,29 @@ def check_run(typed, run):
 
 
 def make_trainer(typed, plan, run, state):
-    """Load the data, and make a trainer that begins, or goes on from a state."""
+    """Load the data, and make a trainer that begins, or goes on from a state; it is the same on all ranks."""
     from toolkit.formats import checkpoint
+    from toolkit.machine import ranks
     from toolkit.training.trainer import Trainer
 
-    weights = checkpoint.load(find_model(run.init)).model if run.init else None
+    if options := ranks.broadcast(state and state.facts["options"]):
+        plan = plan.resumed(typed.values, options)
     config = plan.train
-    splits = (
-        load_split(typed, config.dataset, split, config.limit, plan.model.image_size, config.channels)
-        for split in ("train", "test")
-    )
-    trainer = Trainer(plan, *splits, weights)
-    if state:
-        trainer.resume(state.model, None if run.reset_optimizer else state.optimizer, state.facts)
+
+    def load():
+        weights = checkpoint.load(find_model(run.init)).model if run.init else None
+        splits = (
+            load_split(typed, config.dataset, split, config.limit, plan.model.image_size, config.channels)
+            for split in ("train", "test")
+        )
+        trainer = Trainer(plan, *splits, weights)
+        if state:
+            trainer.resume(state.model, None if run.reset_optimizer else state.optimizer, state.facts)
+        return trainer
+
+    trainer = ranks.leader_first(load)
+    trainer.synchronize()
     return trainer
-
-
-def open_board(folder):
-    if folder is None:
-        return None
-    from toolkit.training.tensorboard import Board
-
-    return Board(folder)
 
 
 def print_options(trainer, folder, device_name):

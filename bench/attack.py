@@ -145,11 +145,11 @@ class Targets:
         splits = [datasets.load("synthetic", split, None, 40) for split in ("train", "test")]
         self.trainer = Trainer(PLAN, *splits)
         with RunFolder(place / "run", PLAN) as run:
-            run.begin(self.trainer, "CPU", resumed=False)
+            run.begin(self.trainer, "CPU")
             for batch in self.trainer.batches():
                 self.trainer.step(batch)
             run.save(self.trainer, self.trainer.end_epoch(), {})
-            kept = run.without_sampler()
+            kept = run.without_sampler(self.trainer)
             kept.sampler = fit_prior(kept.model, splits[0])
             run.save_again(kept)
         self.run, self.model = run, run.model_file

@@ -37,7 +37,7 @@ def epoch(model, training, form):
     config = TrainConfig(**{"batchsize": 16, "lr": 0.003, "epochs": 1} | training)
     small = {"image_size": 8, "latent_dims": 2, "max_filters": 8}
     trainer = Trainer(Plan(config, ModelConfig(**small | model)), train, test)
-    trainer.same_on_all_ranks()
+    trainer.synchronize()
     weights = None
     for batch in trainer.batches():
         trainer.step(batch)

@@ -75,7 +75,7 @@ blas.protect = refused
     "its products are wrong": """
 wrong = ctypes.CFUNCTYPE(None)(lambda: None)
 address = ctypes.cast(wrong, ctypes.c_void_p).value
-blas.openblas = lambda: blas.Blas("a BLAS that does nothing", address, None)
+blas.openblas = lambda: ("a BLAS that does nothing", address)
 """,
 }
 

@@ -20,7 +20,6 @@ from toolkit.architectures import ModelConfig
 from toolkit.errors import RankError
 from toolkit.formats import checkpoint
 from toolkit.machine import process, ranks
-from toolkit.shell import launched
 from toolkit.training.plan import Plan, TrainConfig
 from toolkit.training.trainer import Trainer
 
@@ -123,17 +122,17 @@ def test_a_rank_that_is_lost_or_left_alone_ends(monkeypatch, capsys):
         reading, writing = os.pipe()
         os.write(writing, bytes(signals))
         os.close(writing)
-        launched.watch(reading, launcher or os.getppid())
+        process.watch(reading, launcher or os.getppid())
 
-    monkeypatch.setattr(launched, "end", end)
+    monkeypatch.setattr(process, "end", end)
     with pytest.raises(SystemExit, match="another rank was lost — .* --resume"):
         watch([signal.SIGTERM])
     with pytest.raises(SystemExit, match="^$"):
         watch([signal.SIGCHLD], launcher=-1)
-    monkeypatch.setattr(process, "waiting_since", time.monotonic() - launched.SLOW - 1)
+    monkeypatch.setattr(process, "waiting_since", time.monotonic() - process.SLOW - 1)
     watch([signal.SIGCHLD])
     assert capsys.readouterr().err.startswith("Waiting for another rank for 30 s: ")
-    monkeypatch.setattr(launched, "PATIENCE", -1)
+    monkeypatch.setattr(process, "PATIENCE", -1)
     with pytest.raises(SystemExit, match="interrupted"):
         watch([signal.SIGINT])
 
@@ -144,9 +143,9 @@ def test_ranks_with_other_data_say_so(monkeypatch):
     trainer = Trainer(plan, *splits)
     monkeypatch.setattr(ranks, "size", 2)
     monkeypatch.setattr(ranks, "rank", 1)
-    monkeypatch.setattr(ranks, "broadcast", lambda value: value | {"checksum of both": [1, 2]})
-    with pytest.raises(RankError, match=r"^rank 1 of 2: its checksum of both is .* is \[1, 2\] — give every rank"):
-        trainer.same_on_all_ranks()
+    monkeypatch.setattr(ranks, "broadcast", lambda value: value | {"checksum of the data": [1, 2]})
+    with pytest.raises(RankError, match=r"^rank 1 of 2: its checksum of the data is .* is \[1, 2\] — give every rank"):
+        trainer.synchronize()
 
 
 def test_one_rank_alone_under_mlx_launch(tmp_path, monkeypatch):

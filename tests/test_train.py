@@ -703,15 +703,15 @@ def test_a_run_that_another_process_finished_meanwhile_is_kept(tmp_path):
     splits = [datasets.load("synthetic", split, None, 100) for split in ("train", "test")]
     plan = Plan(TrainConfig(dataset="synthetic", epochs=1), ModelConfig(max_filters=8, image_size=16))
     with folder.RunFolder(tmp_path, plan) as late:
-        assert late.check_free()  # and while it loads its data …
+        assert not late.is_finished  # and while it loads its data …
         with folder.RunFolder(tmp_path, plan) as early:
             trainer = Trainer(plan, *splits)
-            early.begin(trainer, "CPU", resumed=False)
+            early.begin(trainer, "CPU")
             for batch in trainer.batches():
                 trainer.step(batch)
             early.save(trainer, trainer.end_epoch(), {})
         with pytest.raises(UserError, match="meanwhile"):
-            late.begin(Trainer(plan, *splits), "CPU", resumed=False)
+            late.begin(Trainer(plan, *splits), "CPU")
 
 
 def test_an_interrupted_overwrite_keeps_the_old_model_from_the_next_run(run, fails, tmp_path, monkeypatch):

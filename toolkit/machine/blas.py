@@ -22,152 +22,104 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from ctypes import c_uint32, c_uint64, c_void_p
 from pathlib import Path
-from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
 NAME = b"cblas_sgemm"
-# Of the dynamic section and of relocations, from elf.h.
+# Of the dynamic section and of relocations, from elf.h; and the sizes of Elf64_Sym and Elf64_Rela.
 DT_PLTRELSZ, DT_STRTAB, DT_SYMTAB, DT_STRSZ, DT_SYMENT, DT_PLTREL, DT_JMPREL, DT_RELA = 2, 5, 6, 10, 11, 20, 23, 7
 JUMP_SLOT = {"x86_64": 7, "aarch64": 1026}
+SYMBOL, RELOCATION = 24, 24
 PROT_READ, PROT_WRITE = 1, 2
 # What an old OpenBLAS of the system is asked for by what the CPU can do: it may not know the CPU by its name.
 KERNELS = (("avx512_bf16", "COOPERLAKE"), ("avx512f", "SKYLAKEX"), ("avx2", "HASWELL"))
 
 
-class Unexpected(Exception):
+class Unexpected(ValueError):
     """Says why MLX is left as it is."""
-
-
-class Blas(NamedTuple):
-    """A BLAS that could take over."""
-
-    words: str  # name, version and kernels
-    sgemm: int  # address of its cblas_sgemm
-    library: ctypes.CDLL  # kept, so that it stays loaded
 
 
 @functools.cache
 def connect() -> str:
     """Make MLX use OpenBLAS, once; returns in words what multiplies matrices now."""
     try:
-        with looked_at_safely():
-            slot = find_slot()
-            check_product()  # this also lets the linker fill the slot
-            file = library_of(slot.value)
-            if "libblas" not in file:
-                return f"MLX's own BLAS, {Path(file).name}"
-            blas = openblas()
-            before = slot.value
-            write(slot, blas.sgemm)
-            try:
-                check_product()
-            except Unexpected:
-                write(slot, before)
-                raise
-            return blas.words
-    except Unexpected as reason:
+        slot = find_slot()
+        check_product()  # this also lets the linker fill the slot
+        before = slot.value
+        file = library_of(before)
+        if "libblas" not in file:
+            return f"MLX's own BLAS, {Path(file).name}"
+        words, sgemm = openblas()
+        write(slot, sgemm)
+        try:
+            check_product()
+        except Unexpected:
+            write(slot, before)
+            raise
+        return words
+    except (OSError, AttributeError, ValueError, KeyError, IndexError) as error:  # also those of ctypes and the system
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
         return f"reference BLAS, 7 times slower ({reason})"
-
-
-@contextmanager
-def looked_at_safely() -> Iterator[None]:
-    """What ctypes and the system raise, as Unexpected."""
-    try:
-        yield
-    except (OSError, AttributeError, ValueError, KeyError, IndexError) as error:
-        raise Unexpected(" ".join(str(error).split())[:100] or type(error).__name__) from None
 
 
 # The slot
 
 
-class LinkMap(ctypes.Structure):
-    """The head of glibc's struct link_map, from link.h; a handle of dlopen points to one."""
-
-    _fields_ = [("base", ctypes.c_uint64), ("name", ctypes.c_char_p), ("dynamic", ctypes.c_uint64)]
-
-
-class Symbol(ctypes.Structure):
-    """Elf64_Sym."""
-
-    _fields_ = [
-        *[("name", ctypes.c_uint32), ("info", ctypes.c_uint8), ("other", ctypes.c_uint8)],
-        *[("section", ctypes.c_uint16), ("value", ctypes.c_uint64), ("size", ctypes.c_uint64)],
-    ]
-
-
-class Relocation(ctypes.Structure):
-    """Elf64_Rela."""
-
-    _fields_ = [("offset", ctypes.c_uint64), ("info", ctypes.c_uint64), ("addend", ctypes.c_int64)]
-
-
-def find_slot() -> ctypes.c_uint64:
+def find_slot() -> c_uint64:
     """The slot of `cblas_sgemm` in libmlx.so, as a number in memory."""
     kind = JUMP_SLOT.get(platform.machine())
     if sys.platform != "linux" or kind is None or sys.maxsize < 2**32 or platform.libc_ver()[0] != "glibc":
         raise Unexpected(f"not known on {platform.machine()} with {platform.libc_ver()[0] or 'this C library'}")
-    file = next((name for *_, name in mappings() if name.endswith("/libmlx.so")), None)
-    if file is None:
+    path = next((name for *_, name in mappings() if name.endswith("/libmlx.so")), None)
+    if path is None:
         raise Unexpected("libmlx.so is not loaded")
-    with open(file, "rb") as library:
-        if library.read(6) != b"\x7fELF\x02\x01":  # 64 bits, little-endian
+    with open(path, "rb") as file:
+        if file.read(6) != b"\x7fELF\x02\x01":  # 64 bits, little-endian
             raise Unexpected("libmlx.so is not an ELF64 library")
-    handle = ctypes.CDLL(file, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)._handle
-    loaded = ctypes.cast(handle, ctypes.POINTER(LinkMap)).contents
-    if not loaded.name or not os.path.samefile(loaded.name, file):
+    # A handle of glibc's dlopen points to its struct link_map, which begins so (link.h).
+    handle = ctypes.CDLL(path, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)._handle
+    base, name, dynamic = (c_uint64 * 3).from_address(handle)
+    if not name or not os.path.samefile(ctypes.string_at(name), path):
         raise Unexpected("the linker's list looks unfamiliar")
-    sections = dynamic_section(loaded.dynamic)
-    if sections.get(DT_PLTREL) != DT_RELA or sections.get(DT_SYMENT) != ctypes.sizeof(Symbol):
+    sections = dynamic_section(dynamic)
+    if sections.get(DT_PLTREL) != DT_RELA or sections.get(DT_SYMENT) != SYMBOL:
         raise Unexpected("libmlx.so has no jump slots of the usual form")
-    size = ctypes.sizeof(Relocation)
     found = []
-    for at in range(sections[DT_JMPREL], sections[DT_JMPREL] + sections[DT_PLTRELSZ], size):
-        entry = Relocation.from_address(at)
-        symbol = Symbol.from_address(sections[DT_SYMTAB] + (entry.info >> 32) * ctypes.sizeof(Symbol))
-        known = symbol.name + len(NAME) < sections[DT_STRSZ]
-        if known and ctypes.string_at(sections[DT_STRTAB] + symbol.name, len(NAME) + 1) == NAME + b"\0":
-            if entry.info & 0xFFFFFFFF != kind:
+    count = sections[DT_PLTRELSZ] // RELOCATION
+    for offset, info, _ in (c_uint64 * 3 * count).from_address(sections[DT_JMPREL]):
+        name = c_uint32.from_address(sections[DT_SYMTAB] + (info >> 32) * SYMBOL).value
+        known = name + len(NAME) < sections[DT_STRSZ]
+        if known and ctypes.string_at(sections[DT_STRTAB] + name, len(NAME) + 1) == NAME + b"\0":
+            if info & 0xFFFFFFFF != kind:
                 raise Unexpected("cblas_sgemm is reached in another way")
-            found.append(loaded.base + entry.offset)
+            found.append(base + offset)
     if len(found) != 1:
         raise Unexpected(f"libmlx.so has {len(found)} slots of cblas_sgemm")
-    return ctypes.c_uint64.from_address(found[0])
+    return c_uint64.from_address(found[0])
 
 
 def dynamic_section(address: int) -> dict[int, int]:
     """The tags and values of a loaded library's dynamic section; glibc has made addresses of offsets."""
     sections = {}
-    for i in range(1000):
-        tag, value = (ctypes.c_uint64.from_address(address + 16 * i + 8 * j).value for j in (0, 1))
+    for tag, value in (c_uint64 * 2 * 1000).from_address(address):
         if tag == 0:
             return sections
         sections.setdefault(tag, value)
     raise Unexpected("its dynamic section does not end")
 
 
-class Info(ctypes.Structure):
-    """Dl_info."""
-
-    _fields_ = [
-        *[("file", ctypes.c_char_p), ("base", ctypes.c_void_p)],
-        *[("symbol", ctypes.c_char_p), ("address", ctypes.c_void_p)],
-    ]
-
-
 def library_of(address: int) -> str:
     """The file of the library whose `cblas_sgemm` is at an address."""
-    info = Info()
-    if not ctypes.CDLL(None).dladdr(ctypes.c_void_p(address), ctypes.byref(info)) or info.symbol != NAME:
+    info = (ctypes.c_char_p * 4)()  # Dl_info: file, base, symbol, address
+    if not ctypes.CDLL(None).dladdr(c_void_p(address), info) or info[2] != NAME:
         raise Unexpected("the slot does not point to a cblas_sgemm")
-    return os.fsdecode(info.file)
+    return os.fsdecode(info[0])
 
 
-def write(slot: ctypes.c_uint64, address: int) -> None:
+def write(slot: c_uint64, address: int) -> None:
     """Put an address into the slot; its page is made writable for that where it is not."""
     at = ctypes.addressof(slot)
     writable = any(start <= at < end and "w" in rights for start, end, rights, _ in mappings())
@@ -180,8 +132,7 @@ def write(slot: ctypes.c_uint64, address: int) -> None:
 
 def protect(page: int, rights: int) -> None:
     """Change the rights of a page of memory."""
-    mprotect = ctypes.CDLL(None, use_errno=True).mprotect
-    if mprotect(ctypes.c_void_p(page), ctypes.c_size_t(mmap.PAGESIZE), rights):
+    if ctypes.CDLL(None, use_errno=True).mprotect(c_void_p(page), ctypes.c_size_t(mmap.PAGESIZE), rights):
         raise Unexpected(f"its page cannot be made writable: {os.strerror(ctypes.get_errno())}")
 
 
@@ -208,8 +159,8 @@ def check_product() -> None:
 # The library
 
 
-def openblas() -> Blas:
-    """OpenBLAS from the package, or the one of the system."""
+def openblas() -> tuple[str, int]:
+    """OpenBLAS from the package, or the one of the system: as `loaded` returns it."""
     package = importlib.util.find_spec("scipy_openblas32")
     if package is not None and package.origin:
         return loaded(str(Path(package.origin).parent / "lib" / "libscipy_openblas.so"), "scipy_")
@@ -225,15 +176,18 @@ def openblas() -> Blas:
             os.environ.pop("OPENBLAS_CORETYPE", None)
 
 
-def loaded(file: str, prefix: str) -> Blas:
-    """An OpenBLAS whose names begin with a prefix, set to one thread: cpu.py keeps every core busy with a stream."""
-    library = ctypes.CDLL(file)
+def loaded(file: str, prefix: str) -> tuple[str, int]:
+    """Name, version and kernels of an OpenBLAS whose names begin with a prefix, and the address of its cblas_sgemm.
+
+    It gets one thread: cpu.py keeps every core busy with a stream.
+    """
+    library = ctypes.CDLL(file)  # stays loaded: ctypes closes none
     library[f"{prefix}openblas_set_num_threads"](1)
     config, core = (library[f"{prefix}openblas_get_{what}"] for what in ("config", "corename"))
     config.restype = core.restype = ctypes.c_char_p
     version = next((word for word in config().decode().split() if word[0].isdigit()), "")
     words = f"OpenBLAS {'.'.join(version.split('.')[:3])}, {core().decode()} kernels"
-    return Blas(words, ctypes.cast(library[f"{prefix}cblas_sgemm"], ctypes.c_void_p).value, library)
+    return words, ctypes.cast(library[f"{prefix}cblas_sgemm"], c_void_p).value
 
 
 def kernels_for_this_cpu() -> str | None:

@@ -5,6 +5,7 @@ whatever carries it (ring, MPI, JACCL, NCCL). For a process that is alone, every
 are, and costs nothing.
 """
 
+import functools
 import json
 import platform
 import signal
@@ -18,11 +19,12 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_flatten, tree_map
 
 import toolkit
 from toolkit.errors import RankError, UserError
 from toolkit.machine import process
+from toolkit.machine.process import waiting
 
 rank, size = 0, 1  # of this process; how many there are
 LONGEST = 120  # seconds for the ranks to meet
@@ -68,46 +70,35 @@ def version() -> str:
 
 def share(values: Any) -> Any:
     """This rank's part of an array or list: consecutive elements, in parts of about equal size."""
-    return values[first(len(values)) : len(values) * (rank + 1) // size]
-
-
-def first(count: int) -> int:
-    """Where this rank's part of so many elements begins."""
-    return count * rank // size
+    return values[len(values) * rank // size : len(values) * (rank + 1) // size]
 
 
 def gather(own: np.ndarray, count: int) -> np.ndarray:
-    """All `count` elements of an array of which every rank has its share, bit by bit as they were."""
+    """All `count` elements of an array of which every rank has its share, bit for bit."""
     if size == 1:
         return own
     whole = np.zeros((count, *own.shape[1:]), own.dtype)
     share(whole)[:] = own
-    sums = all_sum(mx.array(whole.reshape(-1).view(np.uint32)))  # of zeros and one number: nothing is rounded
-    with waiting():
-        return np.array(sums).view(own.dtype).reshape(whole.shape)
+    return total(whole.reshape(-1).view(np.uint32)).view(own.dtype).reshape(whole.shape)  # sums of zeros and one number
 
 
 def broadcast(value: Any) -> Any:
-    """What rank 0 has, on all ranks; something that JSON can hold."""
+    """The value of rank 0, on all ranks; anything that JSON can hold."""
     if size == 1:
         return value
-    text = json.dumps(value).encode() if rank == 0 else b""
-    with waiting():
-        length = all_sum(mx.array(len(text))).item()
-        numbers = np.zeros(length, np.uint32)
-        numbers[: len(text)] = np.frombuffer(text, np.uint8)
-        return json.loads(np.array(all_sum(mx.array(numbers))).astype(np.uint8).tobytes())
+    text = np.frombuffer(json.dumps(value).encode() if rank == 0 else b"", np.uint8)
+    numbers = np.zeros(int(total(np.array([len(text)], np.uint32))[0]), np.uint32)
+    numbers[: len(text)] = text
+    return json.loads(total(numbers).astype(np.uint8).tobytes())
 
 
 def broadcast_arrays(tree: Any) -> Any:
     """The arrays of a tree as rank 0 has them, on all ranks."""
-    if size == 1:
-        return tree
-    names, arrays = zip(*tree_flatten(tree), strict=True)
-    arrays = [all_sum(array if rank == 0 else mx.zeros_like(array)) for array in arrays]
-    with waiting():
-        mx.eval(arrays)  # now, as ranks must not meet in different orders
-    return tree_unflatten(list(zip(names, arrays, strict=True)))
+    if size > 1:
+        tree = tree_map(lambda array: all_sum(array if rank == 0 else mx.zeros_like(array)), tree)
+        with waiting():
+            mx.eval(tree)  # now, as ranks must not meet in different orders
+    return tree
 
 
 # Sums
@@ -118,19 +109,18 @@ def all_sum(x: mx.array) -> mx.array:
     return mx.distributed.all_sum(x) if size > 1 else x
 
 
+def total(values: np.ndarray) -> np.ndarray:
+    """The same for numbers of NumPy, computed at once."""
+    with waiting():
+        return np.array(all_sum(mx.array(values)))
+
+
 def differentiable_sum(x: mx.array) -> mx.array:
-    """The same, for what losses are made of: a gradient is the sum of those that the ranks have for it."""
+    """The same for what losses are made of: a gradient is the sum of those that the ranks have for it."""
     if size == 1:
         return x
-
-    @mx.custom_function
-    def forward(x):
-        return all_sum(x)
-
-    @forward.vjp
-    def backward(_, gradient, __):
-        return all_sum(gradient)
-
+    forward = mx.custom_function(all_sum)
+    forward.vjp(lambda _, gradient, __: all_sum(gradient))
     return forward(x)
 
 
@@ -147,24 +137,13 @@ def sum_gradients(tree: Any) -> Any:
     """The sums of all arrays in a tree, sent as one."""
     if size == 1:
         return tree
-    names, arrays = zip(*tree_flatten(tree), strict=True)
+    arrays = [array for _, array in tree_flatten(tree)]
     sums = all_sum(mx.concatenate([array.reshape(-1) for array in arrays]))
-    ends = np.cumsum([array.size for array in arrays]).tolist()
-    parts = mx.split(sums, ends[:-1])
-    return tree_unflatten([(n, p.reshape(a.shape)) for n, p, a in zip(names, parts, arrays, strict=True)])
+    parts = iter(mx.split(sums, np.cumsum([array.size for array in arrays])[:-1].tolist()))
+    return tree_map(lambda array: next(parts).reshape(array.shape), tree)
 
 
-# Waiting
-
-
-@contextmanager
-def waiting() -> Iterator[None]:
-    """A block in which sums are computed, and so other ranks waited for; who watches this process sees how long."""
-    process.waiting_since = time.monotonic()
-    try:
-        yield
-    finally:
-        process.waiting_since = None
+# Turns and errors
 
 
 def leader_first(load: Callable[[], Any]) -> Any:
@@ -177,7 +156,15 @@ def leader_first(load: Callable[[], Any]) -> Any:
     return loaded
 
 
-# Errors
+def rank_zero_only(function: Callable) -> Callable:
+    """Decorator: rank 0 alone calls the function, and all end where it fails; the others get None."""
+
+    @functools.wraps(function)
+    def run(*args, **kwargs):
+        with fail_together():
+            return None if rank else function(*args, **kwargs)
+
+    return run
 
 
 @contextmanager
@@ -188,12 +175,12 @@ def fail_together() -> Iterator[None]:
         yield
     except (UserError, OSError) as raised:
         error = raised
-    if size > 1:
-        failed = gather(np.array([error is not None], np.uint32), size)
-        if failed.any() and np.argmax(failed) != rank:
-            sys.exit(2)
-        if error and rank:
-            raise RankError(f"rank {rank} of {size}: {error}") from None
+    failed = gather(np.array([error is not None], np.uint32), size)
+    if failed.any() and np.argmax(failed) != rank:
+        time.sleep(1)  # mlx.launch ends all with the first that ends, so the one that failed has to speak before
+        sys.exit(2)
+    if error and rank:
+        raise RankError(f"rank {rank} of {size}: {error}") from None
     if error:
         raise error
 

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import toolkit
 from toolkit.errors import RankError, UserError
 from toolkit.files.writing import STDOUT
-from toolkit.shell.launched import LOST, PATIENCE, is_quiet, watched
+from toolkit.machine.process import LOST, PATIENCE, launched_as, watched
 from toolkit.wording import visible
 
 
@@ -27,7 +27,7 @@ def command(main: Callable) -> Callable:
     @functools.wraps(main)
     def run(argv=None):
         open_streams()
-        nowhere = open(os.devnull, "w") if is_quiet() else None  # noqa: SIM115
+        nowhere = open(os.devnull, "w") if launched_as() else None  # noqa: SIM115  (rank 0 prints)
         pressed = []
 
         def interrupt(*_):
@@ -46,7 +46,7 @@ def command(main: Callable) -> Callable:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
             except BaseException as error:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
-                if is_quiet():
+                if nowhere:
                     if not isinstance(error, RankError) and getattr(error, "code", 1):
                         time.sleep(PATIENCE)  # mlx.launch ends all with the first, and that should be who speaks
                     sys.stderr = Visible(sys.__stderr__)

@@ -27,27 +27,23 @@ from toolkit.wording import counted
 SHEETS = ("reconstructions", "samples")
 
 
-def run_folder(outdir: Path | str, plan: Plan) -> "RunFolder":
-    """The folder of a run. It is rank 0's; other ranks have one that holds nothing."""
-    return Elsewhere(outdir, plan) if ranks.rank else RunFolder(outdir, plan)
-
-
 class RunFolder:
-    """Where a run keeps its files; used as a context manager, which holds the lock."""
+    """Where a run keeps its files, which rank 0 alone reads and writes.
 
-    is_here = True
+    As a context manager it holds the lock, has the `state` of the run to resume, and knows whether this run
+    `is_finished` already. It stops where an earlier run would be lost.
+    """
 
-    def __init__(self, outdir: Path | str, plan: Plan):
+    def __init__(self, outdir: Path | str, plan: Plan, resume: bool = False, overwrite: bool = False):
         name = checkpoint.model_name(file_name(plan.train.dataset), plan.model.max_filters, plan.model.latent_dims)
         self.plan, self.model_file, self.folder = plan, Path(outdir, f"{name}.npz"), Path(outdir, name)
+        self.resume, self.overwrite = resume, overwrite
         self.log: list[dict[str, Any]] = []
         self.skipped: dict[str, Any] = {}
 
     def __enter__(self) -> "RunFolder":
-        self.held = ExitStack()
-        if self.folder.is_dir():
-            self.held.enter_context(locked(self.folder))
-        self.is_locked = self.folder.is_dir()
+        self.held, self.state = ExitStack(), None
+        self.is_finished = ranks.broadcast(self.look())
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -55,7 +51,20 @@ class RunFolder:
 
     # What an earlier session left
 
-    def state(self) -> checkpoint.State | None:
+    @ranks.rank_zero_only
+    def look(self) -> bool:
+        """Lock the folder, and read the state to resume; returns whether there is nothing left to do."""
+        with ExitStack() as held:
+            self.is_locked = self.folder.is_dir()
+            if self.is_locked:
+                held.enter_context(locked(self.folder))
+            if self.resume:
+                self.state = self.read_state()
+            is_finished = not (self.resume or self.overwrite or self.check_free())
+            self.held = held.pop_all()
+        return is_finished
+
+    def read_state(self) -> checkpoint.State | None:
         """The state of an earlier session; None if there is none, and an error if it cannot be read now."""
         path = self.folder / "state.npz"
         if not is_there(path):
@@ -68,7 +77,7 @@ class RunFolder:
         """Stop where an earlier run would be lost; False where that run is the same one, and has ended."""
         ways = "replace it with --overwrite, or choose another --outdir"
         try:
-            state = self.state()
+            state = self.read_state()
         except UserError as error:
             why = str(error).partition(" — ")[0]
             raise UserError(f"{self.folder} holds a run whose state cannot be read ({why}) — {ways}") from None
@@ -94,7 +103,8 @@ class RunFolder:
 
     # What this session writes
 
-    def begin(self, trainer: Trainer, device: str, resumed: bool, overwrite: bool = False) -> None:
+    @ranks.rank_zero_only
+    def begin(self, trainer: Trainer, device: str) -> None:
         """Make the folder ready, with a state from which the run can be resumed; an earlier run's sheets go.
 
         `device` is what computes, in words: on another one a run ends with other bits.
@@ -103,9 +113,9 @@ class RunFolder:
         make_folder(self.folder)
         if not self.is_locked:
             self.held.enter_context(locked(self.folder))
-            if not (resumed or overwrite or self.check_free()):  # another process was here meanwhile
+            if not (self.state or self.overwrite or self.check_free()):  # another process was here meanwhile
                 raise UserError(f"another process has trained {self.model_file} meanwhile — choose another --outdir")
-        if not overwrite:
+        if not self.overwrite:
             for path in (self.model_file, self.folder / "state.npz", self.folder / "log.jsonl"):
                 check_target(path, ANY)
         for path in (self.model_file, *self.folder.iterdir()):
@@ -113,13 +123,13 @@ class RunFolder:
                 if path.is_symlink():
                     raise UserError(f"{path} leads to a pipe or a device — remove it")
                 path.unlink()
-        if resumed:
+        if self.state:
             self.log = log.read_until(self.folder / "log.jsonl", trainer.epoch)
         else:  # what the run that this one replaces has left
             for path in self.traces():
                 path.unlink()
         self.skipped = {"train": trainer.train.skipped, "test": trainer.test.skipped}
-        if not resumed:
+        if not self.state:
             self.save_state(trainer)
 
     def traces(self) -> list[Path]:
@@ -127,10 +137,11 @@ class RunFolder:
         sheets = (path for kind in SHEETS for path in self.folder.glob(f"epoch_[0-9]*_{kind}.png"))
         return [*self.folder.glob("log.jsonl"), *sheets]
 
-    def save(self, trainer: Trainer, entry: dict[str, Any], sheets: dict[str, Callable[[], bytes]]) -> None:
+    @ranks.rank_zero_only
+    def save(self, trainer: Trainer, entry: dict[str, Any], sheets: dict[str, Callable], board: Any = None) -> None:
         """Write what an epoch has brought; the state comes last, so that whatever a crash leaves can be resumed.
 
-        `sheets` are pictures as PNG by their names.
+        `sheets` are functions that draw PNGs, by their names; a `board` of TensorBoard shows them, too.
         """
         with uninterrupted():
             for name, png in sheets.items():
@@ -140,14 +151,19 @@ class RunFolder:
             if trainer.is_best:
                 checkpoint.save(self.model_file, checkpoint_of(trainer, entry))
             self.save_state(trainer)
+        if board:
+            board.record(entry, self.folder)
 
-    def without_sampler(self) -> Checkpoint | None:
-        """The model that was kept; None if it has a fitted prior, or is gone."""
-        if not is_there(self.model_file):
+    def without_sampler(self, trainer: Trainer) -> Checkpoint | None:
+        """The model that was kept, on all ranks; None if it has a fitted prior, or is gone."""
+        kept = checkpoint.load(self.model_file) if not ranks.rank and is_there(self.model_file) else None
+        if not ranks.broadcast(kept is not None and kept.sampler is None):
             return None
-        kept = checkpoint.load(self.model_file)
-        return None if kept.sampler else kept
+        kept = kept or Checkpoint(trainer.model.eval())
+        kept.model.update(ranks.broadcast_arrays(kept.model.parameters()))
+        return kept
 
+    @ranks.rank_zero_only
     def save_again(self, kept: Checkpoint) -> None:
         """Write that model again, which has a fitted prior now."""
         checkpoint.save(self.model_file, kept)
@@ -157,32 +173,6 @@ class RunFolder:
         if (inode := inode_of(self.plan.train.dataset)) is not None:
             facts["folder"] = inode
         checkpoint.save_state(self.folder / "state.npz", trainer.model, trainer.optimizer, facts)
-
-
-class Elsewhere(RunFolder):
-    """The run's folder for ranks that have none: nothing is in it, and nothing is written."""
-
-    is_here = False
-
-    def __enter__(self) -> "Elsewhere":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        pass
-
-    def state(self) -> None:
-        return None
-
-    def check_free(self) -> bool:
-        return True
-
-    def begin(self, *_: Any, **__: Any) -> None:
-        pass
-
-    save = save_again = begin
-
-    def without_sampler(self) -> None:
-        return None
 
 
 def checkpoint_of(trainer: Trainer, entry: dict[str, Any]) -> Checkpoint:

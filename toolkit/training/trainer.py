@@ -149,14 +149,13 @@ class Trainer:
         remembered = memory["plateau"]
         self.plateau = schedules.Plateau(**{name: remembered.get(name, v) for name, v in vars(self.plateau).items()})
 
-    def same_on_all_ranks(self) -> None:
-        """Check that the ranks have the same data, and give all of them the weights and the memory of rank 0."""
+    def synchronize(self) -> None:
+        """Check that all ranks have the same flags and data, and give them the weights and the memory of rank 0."""
         data = {
-            "number of training images": len(self.train.images),
-            "number of test images": len(self.test.images),
-            "checksum of both": self.checksums,
+            "number of images": [len(self.train.images), len(self.test.images)],
+            "checksum of the data": self.checksums,
         }
-        ranks.check_same(data, "give every rank the same data")
+        ranks.check_same(self.plan.options() | data, "give every rank the same flags and data")
         self.model.update(ranks.broadcast_arrays(self.model.parameters()))
         self.optimizer.state = ranks.broadcast_arrays(self.optimizer.state)
         self.remember(ranks.broadcast(self.memory()))
@@ -174,9 +173,9 @@ class Trainer:
         self.computing.clear()
         for i in range(steps):
             whole = order[i * size : (i + 1) * size]
-            own = ranks.share(whole)
+            own, first = ranks.share(whole), ranks.share(range(len(whole))).start
             labels = None if self.train.labels is None else mx.array(self.train.labels[own].astype(np.uint32))
-            yield Batch(i, steps, mx.array(self.train.images[own]), labels, ranks.first(len(whole)), len(whole))
+            yield Batch(i, steps, mx.array(self.train.images[own]), labels, first, len(whole))
 
     def step(self, batch: Batch) -> float:
         """Set learning rate and β, update the model by one batch; returns the mean loss of the epoch so far.
@@ -232,9 +231,7 @@ class Trainer:
         sums[0] = sums[1:].sum()
         if (samples := self.objective.samples) > 1 and len(own):
             sums[0] = (constant - importance_bound(model, split, samples, seed, chosen=own)).sum()
-        with ranks.waiting():
-            loss, error, kl = ranks.all_sum(mx.array(sums.astype(np.float32))).tolist()
-        loss, error, kl = (value / len(numbers) for value in (loss, error, kl))
+        loss, error, kl = (value / len(numbers) for value in ranks.total(sums.astype(np.float32)).tolist())
         self.check_finite(loss, f"on images not trained on, after epoch {self.epoch + 1}")
         return losses(loss, error, kl)
 
