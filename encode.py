@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from toolkit.files.targets import NEW, check_ending
 from toolkit.options import option, path, text, word
 from toolkit.shell.command import beside, command
-from toolkit.shell.opening import (
+from toolkit.shell.flags import (
     DataOptions,
     DeviceOptions,
     ModelOptions,
@@ -18,9 +18,6 @@ from toolkit.shell.opening import (
     WriteOptions,
     check_effects,
     check_targets,
-    load_for,
-    load_pictures,
-    open_model,
 )
 from toolkit.shell.parser import parse
 from toolkit.wording import counted
@@ -67,12 +64,19 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.files.progress import bar
     from toolkit.formats import codes
     from toolkit.model import inference
+    from toolkit.shell.data import dataset_of, load_for, load_pictures
+    from toolkit.shell.opening import open_model
 
-    check_targets(typed, NEW, [args.outfile], *args.images)
+    model, data = typed.of(ModelOptions), typed.of(DataOptions)
+    check_targets(typed.of(WriteOptions), NEW, [args.outfile], model.model, *args.images)
     check_ending(args.outfile, codes.ENDINGS)
     with beside(args.outfile):
-        opened = open_model(typed)
-        images = load_pictures(opened, args.images, args.label) if args.images else load_for(typed, opened, args.split)
+        opened = open_model(model, typed.of(DeviceOptions))
+        if args.images:
+            images = load_pictures(opened.checkpoint, args.images, args.label)
+        else:
+            dataset, place = dataset_of(opened, data.dataset), typed.of(PlaceOptions)
+            images = load_for(opened.checkpoint, dataset, args.split, place, data.limit)
         with bar(len(images.images), "Encoding") as shown:
             mean, log_var = inference.encode(opened.model, images, watch=shown.update)
         classes = None if images.labels is None else [images.classes[label] for label in images.labels]

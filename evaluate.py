@@ -13,7 +13,7 @@ from toolkit.files.targets import METRICS, mark
 from toolkit.files.writing import write
 from toolkit.options import count, number, option, path
 from toolkit.shell.command import beside, command
-from toolkit.shell.opening import (
+from toolkit.shell.flags import (
     DataOptions,
     DeviceOptions,
     ModelOptions,
@@ -21,10 +21,6 @@ from toolkit.shell.opening import (
     SeedOptions,
     WriteOptions,
     check_targets,
-    dataset_of,
-    load_for,
-    open_model,
-    prior_of,
     prior_option,
 )
 from toolkit.shell.parser import parse
@@ -57,32 +53,43 @@ def options() -> tuple[type, ...]:
 def main(argv: list[str] | None = None) -> None:
     typed = parse(__doc__, argv, *options())
     args, seed = typed.of(EvaluateOptions), typed.of(SeedOptions).seed
+    model, data = typed.of(ModelOptions), typed.of(DataOptions)
     if args.json:
-        check_targets(typed, METRICS, [args.json])
-    with beside(args.json):
-        opened = open_model(typed, together=True)
-        prior = prior_of(opened, args.prior)
-        from toolkit import datasets
-        from toolkit.files.progress import Bars
-        from toolkit.machine import ranks
-        from toolkit.metrics.measure import measure
+        check_targets(typed.of(WriteOptions), METRICS, [args.json], model.model)
+    from mlx.utils import tree_flatten
 
-        dataset = dataset_of(typed, opened)
-        test = ranks.leader_first(lambda: load_for(typed, opened, "test"))
-        train = None if test.labels is None else ranks.leader_first(lambda: load_for(typed, opened, "train"))
+    from toolkit import datasets
+    from toolkit.files.progress import Bars
+    from toolkit.machine import ranks
+    from toolkit.metrics.measure import measure
+    from toolkit.metrics.words import rows
+    from toolkit.shell.data import dataset_of, load_for
+    from toolkit.shell.opening import open_model, prior_of
+
+    with beside(args.json):
+        opened = open_model(model, typed.of(DeviceOptions), together=True)
+        prior, dataset = prior_of(opened, args.prior), dataset_of(opened, data.dataset)
+
+        def load(split):
+            place = typed.of(PlaceOptions)
+            return ranks.leader_first(lambda: load_for(opened.checkpoint, dataset, split, place, data.limit))
+
+        test = load("test")
+        train = None if test.labels is None else load("train")
         if ranks.size > 1:
             common = {
                 "importance_samples": args.importance_samples,
                 "prior": args.prior,
                 "seed": seed,
-                "checksum of the model": checksum(opened.model),
+                "checksum of the model": checksum(opened.model.config, tree_flatten(opened.model.parameters())),
                 "checksums of the data": [split and split.checksum() for split in (test, train)],
             }
             ranks.check_same(common, "give every rank the same flags, model and data")
         print(f"Device: {opened.device}")
         with Bars() as watch:
             metrics = measure(opened.model, prior, test, train, args.importance_samples, seed, args.batchsize, watch)
-        print_metrics(metrics, f"{dataset}, {len(test.images):,} test images, random seed {seed}, prior: {prior.words}")
+        title = f"{dataset}, {len(test.images):,} test images, random seed {seed}, prior: {prior.words}"
+        print_metrics(title, rows(metrics), metrics.get("kl_by_dimension", []))
         if args.json and ranks.rank == 0:
             facts = {"made_by": mark(METRICS), "model": opened.name}
             facts |= {"dataset": datasets.public_name(dataset), "seed": seed}
@@ -90,12 +97,10 @@ def main(argv: list[str] | None = None) -> None:
             print(f"Metrics: {args.json}")
 
 
-def checksum(model):
+def checksum(config, arrays):
     """A number that differs between models."""
-    from mlx.utils import tree_flatten
-
-    sum_so_far = zlib.crc32(repr(model.config).encode())
-    for name, array in tree_flatten(model.parameters()):
+    sum_so_far = zlib.crc32(repr(config).encode())
+    for name, array in arrays:
         sum_so_far = zlib.crc32(memoryview(array), zlib.crc32(name.encode(), sum_so_far))
     return sum_so_far
 
@@ -109,17 +114,16 @@ def finite(metrics):
     return None if isinstance(metrics, float) and not math.isfinite(metrics) else metrics
 
 
-def print_metrics(metrics, title):
+def print_metrics(title, rows, kl_by_dimension):
     """The metrics as a table: name, value, meaning."""
-    from toolkit.metrics.words import rows
-
     print(f"{title}\n")
-    for name, value, meaning in rows(metrics):
+    for name, value, meaning in rows:
         print(f"  {name:18s} {value:>20s}  {meaning}")
-    if "kl_by_dimension" not in metrics:
-        return
-    used = sorted(enumerate(metrics["kl_by_dimension"]), key=lambda pair: -pair[1])
-    print("\n  KL by dimension: " + ", ".join(f"z{i} {kl:.2f}" for i, kl in used[:16]) + (", …" if used[16:] else ""))
+    used = sorted(enumerate(kl_by_dimension), key=lambda pair: -pair[1])
+    if used:
+        print(
+            "\n  KL by dimension: " + ", ".join(f"z{i} {kl:.2f}" for i, kl in used[:16]) + (", …" if used[16:] else "")
+        )
 
 
 if __name__ == "__main__":

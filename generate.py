@@ -10,7 +10,7 @@ from pathlib import Path
 from toolkit.files.targets import NEW, PICTURE, check_ending
 from toolkit.options import count, option, options_of, path, word
 from toolkit.shell.command import beside, command
-from toolkit.shell.opening import (
+from toolkit.shell.flags import (
     DeviceOptions,
     ModelOptions,
     PriorOptions,
@@ -18,8 +18,6 @@ from toolkit.shell.opening import (
     WriteOptions,
     check_effects,
     check_targets,
-    open_model,
-    sampler_of,
 )
 from toolkit.shell.parser import parse
 from toolkit.wording import counted, file_names
@@ -83,44 +81,47 @@ def main(argv: list[str] | None = None) -> None:
     else:
         check_effects(typed, ["names"], "samples without --codes")
     from toolkit.formats import codes
+    from toolkit.formats.description import checkpoint_rows
     from toolkit.pictures import images, sampling
+    from toolkit.shell.opening import open_model, prior_of
 
-    check_targets(typed, PICTURE, [outfile], args.codes)
+    model, write = typed.of(ModelOptions), typed.of(WriteOptions)
+    prior, seed = typed.of(PriorOptions), typed.of(SeedOptions).seed
+    check_targets(write, PICTURE, [outfile], model.model, args.codes)
     check_ending(outfile, images.ENDINGS)
     with beside(args.outfile):
-        opened = open_model(typed)
+        opened = open_model(model, typed.of(DeviceOptions))
         if args.info:
-            print_info(opened)
+            print_info(opened, checkpoint_rows(opened.checkpoint))
             return
+        drawn_from = prior_of(opened, prior.prior)
+        sampler = sampling.Sampler(drawn_from, prior.temperature, seed, noisy=prior.pixels == "sample")
         if args.codes:
             given = codes.load(args.codes, opened.model.config.latent_dims)
             given = given.chosen(args.names) if args.names else given
-            made = sampling.decoded(opened.checkpoint, sampler_of(typed, opened), given, args.label, args.grid_size)
+            made = sampling.decoded(opened.checkpoint, sampler, given, args.label, args.grid_size)
         elif args.vis_lat_space:
             made = sampling.latent_grid(opened.checkpoint, args.label)
         else:
-            sampler = sampler_of(typed, opened)
             made = sampling.samples(opened.checkpoint, sampler, args.nsamples, args.label, args.grid_size)
         sheets = [Path(outfile)] if args.outfile or not args.outdir else []
         if args.outdir:
-            sheets.append(write_each(typed, made, Path(args.outdir)))
+            with images.Writer() as writer:
+                sheets.append(write_each(writer, made, Path(args.outdir), write, model.model))
         what = "Latent grid" if args.vis_lat_space else f"Sheet of {number_of(made)}"
         for path in sheets:
             images.save(path, made.sheet())
             print(f"{what}: {path}")
 
 
-def write_each(typed, made, folder):
+def write_each(writer, made, folder, write, model):
     """Write every picture as a file of its own, by name or number; returns the name of the sheet beside them."""
-    from toolkit.pictures.images import Writer
-
     count, sheet = len(made.pictures), "all.png"
     names = [f"img_{i:06d}.png" for i in range(count)] if made.names is None else file_names(made.names, [sheet])
-    check_targets(typed, PICTURE if made.names is None else NEW, [folder / name for name in names])
-    check_targets(typed, PICTURE, [folder / sheet])
-    with Writer() as writer:
-        for name, picture in zip(names, made.pictures, strict=True):
-            writer.save(folder / name, picture)
+    check_targets(write, PICTURE if made.names is None else NEW, [folder / name for name in names], model)
+    check_targets(write, PICTURE, [folder / sheet], model)
+    for name, picture in zip(names, made.pictures, strict=True):
+        writer.save(folder / name, picture)
     print(f"{number_of(made)}: {folder / names[0]}" + (", …" if count > 1 else ""))
     return folder / sheet
 
@@ -130,11 +131,9 @@ def number_of(made):
     return counted(len(made.pictures), "sample" if made.names is None else "picture")
 
 
-def print_info(opened):
-    from toolkit.formats.description import checkpoint_rows
-
+def print_info(opened, rows):
     print(f"Model: {opened.path}")
-    for title, words in checkpoint_rows(opened.checkpoint):
+    for title, words in rows:
         print(f"  {title}: {words}")
 
 

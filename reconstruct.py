@@ -14,7 +14,7 @@ from toolkit.files.targets import LIST, LIST_HEAD, NEW, PICTURE
 from toolkit.files.writing import write
 from toolkit.options import option, path, word
 from toolkit.shell.command import command
-from toolkit.shell.opening import (
+from toolkit.shell.flags import (
     DataOptions,
     DeviceOptions,
     ModelOptions,
@@ -22,10 +22,6 @@ from toolkit.shell.opening import (
     WriteOptions,
     check_effects,
     check_targets,
-    dataset_of,
-    load_for,
-    load_pictures,
-    open_model,
 )
 from toolkit.shell.parser import parse
 from toolkit.wording import counted, csv_text, file_names
@@ -68,24 +64,32 @@ def main(argv: list[str] | None = None) -> None:
         check_effects(typed, ["rec_testdata", "dataset", "limit", "data_dir", "cache_dir"], "--images")
     else:
         check_effects(typed, ["label"], "a split of a data set")
-    opened = open_model(typed)
     from toolkit import datasets
     from toolkit.files.progress import bar
     from toolkit.metrics.similarity import psnr
     from toolkit.model import inference
     from toolkit.pictures import images
+    from toolkit.shell.data import dataset_of, load_for, load_pictures
+    from toolkit.shell.opening import open_model
 
+    model, data, write_options = typed.of(ModelOptions), typed.of(DataOptions), typed.of(WriteOptions)
+    opened = open_model(model, typed.of(DeviceOptions))
     if args.images:
-        originals, place = load_pictures(opened, args.images, args.label), "pictures"
+        originals, place = load_pictures(opened.checkpoint, args.images, args.label), "pictures"
         names, what = file_names(originals.names, ["overview.png"]), counted(len(originals.images), "picture")
     else:
         split = "test" if args.rec_testdata else "train"
-        originals, place = load_for(typed, opened, split), f"{datasets.file_name(dataset_of(typed, opened))}_{split}"
+        dataset = dataset_of(opened, data.dataset)
+        originals = load_for(opened.checkpoint, dataset, split, typed.of(PlaceOptions), data.limit)
+        place = f"{datasets.file_name(dataset)}_{split}"
         names, what = [f"img_{i:08d}.png" for i in range(len(originals.images))], f"{split} split"
     folder = Path(args.outdir) / place / f"{opened.model.config.latent_dims:04d}_latent_dims"
-    check_targets(typed, NEW if args.images else PICTURE, [folder / name for name in names], *args.images)
-    check_targets(typed, PICTURE, [folder / "overview.png"])
-    check_targets(typed, LIST, [folder / "sources.csv"])
+    for kind, targets in (
+        (NEW if args.images else PICTURE, names),
+        (PICTURE, ["overview.png"]),
+        (LIST, ["sources.csv"]),
+    ):
+        check_targets(write_options, kind, [folder / name for name in targets], model.model, *args.images)
     print(f"Device: {opened.device}")
 
     overview, squared_error, number = [], 0.0, 0

@@ -9,22 +9,28 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from toolkit import datasets
 from toolkit.errors import UserError
+from toolkit.files.progress import Bars, bar
+from toolkit.formats import checkpoint
+from toolkit.formats.description import model_rows
+from toolkit.machine import device, ranks
+from toolkit.model.mixture import fit, latent_vectors
 from toolkit.options import option, options_of, path, run_name
+from toolkit.pictures import images
 from toolkit.shell.command import command
+from toolkit.shell.data import load_split
 from toolkit.shell.earlier import EarlierTraining, translated
-from toolkit.shell.opening import (
-    COLLAPSED,
-    DeviceOptions,
-    PlaceOptions,
-    check_effects,
-    find_model,
-    load_split,
-    start_device,
-)
+from toolkit.shell.flags import DeviceOptions, PlaceOptions, check_effects
+from toolkit.shell.opening import COLLAPSED, find_model
 from toolkit.shell.parser import Typed, parse
 from toolkit.shell.presets import PresetOptions, alike, preset
+from toolkit.training.folder import run_folder
+from toolkit.training.plan import Plan, TrainConfig, flags
+from toolkit.training.tensorboard import Board
+from toolkit.training.trainer import Trainer
 from toolkit.wording import counted
+from vae import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -65,26 +71,20 @@ class RunOptions:
 
 def options() -> tuple[type, ...]:
     """The dataclasses whose fields are this command's flags."""
-    from toolkit.training.plan import TrainConfig
-    from vae import ModelConfig
-
     return ModelConfig, TrainConfig, PlaceOptions, RunOptions, PresetOptions, EarlierTraining, DeviceOptions
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
     typed = alike(translated(preset(parse(__doc__, argv, *options()), options())))
-    from toolkit.machine import ranks
-    from toolkit.training.folder import run_folder
-
-    device_name = start_device(typed, together=True)
+    device_name = device.start(typed.of(DeviceOptions).cpu, together=True)
     plan, run = plan_of(typed), typed.of(RunOptions)
     check_run(typed, run)
     ranks.check_same(plan.options(), "start the same command on all of them")
     with ExitStack() as held:
         with ranks.fail_together():
             folder = held.enter_context(run_folder(Path(run.outdir, run.run_name or ""), plan))
-            board = open_board(run.tensorboard) if folder.is_here else None
+            board = Board(run.tensorboard) if run.tensorboard and folder.is_here else None
             state = folder.state() if run.resume else None
             is_done = not run.resume and not run.overwrite and not folder.check_free()
         if ranks.broadcast(is_done):
@@ -127,9 +127,6 @@ def main(argv: list[str] | None = None) -> None:
 
 def train(trainer, folder, board) -> None:
     """All epochs that are left: batches and steps, a score, the files, a line."""
-    from toolkit.files.progress import bar
-    from toolkit.pictures import images
-
     sheets = {
         "reconstructions": lambda: images.png(images.sheet(images.pairs(*trainer.reconstructions()), columns=8)),
         "samples": lambda: images.png(images.sheet(images.to_bytes(trainer.samples()))),
@@ -154,10 +151,6 @@ def train(trainer, folder, board) -> None:
 
 def add_prior(trainer, folder) -> None:
     """Fit a mixture to the latent vectors of the training images: what samples are drawn from by default."""
-    from toolkit.files.progress import Bars
-    from toolkit.machine import ranks
-    from toolkit.model.mixture import fit, latent_vectors
-
     kept = folder.without_sampler()
     if not ranks.broadcast(kept is not None):
         return
@@ -176,10 +169,6 @@ def add_prior(trainer, folder) -> None:
 
 def plan_of(typed: Typed):
     """The plan that the flags ask for; impossible ones stop here, before any data is fetched."""
-    from toolkit import datasets
-    from toolkit.training.plan import Plan, TrainConfig
-    from vae import ModelConfig
-
     config = typed.of(TrainConfig)
     plan = Plan(replace(config, dataset=datasets.full_name(config.dataset)), typed.of(ModelConfig))
     if plan.train.iw_warmup >= plan.train.epochs:
@@ -194,8 +183,6 @@ def plan_of(typed: Typed):
 
 def check_run(typed, run):
     """Stop where flags contradict each other, and question a run name that was probably meant as a data set."""
-    from toolkit import datasets
-
     if run.resume and run.overwrite:
         raise UserError("--resume continues a run and --overwrite replaces it — give one of them")
     if not run.resume:
@@ -209,13 +196,10 @@ def check_run(typed, run):
 
 def make_trainer(typed, plan, run, state):
     """Load the data, and make a trainer that begins, or goes on from a state."""
-    from toolkit.formats import checkpoint
-    from toolkit.training.trainer import Trainer
-
     weights = checkpoint.load(find_model(run.init)).model if run.init else None
     config = plan.train
     splits = (
-        load_split(typed, config.dataset, split, config.limit, plan.model.image_size, config.channels)
+        load_split(config.dataset, split, typed.of(PlaceOptions), config.limit, plan.model.image_size, config.channels)
         for split in ("train", "test")
     )
     trainer = Trainer(plan, *splits, weights)
@@ -224,18 +208,8 @@ def make_trainer(typed, plan, run, state):
     return trainer
 
 
-def open_board(folder):
-    if folder is None:
-        return None
-    from toolkit.training.tensorboard import Board
-
-    return Board(folder)
-
-
 def print_options(trainer, folder, device_name):
     """What this run is, in words."""
-    from toolkit.formats.description import model_rows
-
     config = trainer.config
 
     def of(images, split):
@@ -277,8 +251,6 @@ def optimizer_in_words(config):
 
 def changed_options(plan):
     """The options of training that differ from their defaults, as flags; those of the model are said in other lines."""
-    from toolkit.training.plan import flags
-
     own = {name for name, _, _ in options_of(plan.train)}
     return ", ".join(" ".join(words) for name, words in flags(plan).items() if name in own)
 

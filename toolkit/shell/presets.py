@@ -12,7 +12,8 @@ from toolkit.files import records
 from toolkit.files.reading import contents
 from toolkit.files.writing import reason
 from toolkit.options import Option, option, options_of, path
-from toolkit.shell.opening import find_model, trained_on
+from toolkit.shell.data import trained_on
+from toolkit.shell.opening import find_model
 from toolkit.shell.parser import Typed, did_you_mean, reader
 from toolkit.wording import ending_in_words
 
