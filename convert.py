@@ -13,46 +13,28 @@ from pathlib import Path
 from toolkit.errors import UserError
 from toolkit.files.targets import check_ending, check_target
 from toolkit.formats import hub
-from toolkit.options import option, path, text, word
+from toolkit.options import option, path, with_conditions, word
+from toolkit.shell import flags
 from toolkit.shell.command import beside, command
-from toolkit.shell.flags import PlaceOptions, WriteOptions, check_effects
-from toolkit.shell.parser import parse
+from toolkit.shell.parser import check_effects, parse
 from toolkit.wording import counted
 
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    input: str = option(
-        ..., "checkpoint to read, or folder, or hf:org/name", "model", kind=path, unit="IN", positional=True
-    )
+    input: str = option(..., "checkpoint, folder, or hf:org/name", "model", kind=path, unit="IN", positional=True)
     output: str = option(
-        ..., "checkpoint to write, or with a / at its end a folder", "output", kind=path, unit="OUT", positional=True
+        ..., "checkpoint to write, or a folder if it ends in /", "output", kind=path, unit="OUT", positional=True
     )
-    license: str = option(
-        "unknown",
-        "licence of the model, for the card in a folder",
-        "output",
-        kind=word,
-        unit="NAME",
-        aliases=("licence",),
-    )
-    dataset: str | None = option(
-        None,
-        "what the model was trained on, for files that do not say",
-        "data",
-        kind=text,
-        unit="NAME",
-        default_text="as IN says",
-    )
-    plain: bool = option(
-        False, "leave the fitted prior out, for programs that refuse arrays that they do not know", "output"
-    )
-    fit_prior: bool = option(False, "fit a mixture of Gaussians to the training images, to draw samples from", "model")
+    license: str = option("unknown", "licence of the model, for a folder", "output", kind=word, aliases=("licence",))
+    dataset: str | None = option(None, "training data set", "data", default_text="the one stored in IN")
+    plain: bool = option(False, "leave out the fitted prior, for programs that refuse extra arrays", "output")
+    fit_prior: bool = option(False, "fit a mixture of Gaussians to the training images, to sample from", "model")
 
 
 def options() -> tuple[type, ...]:
     """The dataclasses whose fields are this command's flags."""
-    return ConvertOptions, PlaceOptions, WriteOptions
+    return ConvertOptions, with_conditions(flags.PlaceOptions, only_with=("fit_prior",)), flags.WriteOptions
 
 
 @command
@@ -71,19 +53,15 @@ def main(argv: list[str] | None = None) -> None:
 
     to_folder = args.output.endswith("/")
     if not to_folder:
-        check_effects(typed, ["license"], "a checkpoint that is a file")
+        check_effects(typed, ["license"], "an OUT that is a file")
         check_ending(args.output, (*checkpoint.ENDINGS, "/ for a folder"))
     elif not re.fullmatch(r"[\w.+-]+", args.license):
-        raise UserError(
-            f"--license {args.license} is no name of a licence on the Hub — give one such as mit or cc-by-4.0"
-        )
-    if not typed.of(WriteOptions).overwrite:
+        raise UserError(f"--license {args.license} is not a Hub licence identifier — give one such as mit or cc-by-4.0")
+    if not typed.of(flags.WriteOptions).overwrite:
         if to_folder:
             hub.check_folder(Path(args.output), args.input)
         else:
             check_target(args.output, inputs=[args.input])
-    if not args.fit_prior:
-        check_effects(typed, ["data_dir", "cache_dir"], "a conversion without --fit_prior")
     device.start(cpu=not args.fit_prior)
     loaded = checkpoint.load(find_model(args.input))
     if args.dataset:
@@ -92,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"{args.input} does not say what it was trained on — give --dataset")
     with beside(args.output):
         if args.fit_prior:
-            train = load_for(loaded, datasets.full_name(loaded.dataset), "train", typed.of(PlaceOptions))
+            train = load_for(loaded, datasets.full_name(loaded.dataset), "train", typed.of(flags.PlaceOptions))
             with Bars() as watch:
                 loaded.sampler = fit_prior(loaded.model, train, watch=watch)
             shown = counted(len(train.images), "image")

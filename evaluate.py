@@ -11,51 +11,35 @@ from dataclasses import dataclass
 
 from toolkit.files.targets import METRICS, mark
 from toolkit.files.writing import write
-from toolkit.options import count, number, option, path
+from toolkit.options import count, option, path, sample_count
+from toolkit.shell import flags
 from toolkit.shell.command import beside, command
-from toolkit.shell.flags import (
-    DataOptions,
-    DeviceOptions,
-    ModelOptions,
-    PlaceOptions,
-    SeedOptions,
-    WriteOptions,
-    check_targets,
-    prior_option,
-)
 from toolkit.shell.parser import parse
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
     importance_samples: int = option(
-        500,
-        "samples per image for log p(x), which take most of the time; 0 leaves it out",
-        "sampling",
-        kind=number(int, 0, 10**7),
-        unit="K",
+        500, "samples per image for log p(x), the slow part; 0 to skip it", "sampling", kind=sample_count
     )
-    prior: str = prior_option("normal", "what KL and log p(x) refer to")
-    batchsize: int = option(
-        250, "images at once, for speed only", "device", kind=count, unit="N", aliases=("batch_size",)
-    )
-    json: str | None = option(
-        None, "also write the metrics to a file; - is standard output", "output", kind=path, unit="FILE"
-    )
+    prior: str = flags.prior_option("normal", "the prior in KL and log p(x)")
+    batchsize: int = option(250, "images at once, for speed only", "general", kind=count, aliases=("batch_size",))
+    json: str | None = option(None, "also write the metrics to FILE; - is standard output", "output", kind=path)
 
 
 def options() -> tuple[type, ...]:
     """The dataclasses whose fields are this command's flags."""
-    return ModelOptions, DataOptions, PlaceOptions, EvaluateOptions, SeedOptions, WriteOptions, DeviceOptions
+    shared = flags.DataOptions, flags.PlaceOptions, flags.SeedOptions, flags.WriteOptions, flags.DeviceOptions
+    return flags.ModelOptions, EvaluateOptions, *shared
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
     typed = parse(__doc__, argv, *options())
-    args, seed = typed.of(EvaluateOptions), typed.of(SeedOptions).seed
-    model, data = typed.of(ModelOptions), typed.of(DataOptions)
+    args, seed = typed.of(EvaluateOptions), typed.of(flags.SeedOptions).seed
+    model, data = typed.of(flags.ModelOptions), typed.of(flags.DataOptions)
     if args.json:
-        check_targets(typed.of(WriteOptions), METRICS, [args.json], model.model)
+        flags.check_targets(typed.of(flags.WriteOptions), METRICS, [args.json], model.model)
     from mlx.utils import tree_flatten
 
     from toolkit import datasets
@@ -67,11 +51,11 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.shell.opening import open_model, prior_of
 
     with beside(args.json):
-        opened = open_model(model, typed.of(DeviceOptions), together=True)
+        opened = open_model(model, typed.of(flags.DeviceOptions), together=True)
         prior, dataset = prior_of(opened, args.prior), dataset_of(opened, data.dataset)
 
         def load(split):
-            place = typed.of(PlaceOptions)
+            place = typed.of(flags.PlaceOptions)
             return ranks.leader_first(lambda: load_for(opened.checkpoint, dataset, split, place, data.limit))
 
         test = load("test")

@@ -1,12 +1,11 @@
 """python train.py --latent_dims 8
 
-Train a variational autoencoder. Every epoch is scored on the test split, which
-never chooses anything, and leaves two sheets of pictures beside the model.
+Train a variational autoencoder; every epoch is scored on the test split.
 """
 
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit import datasets
@@ -16,17 +15,17 @@ from toolkit.formats import checkpoint
 from toolkit.formats.description import model_rows
 from toolkit.machine import device, ranks
 from toolkit.model.mixture import fit, latent_vectors
-from toolkit.options import option, options_of, path, run_name
+from toolkit.options import directory, option, options_of, path, run_name
 from toolkit.pictures import images
 from toolkit.shell.command import command
 from toolkit.shell.data import load_split
-from toolkit.shell.earlier import EarlierTraining, translated
-from toolkit.shell.flags import DeviceOptions, PlaceOptions, check_effects
+from toolkit.shell.earlier import EarlierTraining
+from toolkit.shell.flags import DeviceOptions, PlaceOptions
 from toolkit.shell.opening import COLLAPSED, find_model
-from toolkit.shell.parser import Typed, parse
-from toolkit.shell.presets import PresetOptions, alike, preset
+from toolkit.shell.parser import Typed
+from toolkit.shell.presets import PresetOptions, parse_with_presets
 from toolkit.training.folder import run_folder
-from toolkit.training.plan import Plan, TrainConfig, flags
+from toolkit.training.plan import Plan, TrainConfig, flags, make_plan
 from toolkit.training.tensorboard import Board
 from toolkit.training.trainer import Trainer
 from toolkit.wording import counted
@@ -35,37 +34,22 @@ from vae import ModelConfig
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where a run keeps its files, and what it begins with. Its state need not remember any of it."""
+    """Where a run keeps its files, and what it begins with. Not saved in the run's state."""
 
     run_name: str | None = option(
-        None,
-        "optional name of the run: a sub-folder of --outdir",
-        "output and resuming",
-        kind=run_name,
-        unit="RUN_NAME",
-        positional=True,
+        None, "sub-folder of --outdir for this run", "output and resuming", kind=run_name, positional=True
     )
     outdir: str = option(
-        "models", "output folder", "output and resuming", kind=path, unit="DIR", aliases=("save_dir", "runs_dir")
+        "models", "output folder", "output and resuming", kind=directory, aliases=("save_dir", "runs_dir")
     )
     resume: bool = option(
-        False,
-        "resume the run in the same place; its options are restored, --epochs and --lr may be new",
-        "output and resuming",
-        aliases=("resume_if_exists",),
+        False, "resume the run; only --epochs and --lr may change", "output and resuming", aliases=("resume_if_exists",)
     )
-    reset_optimizer: bool = option(False, "with --resume: forget the optimizer's state", "output and resuming")
+    reset_optimizer: bool = option(False, "forget the optimizer's state", "output and resuming", only_with=("resume",))
     overwrite: bool = option(False, "replace the run in the same place", "output and resuming")
-    tensorboard: str | None = option(
-        None, "also write metrics and sheets for TensorBoard", "output and resuming", kind=path, unit="DIR"
-    )
+    tensorboard: str | None = option(None, "also write logs for TensorBoard", "output and resuming", kind=directory)
     init: str | None = option(
-        None,
-        "begin with the weights of a model",
-        "model",
-        kind=path,
-        unit="FILE",
-        aliases=("initial_checkpoint_path",),
+        None, "model whose weights to begin with", "model", kind=path, aliases=("initial_checkpoint_path",)
     )
 
 
@@ -76,10 +60,10 @@ def options() -> tuple[type, ...]:
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    typed = alike(translated(preset(parse(__doc__, argv, *options()), options())))
+    typed = parse_with_presets(__doc__, argv, *options())
     device_name = device.start(typed.of(DeviceOptions).cpu, together=True)
-    plan, run = plan_of(typed), typed.of(RunOptions)
-    check_run(typed, run)
+    plan, run, place = plan_of(typed), typed.of(RunOptions), typed.of(PlaceOptions)
+    check_run(run)
     ranks.check_same(plan.options(), "start the same command on all of them")
     with ExitStack() as held:
         with ranks.fail_together():
@@ -95,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
             return
         if memory := ranks.broadcast(state and state.facts):
             plan = plan.resumed(typed.values, memory["options"])
-        trainer = ranks.leader_first(lambda: make_trainer(typed, plan, run, state))
+        trainer = ranks.leader_first(lambda: make_trainer(plan, run, place, state))
         trainer.same_on_all_ranks()
         with ranks.fail_together():
             folder.begin(trainer, device_name, resumed=state is not None, overwrite=run.overwrite)
@@ -167,26 +151,22 @@ def add_prior(trainer, folder) -> None:
         print(f"No prior was fitted: {str(error).partition(' — ')[0]}")
 
 
-def plan_of(typed: Typed):
+def plan_of(typed: Typed) -> Plan:
     """The plan that the flags ask for; impossible ones stop here, before any data is fetched."""
-    config = typed.of(TrainConfig)
-    plan = Plan(replace(config, dataset=datasets.full_name(config.dataset)), typed.of(ModelConfig))
-    if plan.train.iw_warmup >= plan.train.epochs:
-        raise UserError(f"--iw_warmup {plan.train.iw_warmup} leaves no epoch to iwae — take fewer, or more --epochs")
-    check_effects(typed, plan.objective(plan.train.epochs).ignores, f"--objective {config.objective}")
-    if not config.conditional:
-        check_effects(typed, ["label_planes", "embed_factor"], "a model without --conditional")
-    if "beta_start" in typed and not plan.train.beta_warmup:
-        raise UserError("--beta_start needs --beta_warmup EPOCHS — or give the weight of KL as --beta")
+    values = typed.defaults | typed.values
+    plan = make_plan(values | {"dataset": datasets.full_name(values.get("dataset", TrainConfig.dataset))})
+    if plan.objective(plan.train.epochs - 1).name != plan.train.objective:
+        raise UserError(f"--iw_warmup {values['iw_warmup']} leaves no epochs for iwae — lower it, or raise --epochs")
+    if not plan.train.conditional:
+        for name in {"label_planes", "embed_factor"} & typed.values.keys():
+            raise UserError(f"--{name} has no effect without --conditional — leave it out")
     return plan
 
 
-def check_run(typed, run):
+def check_run(run):
     """Stop where flags contradict each other, and question a run name that was probably meant as a data set."""
     if run.resume and run.overwrite:
         raise UserError("--resume continues a run and --overwrite replaces it — give one of them")
-    if not run.resume:
-        check_effects(typed, ["reset_optimizer"], "a new run")
     if run.run_name and (meant := datasets.resembles(run.run_name)):
         raise UserError(
             f"{run.run_name} would be the name of the run — did you mean --dataset {meant}? "
@@ -194,12 +174,12 @@ def check_run(typed, run):
         )
 
 
-def make_trainer(typed, plan, run, state):
+def make_trainer(plan, run, place, state):
     """Load the data, and make a trainer that begins, or goes on from a state."""
     weights = checkpoint.load(find_model(run.init)).model if run.init else None
     config = plan.train
     splits = (
-        load_split(config.dataset, split, typed.of(PlaceOptions), config.limit, plan.model.image_size, config.channels)
+        load_split(config.dataset, split, place, config.limit, plan.model.image_size, config.channels)
         for split in ("train", "test")
     )
     trainer = Trainer(plan, *splits, weights)
@@ -210,17 +190,17 @@ def make_trainer(typed, plan, run, state):
 
 def print_options(trainer, folder, device_name):
     """What this run is, in words."""
-    config = trainer.config
+    config, elbo = trainer.config, trainer.plan.elbo
 
     def of(images, split):
         return f"{len(images):,}" if len(images) == split.total else f"{len(images):,} of {split.total:,}"
 
-    kl = f"{config.beta:g} KL"
-    if config.beta_warmup:
-        kl += f" (from {config.beta_start:g} within {config.beta_warmup:g} epochs)"
+    kl = f"{elbo.beta:g} KL"
+    if elbo.beta_warmup:
+        kl += f" (from {elbo.beta_start:g} within {elbo.beta_warmup:g} epochs)"
     objective = trainer.plan.objective(config.epochs).title(trainer.model.likelihood.words, kl)
-    if 0 < config.iw_warmup < config.epochs:
-        objective += f", after {counted(config.iw_warmup, 'epoch')} of the ELBO"
+    if trainer.plan.objective(0).name != config.objective:
+        objective += f", after {counted(trainer.plan.rows['objective'].iw_warmup, 'epoch')} of the ELBO"
     tested = of(trainer.test.images, trainer.test) + (
         " test image" if len(trainer.test.images) == 1 else " test images"
     )
@@ -251,8 +231,8 @@ def optimizer_in_words(config):
 
 def changed_options(plan):
     """The options of training that differ from their defaults, as flags; those of the model are said in other lines."""
-    own = {name for name, _, _ in options_of(plan.train)}
-    return ", ".join(" ".join(words) for name, words in flags(plan).items() if name in own)
+    own = {name for name, _, _ in options_of(plan.model)}
+    return ", ".join(" ".join(words) for name, words in flags(plan).items() if name not in own)
 
 
 def print_epoch(entry, epochs):

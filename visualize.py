@@ -19,10 +19,9 @@ from toolkit.shell.flags import (
     PriorOptions,
     SeedOptions,
     WriteOptions,
-    check_effects,
     check_targets,
 )
-from toolkit.shell.parser import parse
+from toolkit.shell.parser import check_effects, parse
 
 # Kinds that are no scene of toolkit/pictures/scenes.py: what they show, and the options that have an effect on them.
 OTHERS = {

@@ -1,50 +1,45 @@
-"""The options that several commands share, and the checks that go with them."""
+"""The options that several commands share, and the check of what they write. Help pages need it, so it is light."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import UserError
 from toolkit.files.targets import check_target
-from toolkit.options import count, integer, number, option, path, text
-from toolkit.shell.parser import Typed
-from toolkit.training.plan import dataset_option, limit_option, seed_option
+from toolkit.options import DATASETS, count, directory, integer, number, option, path, seed, word
 
 DEFAULT_MODEL = "pretrained/vae_mnist_filters_0064_dims_0008.npz"
+PRIORS = "mixture: the Gaussians fitted to the training images; normal: the prior of the training"
+
+
+def checking_option(kind: Any) -> Any:
+    """A flag of earlier systems that only checks what the checkpoint already holds."""
+    return option(None, "must match the checkpoint", "model", kind=kind, hidden=True)
+
+
+def prior_option(default: str | None, about: str, **more: Any) -> Any:
+    return option(default, f"{about}. {PRIORS}", "sampling", choices=("mixture", "normal"), **more)
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which model; its file says the rest, and two flags of earlier systems are checked against it."""
+    """Which model; two flags of earlier systems are checked against it."""
 
     model: str = option(
-        DEFAULT_MODEL,
-        "checkpoint: .npz, .safetensors or .pth; a folder for the Hugging Face Hub; or hf:org/name on it",
-        "model",
-        kind=path,
-        unit="FILE",
-        aliases=("checkpoint_path",),
+        DEFAULT_MODEL, "checkpoint, folder, or hf:org/name", "model", kind=path, aliases=("checkpoint_path",)
     )
-    latent_dims: int | None = option(None, "must match the checkpoint", "model", kind=count, unit="N", hidden=True)
-    max_filters: int | None = option(None, "must match the checkpoint", "model", kind=count, unit="N", hidden=True)
-    nimg_channels: int | None = option(None, "must match the checkpoint", "model", kind=integer, unit="N", hidden=True)
+    latent_dims: int | None = checking_option(count)
+    max_filters: int | None = checking_option(count)
+    nimg_channels: int | None = checking_option(integer)
 
 
 @dataclass(frozen=True)
 class PlaceOptions:
-    """Where data sets lie."""
+    """Where data sets are."""
 
-    data_dir: str | None = option(
-        None,
-        "folder of the data sets, to which missing ones are downloaded",
-        "data",
-        kind=path,
-        unit="DIR",
-        default_text="the variable VAE_DATA_DIR, or data",
-    )
+    data_dir: str | None = option(None, "data folder", "data", kind=directory, default_text="$VAE_DATA_DIR, or data")
     cache_dir: str | None = option(
-        None, "folder for decoded pictures", "data", kind=path, unit="DIR", default_text="DATA_DIR/cache"
+        None, "folder for decoded pictures", "data", kind=directory, default_text="DATA_DIR/cache"
     )
 
 
@@ -52,56 +47,55 @@ class PlaceOptions:
 class DataOptions:
     """Which data, for a trained model."""
 
-    dataset: str | None = dataset_option(None, "the one that the model was trained on")
-    limit: int | None = limit_option()
+    dataset: str | None = option(None, DATASETS, "data", default_text="the training data set")
+    limit: int | None = option(None, "first N images of each split only", "data", kind=count, default_text="all")
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """The class of pictures that are encoded."""
+
+    label: str | None = option(
+        None, "class of the pictures", "data", kind=word, default_text="their sub-folder", only_with=("images",)
+    )
 
 
 @dataclass(frozen=True)
 class SeedOptions:
-    seed: int = seed_option("sampling")
-
-
-def prior_option(default: str | None, about: str, default_text: str = "") -> Any:
-    about += ". mixture: the Gaussians that were fitted to the training images; normal: the prior of the training"
-    return option(default, about, "sampling", kind=text, choices=("mixture", "normal"), default_text=default_text)
+    seed: int = option(0, "random seed", "sampling", kind=seed, not_with=("vis_lat_space",))
 
 
 @dataclass(frozen=True)
 class PriorOptions:
     """What samples are drawn from."""
 
-    prior: str | None = prior_option(None, "what latent vectors are drawn from", "mixture if the model has one")
+    prior: str | None = prior_option(
+        None, "what to sample from", default_text="mixture if there is one", not_with=("codes", "vis_lat_space")
+    )
     temperature: float = option(
         1.0,
-        "scale of the noise of latent vectors; below 1 cleaner and less varied",
+        "scale of the latent noise; below 1, samples are cleaner and less varied",
         "sampling",
         kind=number(float, 0, 1000),
-        unit="X",
+        not_with=("codes", "vis_lat_space"),
     )
     pixels: str = option(
         "mean",
-        "mean: what the likelihood expects of each pixel; sample: with the noise that it gives them",
+        "mean: the expected pixels; sample: drawn from the likelihood",
         "sampling",
-        kind=text,
         choices=("mean", "sample"),
+        not_with=("vis_lat_space",),
     )
 
 
 @dataclass(frozen=True)
 class WriteOptions:
-    overwrite: bool = option(False, "replace files that are there, of any kind", "output")
+    overwrite: bool = option(False, "replace existing files of any kind", "output")
 
 
 @dataclass(frozen=True)
 class DeviceOptions:
-    cpu: bool = option(False, "use the CPU even if there is a GPU", "device")
-
-
-def check_effects(typed: Typed, names: Collection[str], on: str) -> None:
-    """Stop where a flag was typed that has no effect on what is to be done."""
-    for name in names:
-        if name in typed:
-            raise UserError(f"--{name} has no effect on {on} — leave it out")
+    cpu: bool = option(False, "use the CPU even if there is a GPU", "general")
 
 
 def check_targets(write: WriteOptions, kind: str, paths: Iterable[Path | str], *inputs: str | None) -> None:

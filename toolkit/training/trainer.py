@@ -193,7 +193,7 @@ class Trainer:
         """
         done = self.epoch + batch.index / batch.steps
         rate = schedules.learning_rate(self.config, done, 1 / batch.steps, self.plateau.halvings)
-        beta = schedules.beta(self.config, done)
+        beta = schedules.beta(self.plan.elbo, done)
         optimizers.set_rate(self.optimizer, rate)
         key = random_key(self.config.seed, NOISE, self.epoch * batch.steps + batch.index)
         sums = self.update(batch.images, batch.labels, key, mx.array(beta), (batch.first, batch.count))
@@ -254,11 +254,11 @@ class Trainer:
 
     def is_settled(self) -> bool:
         """Whether there are images held out, and β has its final value: before, epochs do not compare."""
-        return self.held_out is not None and self.epoch >= self.config.beta_warmup
+        return self.held_out is not None and self.epoch >= self.plan.elbo.beta_warmup
 
     def minimised(self, entry: dict[str, Any]) -> float:
         """What training minimises, on the images held out."""
-        return self.objective.of_terms(entry["held_out"], self.config.beta)
+        return self.objective.of_terms(entry["held_out"], self.plan.elbo.beta)
 
     def check_finite(self, loss: float, where: str) -> None:
         """Stop at once where training cannot recover."""
