@@ -18,39 +18,23 @@ from toolkit.wording import counted, file_names
 @dataclass(frozen=True)
 class GenerateOptions:
     nsamples: int = option(
-        128,
-        "number of samples",
-        "sampling",
-        kind=count,
-        aliases=("num_samples",),
-        not_with=("codes", "vis_lat_space"),
+        128, "number of samples", "sampling", kind=count, aliases=("num_samples",), not_with=flags.REPLACING
     )
     label: str | None = option(
-        None, "class to sample, or all: one row each", "sampling", kind=word, unit="CLASS", default_text="each in turn"
+        None, "class to sample, or all: one row each", "sampling", kind=word, default_text="each in turn"
     )
     vis_lat_space: bool = option(False, "2-D models: a 16×16 grid over [-2, 2]²", "sampling", not_with=("codes",))
     codes: str | None = option(None, "decode these latent vectors, .npz or .csv", "sampling", kind=path)
     names: tuple[str, ...] = option(
-        (), "only the rows of these names", "sampling", kind=word, several=True, only_with=("codes",)
+        (), "names of the rows to decode", "sampling", kind=word, several=True, only_with=("codes",)
     )
-    grid_size: int | None = option(
-        None, "columns of the sheet", "output", kind=count, default_text="as needed", not_with=("vis_lat_space",)
-    )
+    grid_size: int | None = option(None, "columns of the sheet", "output", kind=count, not_with=("vis_lat_space",))
     outfile: str | None = option(
-        None,
-        "the sheet; - is standard output",
-        "output",
-        kind=path,
-        aliases=("output_path",),
-        default_text="samples.png",
+        None, "sheet; - is standard output", "output", kind=path, aliases=("output_path",), default_text="samples.png"
     )
     outdir: str | None = option(None, "also write each sample here, the sheet as all.png", "output", kind=directory)
     info: bool = option(
-        False,
-        "print the checkpoint's metadata and exit",
-        "output",
-        aliases=("info_only",),
-        uses_only=("model", "general"),
+        False, "print the model's metadata and exit", "output", aliases=("info_only",), uses_only=("model", "general")
     )
 
 

@@ -36,21 +36,13 @@ from vae import ModelConfig
 class RunOptions:
     """Where a run keeps its files, and what it begins with. Not saved in the run's state."""
 
-    run_name: str | None = option(
-        None, "sub-folder of --outdir for this run", "output and resuming", kind=run_name, positional=True
-    )
-    outdir: str = option(
-        "models", "output folder", "output and resuming", kind=directory, aliases=("save_dir", "runs_dir")
-    )
-    resume: bool = option(
-        False, "resume the run; only --epochs and --lr may change", "output and resuming", aliases=("resume_if_exists",)
-    )
-    reset_optimizer: bool = option(False, "forget the optimizer's state", "output and resuming", only_with=("resume",))
-    overwrite: bool = option(False, "replace the run in the same place", "output and resuming")
-    tensorboard: str | None = option(None, "also write logs for TensorBoard", "output and resuming", kind=directory)
-    init: str | None = option(
-        None, "model whose weights to begin with", "model", kind=path, aliases=("initial_checkpoint_path",)
-    )
+    run_name: str | None = option(None, "sub-folder of --outdir", "output", kind=run_name, positional=True)
+    outdir: str = option("models", "output folder", "output", kind=directory, aliases=("save_dir", "runs_dir"))
+    resume: bool = option(False, "resume; only --epochs and --lr may change", "output", aliases=("resume_if_exists",))
+    reset_optimizer: bool = option(False, "forget the optimizer's state", "output", only_with=("resume",))
+    overwrite: bool = option(False, "replace the run in the same place", "output")
+    tensorboard: str | None = option(None, "also write logs for TensorBoard", "output", kind=directory)
+    init: str | None = option(None, "model to start from", "model", kind=path, aliases=("initial_checkpoint_path",))
 
 
 def options() -> tuple[type, ...]:
@@ -72,9 +64,8 @@ def main(argv: list[str] | None = None) -> None:
             state = folder.state() if run.resume else None
             is_done = not run.resume and not run.overwrite and not folder.check_free()
         if ranks.broadcast(is_done):
-            print(
-                f"Already trained: {folder.model_file}, with these options for {counted(plan.train.epochs, 'epoch')}."
-            )
+            epochs = counted(plan.train.epochs, "epoch")
+            print(f"Already trained: {folder.model_file}, with these options for {epochs}.")
             print("Pass --resume and a larger --epochs to train further, or --overwrite to start again.")
             return
         if memory := ranks.broadcast(state and state.facts):
@@ -96,9 +87,8 @@ def main(argv: list[str] | None = None) -> None:
             train(trainer, folder, board)
             add_prior(trainer, folder)
         except KeyboardInterrupt:
-            done = (
-                f"add --resume to continue from epoch {trainer.epoch}" if trainer.epoch else "run it again to restart"
-            )
+            again = f"add --resume to continue from epoch {trainer.epoch}"
+            done = again if trainer.epoch else "run it again to restart"
             at = f"interrupted in epoch {trainer.epoch + 1} of {plan.train.epochs}"
             if trainer.epoch >= plan.train.epochs:
                 at, done = "interrupted while the prior was fitted", "add --resume to fit it"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, Protocol
 
 # The groups of a help page, in the order in which a newcomer needs them.
-GROUPS = "data, model, objective, optimisation, sampling, pictures, output and resuming, output, general".split(", ")
+GROUPS = "data, model, objective, optimisation, sampling, pictures, output, general".split(", ")
 
 
 class Kind(NamedTuple):
@@ -100,7 +100,7 @@ def help_of(name: str, options: Mapping[str, Option]) -> str:
         rows = "; ".join(f"{row.name}: {row.words}" for row in known.rows().values())
         text = ". ".join(filter(None, (text, rows)))
     elif choices and unit_of(name, known)[0] != "{" and any(str(choice) not in text for choice in choices):
-        text += f": {', '.join(choices)}"
+        text += f": {', '.join(map(str, choices))}"
     needs, excludes = (
         " or ".join(flag_of(other, options[other]) for other in names if other in options)
         for names in (known.only_with, known.not_with)

@@ -11,26 +11,17 @@ from toolkit.options import option, weight
 from vae import ARCHITECTURES, ModelConfig
 
 DECODERS = {"upsample": "conv", "transpose": "transpose"}  # of --decoder, and the architecture that has it
+EMBEDDINGS = ("none", "cat", "one_hot")
 
 
 @dataclass(frozen=True)
 class EarlierTraining:
-    beta_max: float | None = option(
-        None, "--beta; what is typed as --beta is then --beta_start", "objective", kind=weight, hidden=True
-    )
+    beta_max: float | None = option(None, "--beta; then --beta is --beta_start", "objective", kind=weight, hidden=True)
     type_of_embedding: str | None = option(
-        None,
-        "cat and one_hot mean --conditional; with --arch bounded also which --label_planes",
-        "model",
-        choices=("none", "cat", "one_hot"),
-        hidden=True,
+        None, "--conditional; with --arch bounded also --label_planes", "model", choices=EMBEDDINGS, hidden=True
     )
-    decoder: str | None = option(
-        None, "transpose means --arch transpose", "model", choices=tuple(DECODERS), hidden=True
-    )
-    detect_posterior_collapse: bool = option(
-        False, "no effect: collapse is always detected and reported", "output and resuming", hidden=True
-    )
+    decoder: str | None = option(None, "transpose: --arch transpose", "model", choices=tuple(DECODERS), hidden=True)
+    detect_posterior_collapse: bool = option(False, "no effect: always on", "output", hidden=True)
 
 
 def translated(typed: dict[str, Any]) -> dict[str, Any]:

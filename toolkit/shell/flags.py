@@ -9,7 +9,7 @@ from toolkit.files.targets import check_target
 from toolkit.options import DATASETS, count, directory, integer, number, option, path, seed, word
 
 DEFAULT_MODEL = "pretrained/vae_mnist_filters_0064_dims_0008.npz"
-PRIORS = "mixture: the Gaussians fitted to the training images; normal: the prior of the training"
+REPLACING = ("codes", "vis_lat_space")  # options of generate.py that replace sampling
 
 
 def checking_option(kind: Any) -> Any:
@@ -18,16 +18,15 @@ def checking_option(kind: Any) -> Any:
 
 
 def prior_option(default: str | None, about: str, **more: Any) -> Any:
-    return option(default, f"{about}. {PRIORS}", "sampling", choices=("mixture", "normal"), **more)
+    about += ". mixture: the Gaussians fitted after training; normal: the prior of the training"
+    return option(default, about, "sampling", choices=("mixture", "normal"), **more)
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which model; two flags of earlier systems are checked against it."""
+    """Which model; flags of earlier systems are checked against it."""
 
-    model: str = option(
-        DEFAULT_MODEL, "checkpoint, folder, or hf:org/name", "model", kind=path, aliases=("checkpoint_path",)
-    )
+    model: str = option(DEFAULT_MODEL, "file, folder, or hf:org/name", "model", kind=path, aliases=("checkpoint_path",))
     latent_dims: int | None = checking_option(count)
     max_filters: int | None = checking_option(count)
     nimg_channels: int | None = checking_option(integer)
@@ -39,7 +38,7 @@ class PlaceOptions:
 
     data_dir: str | None = option(None, "data folder", "data", kind=directory, default_text="$VAE_DATA_DIR, or data")
     cache_dir: str | None = option(
-        None, "folder for decoded pictures", "data", kind=directory, default_text="DATA_DIR/cache"
+        None, "cache of decoded images", "data", kind=directory, default_text="DATA_DIR/cache"
     )
 
 
@@ -70,14 +69,14 @@ class PriorOptions:
     """What samples are drawn from."""
 
     prior: str | None = prior_option(
-        None, "what to sample from", default_text="mixture if there is one", not_with=("codes", "vis_lat_space")
+        None, "what to sample from", default_text="mixture if there is one", not_with=REPLACING
     )
     temperature: float = option(
         1.0,
         "scale of the latent noise; below 1, samples are cleaner and less varied",
         "sampling",
         kind=number(float, 0, 1000),
-        not_with=("codes", "vis_lat_space"),
+        not_with=REPLACING,
     )
     pixels: str = option(
         "mean",

@@ -1,7 +1,7 @@
 """Flags made from dataclasses: every field that is an option (toolkit/options.py) is a flag.
 
-Flags are spelled with underscores and work with hyphens too. Help lists one name per flag; the spellings of earlier
-systems are in one line at its end. Only what a person typed is kept, so that the dataclasses alone hold the defaults.
+Flags are spelled with underscores and work with hyphens too. Help lists one name per flag, not the spellings of earlier
+systems. Only what a person typed is kept, so that the dataclasses alone hold the defaults.
 """
 
 import argparse
@@ -172,9 +172,7 @@ class Parser(argparse.ArgumentParser):
             for name, default, known in members:
                 add(group, name, default, known)
         group.add_argument("-h", "--help", action="help", help="show this and exit")
-        group.add_argument(
-            "--version", action="version", version=toolkit.__version__, help="print the version and exit"
-        )
+        group.add_argument("--version", action="version", version=toolkit.__version__, help="print the version")
         rows = [(name, known, row) for name, _, known in selectors(declared) for row in known.rows().values()]
         more = [f"more: {program} {way_of(name, known, row.name)} -h" for name, known, row in rows if row.Options]
         if any(known.hidden or known.aliases for known in self.options.values()):

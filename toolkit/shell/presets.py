@@ -26,8 +26,8 @@ LARGEST = 2**20  # bytes of a file of options
 
 @dataclasses.dataclass(frozen=True)
 class PresetOptions:
-    config: str | None = option(None, "options from FILE, .toml or .json", "output and resuming", kind=path)
-    like: str | None = option(None, "use this model's options", "output and resuming", kind=path, unit="MODEL")
+    config: str | None = option(None, "options from FILE, .toml or .json", "output", kind=path)
+    like: str | None = option(None, "use this model's options", "output", kind=path, unit="MODEL")
 
 
 def parse_with_presets(document: str, argv: list[str] | None, *declared: type) -> Typed:

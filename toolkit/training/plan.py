@@ -16,7 +16,6 @@ from toolkit.options import (
     count,
     from_values,
     in_epochs,
-    integer,
     number,
     option,
     options_of,
@@ -53,11 +52,7 @@ def decided(name: str, about: str, **more: Any) -> Any:
 class ElboOptions:
     beta: float = option(1.0, "weight of the KL term", "objective", kind=weight)
     beta_warmup: float = option(
-        0,
-        "epochs over which it rises from --beta_start",
-        "objective",
-        kind=in_epochs,
-        aliases=("beta_annealing_period",),
+        0, "epochs over which it rises to that", "objective", kind=in_epochs, aliases=("beta_annealing_period",)
     )
     beta_start: float = option(0.001, "weight at the start", "objective", kind=weight, only_with=("beta_warmup",))
     free_bits: float = option(0, "KL per dimension that is not penalised", "objective", kind=weight, unit="NATS")
@@ -96,16 +91,16 @@ class TrainConfig:
     dataset: str = option("mnist", DATASETS, "data")
     limit: int | None = option(None, "first N images of each split only", "data", kind=count, default_text="all")
     channels: int | None = option(
-        None, "1 for grey, 3 for colour", "data", kind=integer, choices=(1, 3), default_text="as the data"
+        None, "1 for grey, 3 for colour", "data", kind=count, choices=(1, 3), default_text="as the data"
     )
     conditional: bool = option(False, "condition the model on class labels", "model")
     objective: str = option("elbo", "", "objective", rows=lambda: OBJECTIVES)
     epochs: int = option(50, "number of epochs", "optimisation", kind=count, aliases=("num_epochs",), changeable=True)
     recipe: str = option("fast", "fast, or classic as the MLX example", "optimisation", choices=tuple(RECIPES))
     optimizer: str = decided("optimizer", "muon (for kernels, with AdamW) or adamw", choices=("muon", "adamw"))
-    lr: float = decided("lr", "learning rate; Muon: twice that", kind=rate, aliases=("learning_rate",), changeable=True)
+    lr: float = decided("lr", "learning rate; Muon uses double", kind=rate, aliases=("learning_rate",), changeable=True)
     lr_schedule: str = decided(
-        "lr_schedule", "linear or cosine to 0; constant; plateau: halved if stalled", choices=SCHEDULES
+        "lr_schedule", "linear or cosine to 0, constant, or plateau: halved if stalled", choices=SCHEDULES
     )
     lr_warmup: float = decided("lr_warmup", "epochs of warm-up", kind=in_epochs)
     batchsize: int = decided("batchsize", "batch size", kind=count, aliases=("batch_size",))
