@@ -77,22 +77,22 @@ def main(argv: list[str] | None = None) -> None:
             made = sampling.samples(opened.checkpoint, sampler, args.nsamples, args.label, args.grid_size)
         sheets = [Path(outfile)] if args.outfile or not args.outdir else []
         if args.outdir:
-            with images.Writer() as writer:
-                sheets.append(write_each(writer, made, Path(args.outdir), write, model.model))
+            sheets.append(write_each(images.Writer, made, Path(args.outdir), write, model.model))
         what = "Latent grid" if args.vis_lat_space else f"Sheet of {number_of(made)}"
         for path in sheets:
             images.save(path, made.sheet())
             print(f"{what}: {path}")
 
 
-def write_each(writer, made, folder, write, model):
+def write_each(Writer, made, folder, write, model):
     """Write every picture as a file of its own, by name or number; returns the name of the sheet beside them."""
     count, sheet = len(made.pictures), "all.png"
     names = [f"img_{i:06d}.png" for i in range(count)] if made.names is None else file_names(made.names, [sheet])
     flags.check_targets(write, PICTURE if made.names is None else NEW, [folder / name for name in names], model)
     flags.check_targets(write, PICTURE, [folder / sheet], model)
-    for name, picture in zip(names, made.pictures, strict=True):
-        writer.save(folder / name, picture)
+    with Writer() as writer:
+        for name, picture in zip(names, made.pictures, strict=True):
+            writer.save(folder / name, picture)
     print(f"{number_of(made)}: {folder / names[0]}" + (", …" if count > 1 else ""))
     return folder / sheet
 

@@ -7,6 +7,7 @@ and its use where it acts (toolkit/training/trainer.py, toolkit/training/schedul
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from toolkit.errors import UserError
@@ -41,7 +42,7 @@ RECIPES = {
 
 
 def decided(name: str, about: str, **more: Any) -> Any:
-    """An option whose default the recipe decides, and for the first of them also the architecture."""
+    """An option whose default the recipe decides; in the first recipe an architecture may have its own."""
     usual, classic = (recipe[name] for recipe in RECIPES.values())
     others = by_value({arch.name: arch.recipe[name] for arch in ARCHITECTURES.values() if name in arch.recipe})
     words = ", ".join([str(usual), *others, f"classic {classic}"])
@@ -124,11 +125,11 @@ class Plan:
 
     train: TrainConfig
     model: ModelConfig
-    rows: dict[str, Any]  # the options of the rows that it has chosen, by the option that chose each
+    rows: Mapping[str, Any]  # the options of each chosen row, by the option that chose it
 
     @property
     def elbo(self) -> ElboOptions:
-        """Weight of the KL term and free bits, which also the epochs of the ELBO before another objective have."""
+        """Weight of the KL term and free bits; the defaults if another objective is trained."""
         own = self.rows["objective"]
         return own if isinstance(own, ElboOptions) else ElboOptions()
 
@@ -197,7 +198,7 @@ def make_plan(values: Mapping[str, Any] | None = None) -> Plan:
 
     rows = {name: known.rows().get(values.get(name, default)) for name, default, known in SELECTORS}
     own_options = {name: make(row.Options) for name, row in rows.items() if row and row.Options}
-    plan = Plan(make(TrainConfig), make(ModelConfig), own_options)
+    plan = Plan(make(TrainConfig), make(ModelConfig), MappingProxyType(own_options))
     if plan.train.optimizer == "muon" and not arch.has_kernels:
         raise UserError(f"--arch {arch.name} has no kernels for Muon — leave --optimizer muon out")
     return plan
