@@ -14,7 +14,7 @@ from toolkit.files.progress import Bars, bar
 from toolkit.formats import checkpoint
 from toolkit.formats.description import model_rows
 from toolkit.machine import device, ranks
-from toolkit.model.mixture import fit, latent_vectors
+from toolkit.model import mixture
 from toolkit.options import directory, option, options_of, path, run_name
 from toolkit.pictures import images
 from toolkit.shell.command import command
@@ -132,9 +132,9 @@ def add_prior(trainer, folder) -> None:
     model.update(ranks.broadcast_arrays(model.parameters()))
     try:
         with Bars() as watch:
-            codes = latent_vectors(model, trainer.train, watch)
+            codes = mixture.latent_vectors(model, trainer.train, watch)
             if kept:
-                kept.sampler = fit(*codes, trainer.config.seed, watch)
+                kept.sampler = mixture.fit(*codes, trainer.config.seed, watch)
                 folder.save_again(kept)
                 print(f"Prior for samples: {kept.sampler.words}")
     except UserError as error:
