@@ -11,54 +11,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.errors import UserError
-from toolkit.options import option, path, text, word
+from toolkit.files.targets import check_ending, check_target
+from toolkit.formats import hub
+from toolkit.options import option, path, with_conditions, word
+from toolkit.shell import flags
 from toolkit.shell.command import beside, command
-from toolkit.shell.opening import (
-    Opened,
-    PlaceOptions,
-    WriteOptions,
-    check_effects,
-    find_model,
-    load_for,
-    public_name,
-)
-from toolkit.shell.parser import parse
+from toolkit.shell.parser import check_effects, parse
 from toolkit.wording import counted
 
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    input: str = option(
-        ..., "checkpoint to read, or folder, or hf:org/name", "model", kind=path, unit="IN", positional=True
-    )
+    input: str = option(..., "checkpoint, folder, or hf:org/name", "model", kind=path, unit="IN", positional=True)
     output: str = option(
-        ..., "checkpoint to write, or with a / at its end a folder", "output", kind=path, unit="OUT", positional=True
+        ..., "checkpoint to write, or a folder if it ends in /", "output", kind=path, unit="OUT", positional=True
     )
-    license: str = option(
-        "unknown",
-        "licence of the model, for the card in a folder",
-        "output",
-        kind=word,
-        unit="NAME",
-        aliases=("licence",),
-    )
-    dataset: str | None = option(
-        None,
-        "what the model was trained on, for files that do not say",
-        "data",
-        kind=text,
-        unit="NAME",
-        default_text="as IN says",
-    )
-    plain: bool = option(
-        False, "leave the fitted prior out, for programs that refuse arrays that they do not know", "output"
-    )
-    fit_prior: bool = option(False, "fit a mixture of Gaussians to the training images, to draw samples from", "model")
+    license: str = option("unknown", "licence of the model, for a folder", "output", kind=word, aliases=("licence",))
+    dataset: str | None = option(None, "training data set", "data", default_text="the one stored in IN")
+    plain: bool = option(False, "leave out the fitted prior, for programs that refuse extra arrays", "output")
+    fit_prior: bool = option(False, "fit a mixture of Gaussians to the training images, to sample from", "model")
 
 
 def options() -> tuple[type, ...]:
     """The dataclasses whose fields are this command's flags."""
-    return ConvertOptions, PlaceOptions, WriteOptions
+    return ConvertOptions, with_conditions(flags.PlaceOptions, only_with=("fit_prior",)), flags.WriteOptions
 
 
 @command
@@ -67,27 +43,26 @@ def main(argv: list[str] | None = None) -> None:
     args = typed.of(ConvertOptions)
     from toolkit import datasets
     from toolkit.files.progress import Bars
-    from toolkit.files.targets import check_ending, check_target
-    from toolkit.formats import checkpoint, hub
+    from toolkit.formats import checkpoint
     from toolkit.machine import device
     from toolkit.model.mixture import fit_prior
+    from toolkit.pictures import card
+    from toolkit.pictures.images import png
+    from toolkit.shell.data import load_for
+    from toolkit.shell.opening import find_model, public_name
 
     to_folder = args.output.endswith("/")
     if not to_folder:
-        check_effects(typed, ["license"], "a checkpoint that is a file")
+        check_effects(typed, ["license"], "an OUT that is a file")
         check_ending(args.output, (*checkpoint.ENDINGS, "/ for a folder"))
     elif not re.fullmatch(r"[\w.+-]+", args.license):
-        raise UserError(
-            f"--license {args.license} is no name of a licence on the Hub — give one such as mit or cc-by-4.0"
-        )
-    if not typed.of(WriteOptions).overwrite:
+        raise UserError(f"--license {args.license} is not a Hub licence identifier — give one such as mit or cc-by-4.0")
+    if not typed.of(flags.WriteOptions).overwrite:
         if to_folder:
             hub.check_folder(Path(args.output), args.input)
         else:
             check_target(args.output, inputs=[args.input])
-    if not args.fit_prior:
-        check_effects(typed, ["data_dir", "cache_dir"], "a conversion without --fit_prior")
-    device_name = device.start(cpu=not args.fit_prior)
+    device.start(cpu=not args.fit_prior)
     loaded = checkpoint.load(find_model(args.input))
     if args.dataset:
         loaded.dataset = datasets.public_name(datasets.full_name(args.dataset))
@@ -95,8 +70,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"{args.input} does not say what it was trained on — give --dataset")
     with beside(args.output):
         if args.fit_prior:
-            opened = Opened(loaded, Path(args.input), device_name, public_name(args.input))
-            train = load_for(typed, opened, "train")
+            train = load_for(loaded, datasets.full_name(loaded.dataset), "train", typed.of(flags.PlaceOptions))
             with Bars() as watch:
                 loaded.sampler = fit_prior(loaded.model, train, watch=watch)
             shown = counted(len(train.images), "image")
@@ -105,7 +79,9 @@ def main(argv: list[str] | None = None) -> None:
             check_plain(loaded)
             loaded.sampler = None
         if to_folder:
-            write_folder(args, loaded)
+            name = re.sub(r"\.(npz|safetensors|pth)$", "", public_name(args.input).rpartition("/")[2])
+            text, picture = card.make(name, loaded, args.license), png(card.samples(loaded))
+            print_folder(checkpoint.save_folder(args.output, loaded, text, picture), args.license)
         else:
             checkpoint.save(args.output, loaded)
         print(f"{args.input} → {args.output}: {counted(loaded.model.parameter_count(), 'parameter')}")
@@ -120,19 +96,12 @@ def check_plain(loaded):
         raise UserError("--plain: other programs do not know the arrays of its likelihood — leave --plain out")
 
 
-def write_folder(args, loaded):
-    """Write a folder for the Hugging Face Hub, and say what is left to do."""
-    from toolkit.formats import checkpoint, hub
-    from toolkit.pictures import card
-    from toolkit.pictures.images import png
-
-    name = re.sub(r"\.(npz|safetensors|pth)$", "", public_name(args.input).rpartition("/")[2])
-    text, picture = card.make(name, loaded, args.license), png(card.samples(loaded))
-    written = checkpoint.save_folder(args.output, loaded, text, picture)
+def print_folder(written, license):
+    """The files of a folder for the Hugging Face Hub, and what is left to do."""
     print(f"Folder for the Hugging Face Hub: {', '.join(written)}")
     if hub.CARD not in written:
         print(f"{hub.CARD} was there and stays as it is: delete it first to have a new one")
-    elif args.license == "unknown":
+    elif license == "unknown":
         print(f"Its licence is unknown: give --license, or write it into {hub.CARD}")
 
 

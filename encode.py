@@ -8,20 +8,9 @@ generate.py --codes decodes such a file.
 from dataclasses import dataclass
 
 from toolkit.files.targets import NEW, check_ending
-from toolkit.options import option, path, text, word
+from toolkit.options import option, path, with_conditions
+from toolkit.shell import flags
 from toolkit.shell.command import beside, command
-from toolkit.shell.opening import (
-    DataOptions,
-    DeviceOptions,
-    ModelOptions,
-    PlaceOptions,
-    WriteOptions,
-    check_effects,
-    check_targets,
-    load_for,
-    load_pictures,
-    open_model,
-)
 from toolkit.shell.parser import parse
 from toolkit.wording import counted
 
@@ -29,50 +18,38 @@ from toolkit.wording import counted
 @dataclass(frozen=True)
 class EncodeOptions:
     images: tuple[str, ...] = option(
-        (),
-        "picture files, and folders of them; without any, a split is encoded",
-        "data",
-        kind=path,
-        unit="IMAGE …",
-        positional=True,
-        several=True,
+        (), "picture files, and folders of them", "data", kind=path, unit="IMAGE", positional=True, several=True
     )
-    split: str = option("test", "split of the data set", "data", kind=text, choices=("test", "train"))
-    label: str | None = option(
-        None,
-        "class-conditional models: the class of the pictures",
-        "data",
-        kind=word,
-        unit="CLASS",
-        default_text="their sub-folder",
-    )
-    outfile: str = option(
-        "codes.npz", "the latent vectors: .npz or .csv; - is standard output", "output", kind=path, unit="FILE"
-    )
+    split: str = option("test", "split of the data set", "data", choices=("test", "train"), not_with=("images",))
+    outfile: str = option("codes.npz", "latent vectors: .npz or .csv; - is standard output", "output", kind=path)
 
 
 def options() -> tuple[type, ...]:
     """The dataclasses whose fields are this command's flags."""
-    return EncodeOptions, ModelOptions, DataOptions, PlaceOptions, WriteOptions, DeviceOptions
+    data = [with_conditions(part, not_with=("images",)) for part in (flags.DataOptions, flags.PlaceOptions)]
+    return EncodeOptions, flags.ModelOptions, flags.LabelOptions, *data, flags.WriteOptions, flags.DeviceOptions
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
     typed = parse(__doc__, argv, *options())
     args = typed.of(EncodeOptions)
-    if args.images:
-        check_effects(typed, ["dataset", "split", "limit", "data_dir", "cache_dir"], "named pictures")
-    else:
-        check_effects(typed, ["label"], "a split of a data set")
     from toolkit.files.progress import bar
     from toolkit.formats import codes
     from toolkit.model import inference
+    from toolkit.shell.data import dataset_of, load_for, load_pictures
+    from toolkit.shell.opening import open_model
 
-    check_targets(typed, NEW, [args.outfile], *args.images)
+    model, data = typed.of(flags.ModelOptions), typed.of(flags.DataOptions)
+    flags.check_targets(typed.of(flags.WriteOptions), NEW, [args.outfile], model.model, *args.images)
     check_ending(args.outfile, codes.ENDINGS)
     with beside(args.outfile):
-        opened = open_model(typed)
-        images = load_pictures(opened, args.images, args.label) if args.images else load_for(typed, opened, args.split)
+        opened = open_model(model, typed.of(flags.DeviceOptions))
+        if args.images:
+            images = load_pictures(opened.checkpoint, args.images, typed.of(flags.LabelOptions).label)
+        else:
+            dataset, place = dataset_of(opened, data.dataset), typed.of(flags.PlaceOptions)
+            images = load_for(opened.checkpoint, dataset, args.split, place, data.limit)
         with bar(len(images.images), "Encoding") as shown:
             mean, log_var = inference.encode(opened.model, images, watch=shown.update)
         classes = None if images.labels is None else [images.classes[label] for label in images.labels]

@@ -11,85 +11,85 @@ from dataclasses import dataclass
 
 from toolkit.files.targets import METRICS, mark
 from toolkit.files.writing import write
-from toolkit.options import count, number, option, path
+from toolkit.options import count, option, path, sample_count
+from toolkit.shell import flags
 from toolkit.shell.command import beside, command
-from toolkit.shell.opening import (
-    DataOptions,
-    DeviceOptions,
-    ModelOptions,
-    PlaceOptions,
-    SeedOptions,
-    WriteOptions,
-    check_targets,
-    dataset_of,
-    load_for,
-    open_model,
-    prior_of,
-    prior_option,
-)
 from toolkit.shell.parser import parse
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
     importance_samples: int = option(
-        500,
-        "samples per image for log p(x), which take most of the time; 0 leaves it out",
-        "sampling",
-        kind=number(int, 0, 10**7),
-        unit="K",
+        500, "samples per image for log p(x), the slow part; 0 to skip it", "sampling", kind=sample_count
     )
-    prior: str = prior_option("normal", "what KL and log p(x) refer to")
-    batchsize: int = option(
-        250, "images at once, for speed only", "device", kind=count, unit="N", aliases=("batch_size",)
-    )
-    json: str | None = option(
-        None, "also write the metrics to a file; - is standard output", "output", kind=path, unit="FILE"
-    )
+    prior: str = flags.prior_option("normal", "the prior in KL and log p(x)")
+    batchsize: int = option(250, "images at once, for speed only", "general", kind=count, aliases=("batch_size",))
+    json: str | None = option(None, "also write the metrics to FILE; - is standard output", "output", kind=path)
 
 
 def options() -> tuple[type, ...]:
     """The dataclasses whose fields are this command's flags."""
-    return ModelOptions, DataOptions, PlaceOptions, EvaluateOptions, SeedOptions, WriteOptions, DeviceOptions
+    shared = flags.DataOptions, flags.PlaceOptions, flags.SeedOptions, flags.WriteOptions, flags.DeviceOptions
+    return flags.ModelOptions, EvaluateOptions, *shared
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
     typed = parse(__doc__, argv, *options())
-    args, seed = typed.of(EvaluateOptions), typed.of(SeedOptions).seed
+    args, seed = typed.of(EvaluateOptions), typed.of(flags.SeedOptions).seed
+    model, data = typed.of(flags.ModelOptions), typed.of(flags.DataOptions)
     if args.json:
-        check_targets(typed, METRICS, [args.json])
+        flags.check_targets(typed.of(flags.WriteOptions), METRICS, [args.json], model.model)
+    from mlx.utils import tree_flatten
+
+    from toolkit import datasets
+    from toolkit.files.progress import Bars
+    from toolkit.machine import ranks
+    from toolkit.metrics.measure import measure
+    from toolkit.metrics.words import rows
+    from toolkit.shell.data import dataset_of, load_for
+    from toolkit.shell.opening import open_model, prior_of
+    from vae import VAE
+
     with beside(args.json):
-        opened = open_model(typed, together=True)
-        prior = prior_of(opened, args.prior)
-        from mlx.utils import tree_flatten
+        opened = open_model(model, typed.of(flags.DeviceOptions), together=True)
+        prior, dataset = prior_of(opened, args.prior), dataset_of(opened, data.dataset)
 
-        from toolkit import datasets
-        from toolkit.files.progress import Bars
-        from toolkit.machine import ranks
-        from toolkit.metrics.measure import measure
-        from vae import VAE
+        def load(split):
+            place = typed.of(flags.PlaceOptions)
+            return ranks.leader_first(lambda: load_for(opened.checkpoint, dataset, split, place, data.limit))
 
-        dataset = dataset_of(typed, opened)
-        test = ranks.leader_first(lambda: load_for(typed, opened, "test"))
-        train = None if test.labels is None else ranks.leader_first(lambda: load_for(typed, opened, "train"))
+        test = load("test")
+        train = None if test.labels is None else load("train")
         if ranks.size > 1:
-            common = {"importance_samples": args.importance_samples, "prior": args.prior, "seed": seed}
-            weights = b"".join(memoryview(array) for _, array in tree_flatten(opened.model.parameters()))
-            common["checksum of the model"] = zlib.crc32(weights, zlib.crc32(repr(opened.model.config).encode()))
-            common["checksums of the data"] = [split and split.checksum() for split in (test, train)]
+            common = {
+                "importance_samples": args.importance_samples,
+                "prior": args.prior,
+                "seed": seed,
+                "checksum of the model": checksum(opened.model.config, tree_flatten(opened.model.parameters())),
+                "checksums of the data": [split and split.checksum() for split in (test, train)],
+            }
             ranks.check_same(common, "give every rank the same flags, model and data")
         print(f"Device: {opened.device}")
         with Bars() as watch:
             trained = opened.model
-            model = VAE(trained.config, trained.encoder, trained.decoder, trained.likelihood, prior)
-            metrics = measure(model, test, train, args.importance_samples, seed, args.batchsize, watch)
-        print_metrics(metrics, f"{dataset}, {len(test.images):,} test images, random seed {seed}, prior: {prior.words}")
+            under = VAE(trained.config, trained.encoder, trained.decoder, trained.likelihood, prior)
+            metrics = measure(under, test, train, args.importance_samples, seed, args.batchsize, watch)
+        title = f"{dataset}, {len(test.images):,} test images, random seed {seed}, prior: {prior.words}"
+        print_metrics(title, rows(metrics), metrics.get("kl_by_dimension", []))
         if args.json and ranks.rank == 0:
             facts = {"made_by": mark(METRICS), "model": opened.name}
             facts |= {"dataset": datasets.public_name(dataset), "seed": seed}
             write(args.json, (json.dumps(finite(facts | metrics), indent=2) + "\n").encode())
             print(f"Metrics: {args.json}")
+
+
+def checksum(config, arrays):
+    """A number that differs between models."""
+    sum_so_far = zlib.crc32(repr(config).encode())
+    for name, array in arrays:
+        sum_so_far = zlib.crc32(memoryview(array), zlib.crc32(name.encode(), sum_so_far))
+    return sum_so_far
 
 
 def finite(metrics):
@@ -101,17 +101,16 @@ def finite(metrics):
     return None if isinstance(metrics, float) and not math.isfinite(metrics) else metrics
 
 
-def print_metrics(metrics, title):
+def print_metrics(title, rows, kl_by_dimension):
     """The metrics as a table: name, value, meaning."""
-    from toolkit.metrics.words import rows
-
     print(f"{title}\n")
-    for name, value, meaning in rows(metrics):
+    for name, value, meaning in rows:
         print(f"  {name:18s} {value:>20s}  {meaning}")
-    if "kl_by_dimension" not in metrics:
-        return
-    used = sorted(enumerate(metrics["kl_by_dimension"]), key=lambda pair: -pair[1])
-    print("\n  KL by dimension: " + ", ".join(f"z{i} {kl:.2f}" for i, kl in used[:16]) + (", …" if used[16:] else ""))
+    used = sorted(enumerate(kl_by_dimension), key=lambda pair: -pair[1])
+    if used:
+        print(
+            "\n  KL by dimension: " + ", ".join(f"z{i} {kl:.2f}" for i, kl in used[:16]) + (", …" if used[16:] else "")
+        )
 
 
 if __name__ == "__main__":

@@ -8,62 +8,40 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.files.targets import NEW, PICTURE, check_ending
-from toolkit.options import count, option, options_of, path, word
+from toolkit.options import count, directory, option, path, word
+from toolkit.shell import flags
 from toolkit.shell.command import beside, command
-from toolkit.shell.opening import (
-    DeviceOptions,
-    ModelOptions,
-    PriorOptions,
-    SeedOptions,
-    WriteOptions,
-    check_effects,
-    check_targets,
-    open_model,
-    sampler_of,
-)
-from toolkit.shell.parser import parse
+from toolkit.shell.parser import check_effects, parse
 from toolkit.wording import counted, file_names
 
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    nsamples: int = option(128, "number of samples", "sampling", kind=count, unit="N", aliases=("num_samples",))
+    nsamples: int = option(
+        128, "number of samples", "sampling", kind=count, aliases=("num_samples",), not_with=flags.REPLACING
+    )
     label: str | None = option(
-        None,
-        "class-conditional models: sample this class, or all, a row each; with --codes decode as this class",
-        "sampling",
-        kind=word,
-        unit="CLASS",
-        default_text="each class in turn",
+        None, "class to sample, or all: one row each", "sampling", kind=word, default_text="each in turn"
     )
-    vis_lat_space: bool = option(False, "models with 2 dims: a 16×16 grid over [-2, 2]² instead", "sampling")
-    codes: str | None = option(
-        None, "decode these latent vectors instead: .npz or .csv", "sampling", kind=path, unit="FILE"
-    )
+    vis_lat_space: bool = option(False, "2-D models: a 16×16 grid over [-2, 2]²", "sampling", not_with=("codes",))
+    codes: str | None = option(None, "decode these latent vectors, .npz or .csv", "sampling", kind=path)
     names: tuple[str, ...] = option(
-        (), "with --codes: only the rows of these names", "sampling", kind=word, unit="NAME", several=True
+        (), "names of the rows to decode", "sampling", kind=word, several=True, only_with=("codes",)
     )
-    grid_size: int | None = option(
-        None, "samples in a row of the sheet", "output", kind=count, unit="N", default_text="what fills it best"
-    )
+    grid_size: int | None = option(None, "columns of the sheet", "output", kind=count, not_with=("vis_lat_space",))
     outfile: str | None = option(
-        None,
-        "the sheet; - is standard output",
-        "output",
-        kind=path,
-        unit="FILE",
-        aliases=("output_path",),
-        default_text="samples.png",
+        None, "sheet; - is standard output", "output", kind=path, aliases=("output_path",), default_text="samples.png"
     )
-    outdir: str | None = option(
-        None, "also write each sample as a PNG here, and the sheet as all.png", "output", kind=path, unit="DIR"
+    outdir: str | None = option(None, "also write each sample here, the sheet as all.png", "output", kind=directory)
+    info: bool = option(
+        False, "print the model's metadata and exit", "output", aliases=("info_only",), uses_only=("model", "general")
     )
-    info: bool = option(False, "print what the model's file says, and exit", "output", aliases=("info_only",))
 
 
 def options() -> tuple[type, ...]:
     """The dataclasses whose fields are this command's flags."""
-    return ModelOptions, GenerateOptions, PriorOptions, SeedOptions, WriteOptions, DeviceOptions
+    shared = flags.PriorOptions, flags.SeedOptions, flags.WriteOptions, flags.DeviceOptions
+    return flags.ModelOptions, GenerateOptions, *shared
 
 
 @command
@@ -71,53 +49,47 @@ def main(argv: list[str] | None = None) -> None:
     typed = parse(__doc__, argv, *options())
     args = typed.of(GenerateOptions)
     outfile = args.outfile or "samples.png"
-    if args.info:
-        others = [name for part in (GenerateOptions, PriorOptions) for name, _, _ in options_of(part)]
-        check_effects(typed, [name for name in others if name != "info"], "--info")
-    if args.vis_lat_space:
-        others = ["nsamples", "prior", "temperature", "pixels", "grid_size", "seed", "codes"]
-        check_effects(typed, others, "--vis_lat_space")
-    if args.codes:
-        noisy = typed.of(PriorOptions).pixels == "sample"
-        check_effects(typed, ["nsamples", "prior", "temperature", *([] if noisy else ["seed"])], "--codes")
-    else:
-        check_effects(typed, ["names"], "samples without --codes")
+    model, write = typed.of(flags.ModelOptions), typed.of(flags.WriteOptions)
+    prior, seed = typed.of(flags.PriorOptions), typed.of(flags.SeedOptions).seed
+    if args.codes and prior.pixels == "mean":
+        check_effects(typed, ["seed"], "--codes and --pixels mean")
     from toolkit.formats import codes
+    from toolkit.formats.description import checkpoint_rows
     from toolkit.pictures import images, sampling
+    from toolkit.shell.opening import open_model, prior_of
 
-    check_targets(typed, PICTURE, [outfile], args.codes)
+    flags.check_targets(write, PICTURE, [outfile], model.model, args.codes)
     check_ending(outfile, images.ENDINGS)
     with beside(args.outfile):
-        opened = open_model(typed)
+        opened = open_model(model, typed.of(flags.DeviceOptions))
         if args.info:
-            print_info(opened)
+            print_info(opened, checkpoint_rows(opened.checkpoint))
             return
+        drawn_from = prior_of(opened, prior.prior)
+        sampler = sampling.Sampler(drawn_from, prior.temperature, seed, noisy=prior.pixels == "sample")
         if args.codes:
             given = codes.load(args.codes, opened.model.config.latent_dims)
             given = given.chosen(args.names) if args.names else given
-            made = sampling.decoded(opened.checkpoint, sampler_of(typed, opened), given, args.label, args.grid_size)
+            made = sampling.decoded(opened.checkpoint, sampler, given, args.label, args.grid_size)
         elif args.vis_lat_space:
             made = sampling.latent_grid(opened.checkpoint, args.label)
         else:
-            sampler = sampler_of(typed, opened)
             made = sampling.samples(opened.checkpoint, sampler, args.nsamples, args.label, args.grid_size)
         sheets = [Path(outfile)] if args.outfile or not args.outdir else []
         if args.outdir:
-            sheets.append(write_each(typed, made, Path(args.outdir)))
+            sheets.append(write_each(images.Writer, made, Path(args.outdir), write, model.model))
         what = "Latent grid" if args.vis_lat_space else f"Sheet of {number_of(made)}"
         for path in sheets:
             images.save(path, made.sheet())
             print(f"{what}: {path}")
 
 
-def write_each(typed, made, folder):
+def write_each(Writer, made, folder, write, model):
     """Write every picture as a file of its own, by name or number; returns the name of the sheet beside them."""
-    from toolkit.pictures.images import Writer
-
     count, sheet = len(made.pictures), "all.png"
     names = [f"img_{i:06d}.png" for i in range(count)] if made.names is None else file_names(made.names, [sheet])
-    check_targets(typed, PICTURE if made.names is None else NEW, [folder / name for name in names])
-    check_targets(typed, PICTURE, [folder / sheet])
+    flags.check_targets(write, PICTURE if made.names is None else NEW, [folder / name for name in names], model)
+    flags.check_targets(write, PICTURE, [folder / sheet], model)
     with Writer() as writer:
         for name, picture in zip(names, made.pictures, strict=True):
             writer.save(folder / name, picture)
@@ -130,11 +102,9 @@ def number_of(made):
     return counted(len(made.pictures), "sample" if made.names is None else "picture")
 
 
-def print_info(opened):
-    from toolkit.formats.description import checkpoint_rows
-
+def print_info(opened, rows):
     print(f"Model: {opened.path}")
-    for title, words in checkpoint_rows(opened.checkpoint):
+    for title, words in rows:
         print(f"  {title}: {words}")
 
 

@@ -1,94 +1,69 @@
 """python train.py --latent_dims 8
 
-Train a variational autoencoder. Every epoch is scored on the test split, which
-never chooses anything, and leaves two sheets of pictures beside the model.
+Train a variational autoencoder; every epoch is scored on the test split.
 """
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+from toolkit import datasets
+from toolkit.architectures import ModelConfig
 from toolkit.errors import UserError
-from toolkit.options import option, options_of, path, run_name
+from toolkit.files.progress import Bars, bar
+from toolkit.formats import checkpoint
+from toolkit.formats.description import model_rows
+from toolkit.machine import device, ranks
+from toolkit.model import mixture
+from toolkit.options import directory, option, options_of, path, run_name
+from toolkit.pictures import images
 from toolkit.shell.command import command
-from toolkit.shell.earlier import EarlierTraining, translated
-from toolkit.shell.opening import (
-    COLLAPSED,
-    DeviceOptions,
-    PlaceOptions,
-    check_effects,
-    find_model,
-    load_split,
-    start_device,
-)
-from toolkit.shell.parser import Typed, parse
-from toolkit.shell.presets import PresetOptions, alike, preset
+from toolkit.shell.data import load_split
+from toolkit.shell.earlier import EarlierTraining
+from toolkit.shell.flags import DeviceOptions, PlaceOptions
+from toolkit.shell.opening import COLLAPSED, find_model
+from toolkit.shell.parser import Typed
+from toolkit.shell.presets import PresetOptions, parse_with_presets
+from toolkit.training.folder import RunFolder
+from toolkit.training.plan import Plan, TrainConfig, flags, make_plan
+from toolkit.training.tensorboard import Board
+from toolkit.training.trainer import Trainer
 from toolkit.wording import counted
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where a run keeps its files, and what it begins with. Its state need not remember any of it."""
+    """Where a run keeps its files, and what it begins with. Not saved in the run's state."""
 
-    run_name: str | None = option(
-        None,
-        "optional name of the run: a sub-folder of --outdir",
-        "output and resuming",
-        kind=run_name,
-        unit="RUN_NAME",
-        positional=True,
-    )
-    outdir: str = option(
-        "models", "output folder", "output and resuming", kind=path, unit="DIR", aliases=("save_dir", "runs_dir")
-    )
-    resume: bool = option(
-        False,
-        "resume the run in the same place; its options are restored, --epochs and --lr may be new",
-        "output and resuming",
-        aliases=("resume_if_exists",),
-    )
-    reset_optimizer: bool = option(False, "with --resume: forget the optimizer's state", "output and resuming")
-    overwrite: bool = option(False, "replace the run in the same place", "output and resuming")
-    tensorboard: str | None = option(
-        None, "also write metrics and sheets for TensorBoard", "output and resuming", kind=path, unit="DIR"
-    )
-    init: str | None = option(
-        None,
-        "begin with the weights of a model",
-        "model",
-        kind=path,
-        unit="FILE",
-        aliases=("initial_checkpoint_path",),
-    )
+    run_name: str | None = option(None, "sub-folder of --outdir", "output", kind=run_name, positional=True)
+    outdir: str = option("models", "output folder", "output", kind=directory, aliases=("save_dir", "runs_dir"))
+    resume: bool = option(False, "resume; only --epochs and --lr may change", "output", aliases=("resume_if_exists",))
+    reset_optimizer: bool = option(False, "forget the optimizer's state", "output", only_with=("resume",))
+    overwrite: bool = option(False, "replace the run in the same place", "output")
+    tensorboard: str | None = option(None, "also write logs for TensorBoard", "output", kind=directory)
+    init: str | None = option(None, "model to start from", "model", kind=path, aliases=("initial_checkpoint_path",))
 
 
 def options() -> tuple[type, ...]:
     """The dataclasses whose fields are this command's flags."""
-    from toolkit.architectures import ModelConfig
-    from toolkit.training.plan import TrainConfig
-
     return ModelConfig, TrainConfig, PlaceOptions, RunOptions, PresetOptions, EarlierTraining, DeviceOptions
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    typed = alike(translated(preset(parse(__doc__, argv, *options()), options())))
-    from toolkit.training.folder import RunFolder
-    from toolkit.training.tensorboard import Board
-
-    device_name = start_device(typed, together=True)
-    plan, run = plan_of(typed), typed.of(RunOptions)
-    check_run(typed, run)
+    typed = parse_with_presets(__doc__, argv, *options())
+    device_name = device.start(typed.of(DeviceOptions).cpu, together=True)
+    plan, run, place = plan_of(typed), typed.of(RunOptions), typed.of(PlaceOptions)
+    check_run(run)
     board = Board(run.tensorboard) if run.tensorboard else None
     with RunFolder(Path(run.outdir, run.run_name or ""), plan, run.resume, run.overwrite) as folder:
         if folder.is_finished:
-            print(
-                f"Already trained: {folder.model_file}, with these options for {counted(plan.train.epochs, 'epoch')}."
-            )
+            epochs = counted(plan.train.epochs, "epoch")
+            print(f"Already trained: {folder.model_file}, with these options for {epochs}.")
             print("Pass --resume and a larger --epochs to train further, or --overwrite to start again.")
             return
         state = folder.state
-        trainer = make_trainer(typed, plan, run, state)
+        trainer = make_trainer(typed.values, plan, run, place, state)
         folder.begin(trainer, device_name)
         print_options(trainer, folder, device_name)
         if run.resume:
@@ -103,9 +78,8 @@ def main(argv: list[str] | None = None) -> None:
             train(trainer, folder, board)
             add_prior(trainer, folder)
         except KeyboardInterrupt:
-            done = (
-                f"add --resume to continue from epoch {trainer.epoch}" if trainer.epoch else "run it again to restart"
-            )
+            again = f"add --resume to continue from epoch {trainer.epoch}"
+            done = again if trainer.epoch else "run it again to restart"
             at = f"interrupted in epoch {trainer.epoch + 1} of {trainer.config.epochs}"
             if trainer.epoch >= trainer.config.epochs:
                 at, done = "interrupted while the prior was fitted", "add --resume to fit it"
@@ -118,9 +92,6 @@ def main(argv: list[str] | None = None) -> None:
 
 def train(trainer, folder, board) -> None:
     """All epochs that are left: batches and steps, a score, the files, a line."""
-    from toolkit.files.progress import bar
-    from toolkit.pictures import images
-
     sheets = {
         "reconstructions": lambda: images.png(images.sheet(images.pairs(*trainer.reconstructions()), columns=8)),
         "samples": lambda: images.png(images.sheet(images.to_bytes(trainer.samples()))),
@@ -136,54 +107,41 @@ def train(trainer, folder, board) -> None:
                 shown.set_postfix_str(f"loss {loss:.2f}", refresh=False)
                 shown.update(batch.count)
             entry = trainer.end_epoch()
-            folder.save(trainer, entry, sheets, board)
+            folder.save(trainer, entry, sheets)
+            if board:
+                board.record(entry, folder.folder)
             shown.clear()
             print_epoch(entry, epochs)
 
 
 def add_prior(trainer, folder) -> None:
     """Fit a mixture to the latent vectors of the training images: what samples are drawn from by default."""
-    from toolkit.files.progress import Bars
-    from toolkit.model.mixture import fit, latent_vectors
-
     kept = folder.without_sampler(trainer)
     if kept is None:
         return
     try:
         with Bars() as watch:
-            kept.sampler = fit(*latent_vectors(kept.model, trainer.train, watch), trainer.config.seed, watch)
+            latents = mixture.latent_vectors(kept.model, trainer.train, watch)
+            kept.sampler = mixture.fit(*latents, trainer.config.seed, watch)
             folder.save_again(kept)
             print(f"Prior for samples: {kept.sampler.words}")
     except UserError as error:
         print(f"No prior was fitted: {str(error).partition(' — ')[0]}")
 
 
-def plan_of(typed: Typed):
+def plan_of(typed: Typed) -> Plan:
     """The plan that the flags ask for; impossible ones stop here, before any data is fetched."""
-    from toolkit import datasets
-    from toolkit.architectures import ModelConfig
-    from toolkit.training.plan import Plan, TrainConfig
-
-    config, model = typed.of(TrainConfig), typed.of(ModelConfig)
-    if own := model.architecture.Options:
-        model = replace(model, net=typed.of(own))
-    plan = Plan(replace(config, dataset=datasets.full_name(config.dataset)), model)
-    if plan.train.iw_warmup >= plan.train.epochs:
-        raise UserError(f"--iw_warmup {plan.train.iw_warmup} leaves no epoch to iwae — take fewer, or more --epochs")
-    check_effects(typed, plan.objective(plan.train.epochs).ignores, f"--objective {config.objective}")
-    if "beta_start" in typed and not plan.train.beta_warmup:
-        raise UserError("--beta_start needs --beta_warmup EPOCHS — or give the weight of KL as --beta")
+    values = typed.defaults | typed.values
+    plan = make_plan(values | {"dataset": datasets.full_name(values.get("dataset", TrainConfig.dataset))})
+    if plan.objective(plan.train.epochs - 1).name != plan.train.objective:
+        raise UserError(f"--iw_warmup {values['iw_warmup']} leaves no epochs for iwae — lower it, or raise --epochs")
     return plan
 
 
-def check_run(typed, run):
+def check_run(run):
     """Stop where flags contradict each other, and question a run name that was probably meant as a data set."""
-    from toolkit import datasets
-
     if run.resume and run.overwrite:
         raise UserError("--resume continues a run and --overwrite replaces it — give one of them")
-    if not run.resume:
-        check_effects(typed, ["reset_optimizer"], "a new run")
     if run.run_name and (meant := datasets.resembles(run.run_name)):
         raise UserError(
             f"{run.run_name} would be the name of the run — did you mean --dataset {meant}? "
@@ -191,20 +149,16 @@ def check_run(typed, run):
         )
 
 
-def make_trainer(typed, plan, run, state):
-    """Load the data, and make a trainer that begins, or goes on from a state; it is the same on all ranks."""
-    from toolkit.formats import checkpoint
-    from toolkit.machine import ranks
-    from toolkit.training.trainer import Trainer
-
+def make_trainer(typed, plan, run, place, state):
+    """Load the data, and make a trainer that begins, or resumes from a state; it is the same on all ranks."""
     if options := ranks.broadcast(state and state.facts["options"]):
-        plan = plan.resumed(typed.values, options)
+        plan = plan.resumed(typed, options)
     config = plan.train
 
     def load():
         weights = checkpoint.load(find_model(run.init)).model if run.init else None
         splits = (
-            load_split(typed, config.dataset, split, config.limit, plan.model.image_size, config.channels)
+            load_split(config.dataset, split, place, config.limit, plan.model.image_size, config.channels)
             for split in ("train", "test")
         )
         trainer = Trainer(plan, *splits, weights)
@@ -219,19 +173,17 @@ def make_trainer(typed, plan, run, state):
 
 def print_options(trainer, folder, device_name):
     """What this run is, in words."""
-    from toolkit.formats.description import model_rows
-
-    config = trainer.config
+    config, elbo = trainer.config, trainer.plan.elbo
 
     def of(images, split):
         return f"{len(images):,}" if len(images) == split.total else f"{len(images):,} of {split.total:,}"
 
-    kl = f"{config.beta:g} KL"
-    if config.beta_warmup:
-        kl += f" (from {config.beta_start:g} within {config.beta_warmup:g} epochs)"
+    kl = f"{elbo.beta:g} KL"
+    if elbo.beta_warmup:
+        kl += f" (from {elbo.beta_start:g} within {elbo.beta_warmup:g} epochs)"
     objective = trainer.plan.objective(config.epochs).title(trainer.model.likelihood.words, kl)
-    if 0 < config.iw_warmup < config.epochs:
-        objective += f", after {counted(config.iw_warmup, 'epoch')} of the ELBO"
+    if trainer.plan.objective(0).name != config.objective:
+        objective += f", after {counted(trainer.plan.rows['objective'].iw_warmup, 'epoch')} of the ELBO"
     tested = of(trainer.test.images, trainer.test) + (
         " test image" if len(trainer.test.images) == 1 else " test images"
     )
@@ -262,10 +214,8 @@ def optimizer_in_words(config):
 
 def changed_options(plan):
     """The options of training that differ from their defaults, as flags; those of the model are said in other lines."""
-    from toolkit.training.plan import flags
-
-    own = {name for name, _, _ in options_of(plan.train)}
-    return ", ".join(" ".join(words) for name, words in flags(plan).items() if name in own)
+    own = {name for name, _, _ in options_of(plan.model)}
+    return ", ".join(" ".join(words) for name, words in flags(plan).items() if name not in own)
 
 
 def print_epoch(entry, epochs):

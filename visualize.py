@@ -11,7 +11,7 @@ from toolkit.errors import UserError
 from toolkit.files.targets import PAGE, PICTURE, check_ending
 from toolkit.options import Kind, count, number, option, options_of, path, text, word
 from toolkit.shell.command import beside, command
-from toolkit.shell.opening import (
+from toolkit.shell.flags import (
     DataOptions,
     DeviceOptions,
     ModelOptions,
@@ -19,16 +19,9 @@ from toolkit.shell.opening import (
     PriorOptions,
     SeedOptions,
     WriteOptions,
-    check_effects,
     check_targets,
-    dataset_of,
-    find_model,
-    load_for,
-    load_pictures,
-    open_model,
-    sampler_of,
 )
-from toolkit.shell.parser import parse
+from toolkit.shell.parser import check_effects, parse
 
 # Kinds that are no scene of toolkit/pictures/scenes.py: what they show, and the options that have an effect on them.
 OTHERS = {
@@ -141,17 +134,20 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.pictures import images
     from toolkit.pictures.curves import curves
     from toolkit.pictures.epochs import film
-    from toolkit.pictures.sampling import ALL
+    from toolkit.pictures.sampling import ALL, Sampler
     from toolkit.pictures.scenes import SCENES, Subject
+    from toolkit.shell.data import load_pictures
+    from toolkit.shell.opening import find_model, open_model, prior_of
 
+    model, prior = typed.of(ModelOptions), typed.of(PriorOptions)
     endings = (".html", ".htm") if args.kind in PAGES else (".gif",) if args.kind == "training" else images.ENDINGS
     outfile = args.outfile or args.kind + endings[0]
     given = [name for name in (args.image, *args.images) if isinstance(name, str)]
-    check_targets(typed, PAGE if args.kind in PAGES else PICTURE, [outfile], *given)
+    check_targets(typed.of(WriteOptions), PAGE if args.kind in PAGES else PICTURE, [outfile], model.model, *given)
     check_ending(outfile, endings)
     with beside(args.outfile):
         if args.kind in OF_RUNS:
-            runs = args.logs or own_run(find_model(typed.of(ModelOptions).model))
+            runs = args.logs or own_run(find_model(model.model))
             if args.kind == "curves":
                 images.save(outfile, curves(runs))
             elif len(runs) == 1:
@@ -159,11 +155,13 @@ def main(argv: list[str] | None = None) -> None:
             else:
                 raise UserError(f"a film shows one run, not {len(runs)} — name its folder with --logs")
         else:
-            opened = open_model(typed)
-            load = lambda split: load_for(typed, opened, split)  # noqa: E731
+            opened = open_model(model, typed.of(DeviceOptions))
+            load = lambda split: load_data(typed, opened, split)  # noqa: E731
             label = None if args.label == ALL else args.label
-            open_files = lambda files: load_pictures(opened, files, label)  # noqa: E731
-            subject = Subject(opened.checkpoint, load, args.label, sampler_of(typed, opened), open_files)
+            open_files = lambda files: load_pictures(opened.checkpoint, files, label)  # noqa: E731
+            drawn_from, seed = prior_of(opened, prior.prior), typed.of(SeedOptions).seed
+            sampler = Sampler(drawn_from, prior.temperature, seed, noisy=prior.pixels == "sample")
+            subject = Subject(opened.checkpoint, load, args.label, sampler, open_files)
             if args.kind in PAGES:
                 page = {"explorer": explorer, "report": report}[args.kind](typed, args, opened, subject)
                 write(outfile, page.encode(errors="replace"))
@@ -172,6 +170,14 @@ def main(argv: list[str] | None = None) -> None:
             else:
                 images.save(outfile, SCENES[args.kind].make(subject, args))
         print(f"{args.kind.capitalize()}: {outfile}")
+
+
+def load_data(typed, opened, split):
+    """A split of the data set that the flags name."""
+    from toolkit.shell.data import dataset_of, load_for
+
+    data = typed.of(DataOptions)
+    return load_for(opened.checkpoint, dataset_of(opened, data.dataset), split, typed.of(PlaceOptions), data.limit)
 
 
 def check_options(typed, args):
@@ -200,10 +206,11 @@ def explorer(typed, args, opened, subject):
     """The page with the model in it; without data at hand it has no test images."""
     from toolkit import datasets
     from toolkit.pictures import explorer
+    from toolkit.shell.data import dataset_of
 
     dataset = datasets.public_name(opened.checkpoint.dataset or "mnist")
     try:
-        dataset = datasets.public_name(dataset_of(typed, opened))
+        dataset = datasets.public_name(dataset_of(opened, typed.of(DataOptions).dataset))
         subject.test = subject.load("test")
     except UserError as error:
         if any(name in typed for name in ("dataset", "data_dir", "limit")):
@@ -223,10 +230,11 @@ def report(typed, args, opened, subject):
     from toolkit.metrics.measure import measure
     from toolkit.model.inference import CHUNK
     from toolkit.pictures import report
+    from toolkit.shell.data import dataset_of
 
     if args.image is not None:
         subject.image(args.image)  # an impossible one stops here, not at the end
-    dataset = datasets.public_name(dataset_of(typed, opened))
+    dataset = datasets.public_name(dataset_of(opened, typed.of(DataOptions).dataset))
     test, train = subject.test, None if subject.test.labels is None else subject.load("train")
     with Bars() as watch:
         seed, model = subject.sampler.seed, opened.model

@@ -52,7 +52,7 @@ from toolkit.pictures.curves import curves  # noqa: E402
 from toolkit.pictures.epochs import film  # noqa: E402
 from toolkit.shell import presets  # noqa: E402
 from toolkit.training.folder import RunFolder  # noqa: E402
-from toolkit.training.plan import Plan, TrainConfig  # noqa: E402
+from toolkit.training.plan import TrainConfig, make_plan  # noqa: E402
 from toolkit.training.trainer import Trainer  # noqa: E402
 
 SLOWEST, LARGEST = 3, 300 * 2**20
@@ -61,7 +61,7 @@ ODD = (
     *([[]], [1, "2"], {"a": {}}, [None] * 50, "../../etc/passwd", "\ud800"),
 )
 CONFIG = {"max_filters": 8, "image_size": 8, "latent_dims": 2}
-PLAN = Plan(TrainConfig(dataset="synthetic", limit=40, epochs=2), ModelConfig(**CONFIG))
+PLAN = make_plan({"dataset": "synthetic", "limit": 40, "epochs": 2} | CONFIG)
 
 
 # Damage

@@ -71,16 +71,15 @@ def work(name, batch, filters, side, steps):
     import numpy as np
     from mlx.utils import tree_flatten
 
-    from toolkit.architectures import ModelConfig
     from toolkit.datasets import Split
     from toolkit.machine import device, ranks
-    from toolkit.training.plan import Plan, TrainConfig
+    from toolkit.training.plan import make_plan
     from toolkit.training.trainer import Trainer
 
     device.start(cpu=True, together=True)
     images = np.random.default_rng(0).integers(0, 256, (batch * steps, 28, 28, 1), dtype=np.uint8)
     split = Split(images, None, len(images))
-    plan = Plan(TrainConfig(batchsize=batch), ModelConfig(max_filters=filters, image_size=side))
+    plan = make_plan({"batchsize": batch, "max_filters": filters, "image_size": side})
     trainer = Trainer(plan, split, split)
     sent, all_sum = [], ranks.all_sum
 

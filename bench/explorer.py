@@ -16,7 +16,8 @@ from bench.browser import Browser, missing
 from toolkit.formats import checkpoint
 from toolkit.machine import device
 from toolkit.pictures import explorer, scenes
-from toolkit.shell.opening import DEFAULT_MODEL, ROOT
+from toolkit.shell.flags import DEFAULT_MODEL
+from toolkit.shell.opening import ROOT
 
 TIMES = """
 const [rounds, skipped] = values, times = { decode: [], encode: [] };

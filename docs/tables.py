@@ -12,36 +12,47 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
-from toolkit.options import GROUPS, choices_of, default_text_of, help_of, options_of  # noqa: E402
+from toolkit.options import GROUPS, Row, default_text_of, flag_of, help_of, options_of  # noqa: E402
+from toolkit.shell.parser import selectors  # noqa: E402
 
 MARKED = re.compile(r"(<!-- (flags|earlier flags) of (\w+)\.py -->\n).*?(<!-- end -->)", re.S)
 
 
 def table(command: str) -> str:
     """The flags of a command by group: name, default, meaning."""
-    options = [option for declared in importlib.import_module(command).options() for option in options_of(declared)]
+    declared = importlib.import_module(command).options()
+    options = [option for part in declared for option in options_of(part)]
+    ways: dict[str, str] = {}
+    for row in rows_of(declared):
+        own = [option for option in options_of(row.Options) if option not in options] if row.Options else []
+        options += own
+        ways |= {name: f"{row.name}: " for name, _, _ in own}
+    named = {name: known for name, _, known in options}
     lines = ["| flag | default | |", "|---|---|---|"]
     for group in GROUPS:
         members = [option for option in options if option[2].group == group and not option[2].hidden]
         if members:
             lines.append(f"| **{group}** | | |")
         for name, default, known in members:
-            flag = f"`{known.unit or name.upper()}`" if known.positional else f"`--{name}`"
-            meaning = help_of(known)
-            if any(f"{choice}:" not in meaning for choice in choices_of(known)):
-                meaning += f" ({', '.join(f'`{choice}`' for choice in choices_of(known))})"
-            lines.append(f"| {flag} | {default_text_of(default, known)} | {meaning} |")
+            meaning = ways.get(name, "") + help_of(name, named)
+            lines.append(f"| `{flag_of(name, known)}` | {default_text_of(default, known)} | {meaning} |")
     return "\n".join(lines) + "\n"
+
+
+def rows_of(declared: tuple[type, ...]) -> list[Row]:
+    """All rows that options choose."""
+    return [row for _, _, known in selectors(declared) for row in known.rows().values()]
 
 
 def earlier_table(command: str) -> str:
     """The spellings of earlier systems that a command takes, and what each means today."""
     lines = ["| flag | means |", "|---|---|"]
-    for declared in importlib.import_module(command).options():
-        for name, _, known in options_of(declared):
+    declared = importlib.import_module(command).options()
+    for part in dict.fromkeys([*declared, *(row.Options for row in rows_of(declared) if row.Options)]):
+        for name, _, known in options_of(part):
             lines += [f"| `--{spelling}` | `--{name}` |" for spelling in known.aliases]
             if known.hidden:
-                lines.append(f"| `--{name}` | {re.sub('--[a-z_]+', lambda flag: f'`{flag[0]}`', help_of(known))} |")
+                lines.append(f"| `--{name}` | {re.sub('--[a-z_]+', lambda flag: f'`{flag[0]}`', known.help)} |")
     return "\n".join(lines) + "\n"
 
 

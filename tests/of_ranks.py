@@ -13,11 +13,10 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from toolkit import datasets
-from toolkit.architectures import ModelConfig
 from toolkit.layers import cpu, forms, plain
 from toolkit.machine import device, ranks
 from toolkit.model import inference
-from toolkit.training.plan import Plan, TrainConfig
+from toolkit.training.plan import make_plan
 from toolkit.training.trainer import Trainer
 
 CASES = {
@@ -34,9 +33,9 @@ def epoch(model, training, form):
     """Weights after the first step, and the log entry of the epoch; batches of 16, 16 and 11."""
     forms.choose({"plain": plain, "cpu": cpu}[form])
     train, test = (datasets.load("synthetic", split, None, count) for split, count in (("train", 43), ("test", 10)))
-    config = TrainConfig(**{"batchsize": 16, "lr": 0.003, "epochs": 1} | training)
+    options = {"batchsize": 16, "lr": 0.003, "epochs": 1} | training
     small = {"image_size": 8, "latent_dims": 2, "max_filters": 8}
-    trainer = Trainer(Plan(config, ModelConfig(**small | model)), train, test)
+    trainer = Trainer(make_plan(small | model | options), train, test)
     trainer.synchronize()
     weights = None
     for batch in trainer.batches():

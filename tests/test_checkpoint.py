@@ -22,7 +22,7 @@ from toolkit.errors import UserError
 from toolkit.formats import checkpoint
 from toolkit.options import allowed, choices_of, options_of
 from toolkit.shell.parser import reader
-from toolkit.training.plan import TrainConfig
+from toolkit.training.plan import ElboOptions, IwaeOptions, TrainConfig
 
 
 def arrays_of(model):
@@ -320,9 +320,8 @@ def test_every_value_that_a_flag_takes_comes_back(tmp_path):
     random = np.random.default_rng(0)
     texts = [*TEXTS, *(f"{10.0**e:g}" for e in random.uniform(-320, 308, 40))]
     texts += map(str, random.integers(0, 2**63, 20))
-    declared = [
-        option for part in (ModelConfig, TrainConfig, RESNET.Options, BOUNDED.Options) for option in options_of(part)
-    ]
+    parts = (ModelConfig, TrainConfig, ElboOptions, IwaeOptions, RESNET.Options, BOUNDED.Options)
+    declared = [option for part in parts for option in options_of(part)]
     tried = 0
     for text in texts:
         taken = {}

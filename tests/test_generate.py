@@ -189,8 +189,3 @@ def test_the_shipped_models_need_no_flag_and_work_from_anywhere(run, tmp_path, m
     assert (status, err) == (0, "")
     assert pixels(tmp_path / "samples.png").shape == (8 * 66 - 2, 16 * 66 - 2)
     assert "samples.png" in out
-
-
-@pytest.mark.parametrize("flags", ["--info --nsamples 3", "--info --outfile x.png", "--vis_lat_space --temperature 2"])
-def test_flags_without_effect_are_refused(fails, model_file, flags):
-    assert "has no effect on --" in fails("generate", "--model", model_file, *flags.split())

@@ -79,6 +79,21 @@ def test_no_circles_within_a_room():
         visit(name, ())
 
 
+def test_imports_stand_at_the_top_or_where_the_heavy_ones_of_a_command_begin():
+    """Once in a command's main, so that help pages appear at once; visualize.py is yet to follow."""
+    for path, name in FILES.items():
+        if level(name) not in (0, 2) or name == "visualize":
+            continue
+        functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+        inner = {of.name for of in functions for node in ast.walk(of) if isinstance(node, ast.Import | ast.ImportFrom)}
+        assert inner <= ({"main"} if level(name) == 0 else {"parsed"}), f"{name} imports in {inner}"
+
+
+def test_models_are_opened_without_pictures():
+    for path, name in FILES.items():
+        assert level(name) != 2 or not any(other.startswith("toolkit.pictures") for other in imported(path)), name
+
+
 def test_the_root_holds_what_a_user_needs():
     allowed = {
         "train.py",

@@ -91,8 +91,7 @@ def test_the_card(run, fails, folder, tmp_path):
     other = f"{tmp_path}/other/"
     assert "licence" not in run("convert", folder, other, "--license", "cc-by-4.0")[1]
     assert (tmp_path / "other" / hub.CARD).read_text().startswith("---\nlicense: cc-by-4.0\n")
-    assert "no name of a licence" in fails("convert", folder, other, "--license", "mit\ntags: x")
-    assert "no effect" in fails("convert", folder, tmp_path / "a.npz", "--license", "mit")
+    assert "not a Hub licence identifier" in fails("convert", folder, other, "--license", "mit\ntags: x")
 
 
 def test_a_card_leaves_out_what_nobody_knows(run, model_file, tmp_path):

@@ -7,10 +7,9 @@ import pytest
 from conftest import make_model
 from mlx.utils import tree_flatten, tree_map
 
-from toolkit.architectures import ModelConfig
 from toolkit.errors import UserError
 from toolkit.training import optimizers
-from toolkit.training.plan import RECIPES, Plan, TrainConfig
+from toolkit.training.plan import RECIPES, make_plan, remembered
 
 
 def test_muon_turns_the_gradient_of_a_kernel_into_an_orthogonal_step():
@@ -55,7 +54,7 @@ def test_muon_trains_kernels_and_hidden_layers_and_adamw_the_rest(arch, count):
 
 
 def planned(arch="conv", **options):
-    return Plan(TrainConfig(**options), ModelConfig(arch=arch))
+    return make_plan(options | {"arch": arch})
 
 
 def test_a_recipe_is_what_flags_leave_open():
@@ -69,12 +68,20 @@ def test_a_recipe_is_what_flags_leave_open():
     assert type(made) is optimizers.AdamW and made.weight_decay == 0.01
 
 
+def test_a_plan_leaves_nothing_open():
+    for options in ({}, {"arch": "mlp"}, {"recipe": "classic", "objective": "iwae"}):
+        open_yet = {name for name, value in make_plan(options).options().items() if value is None}
+        assert open_yet <= {"limit", "channels", "depth", "decoder_filters", "label_planes", "embed_factor"}
+        assert remembered(make_plan(options).options()) == make_plan(options)
+
+
 def test_runs_older_than_recipes_go_on_as_they_began():
-    remembered = planned(recipe="classic", lr=0.002, epochs=7).options()
+    before = planned(recipe="classic", lr=0.002, epochs=7).options()
     for name in ("recipe", "optimizer", "lr_warmup"):
-        del remembered[name]
+        del before[name]
+    before |= {"iw_samples": 8, "iw_warmup": 0}  # of another objective, as older states have them
     asked = planned(epochs=9, optimizer="muon")
-    plan = asked.resumed(["epochs"], remembered)
+    plan = asked.resumed(["epochs"], before)
     assert plan == planned(recipe="classic", lr=0.002, epochs=9)
     with pytest.raises(UserError, match="--optimizer muon contradicts the run to resume, which has adamw"):
-        asked.resumed(["optimizer"], remembered)
+        asked.resumed(["optimizer"], before)

@@ -68,6 +68,31 @@ def test_a_file_of_wrong_options(fails, tmp_path, what):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "values, flags, said",
+    [
+        ({"beta": 2}, "--objective iwae", "--beta is an option of --objective elbo"),
+        ({"iw_samples": 2}, "", "--iw_samples is an option of --objective iwae"),
+        ({"beta_start": 0.1}, "", "--beta_start has no effect without --beta_warmup"),
+        ({"beta": 1, "beta_max": 2}, "", "add --beta_warmup"),
+        ({"decoder": "transpose"}, "--arch mlp", "--arch mlp has a decoder of its own"),
+    ],
+)
+def test_a_file_is_checked_as_flags_are(fails, tmp_path, values, flags, said):
+    (tmp_path / "run.json").write_text(json.dumps(values))
+    assert said in fails("train", *TINY, "--config", tmp_path / "run.json", *flags.split(), "--outdir", tmp_path)
+
+
+def test_an_objective_from_elsewhere_brings_its_options(run, tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"objective": "iwae", "iw_samples": 3}))
+    assert run("train", *TINY, "--config", tmp_path / "run.json", "--outdir", tmp_path / "a")[0] == 0
+    like = ["--like", tmp_path / "a" / NAME, "--outdir"]
+    assert run("train", *TINY, *like, tmp_path / "b", "--iw_samples", 2)[0] == 0
+    assert options(tmp_path / "b" / NAME)["iw_samples"] == 2 and "beta" not in options(tmp_path / "b" / NAME)
+    assert run("train", *TINY, *like, tmp_path / "c", "--objective", "elbo", "--beta", 2)[0] == 0
+    assert options(tmp_path / "c" / NAME)["beta"] == 2 and "iw_samples" not in options(tmp_path / "c" / NAME)
+
+
 def test_a_file_that_is_none(fails, tmp_path):
     (tmp_path / "run.json").write_text("{epochs: 3}")
     assert "run.json is not JSON" in fails("train", "--config", tmp_path / "run.json")

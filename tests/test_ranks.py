@@ -16,11 +16,10 @@ import of_ranks
 import pytest
 
 from toolkit import datasets
-from toolkit.architectures import ModelConfig
 from toolkit.errors import RankError
 from toolkit.formats import checkpoint
 from toolkit.machine import process, ranks
-from toolkit.training.plan import Plan, TrainConfig
+from toolkit.training.plan import make_plan
 from toolkit.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -139,7 +138,7 @@ def test_a_rank_that_is_lost_or_left_alone_ends(monkeypatch, capsys):
 
 def test_ranks_with_other_data_say_so(monkeypatch):
     splits = [datasets.load("synthetic", split, None, 16) for split in ("train", "test")]
-    plan = Plan(TrainConfig(), ModelConfig(image_size=8, max_filters=8))
+    plan = make_plan({"image_size": 8, "max_filters": 8})
     trainer = Trainer(plan, *splits)
     monkeypatch.setattr(ranks, "size", 2)
     monkeypatch.setattr(ranks, "rank", 1)

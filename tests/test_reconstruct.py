@@ -55,8 +55,6 @@ def test_pictures_of_ones_own_keep_their_names(run, fails, model_file, tmp_path,
     lines = (folder / "sources.csv").read_text().splitlines()
     assert lines == ["file,source", *(f"{a},{b}" for a, b in zip(pairs, [*images[:3], "a b.png"], strict=True))]
     assert np.abs(pixels(folder / "my cat.png")[:, :16].astype(int) - 90).max() <= 1
-    assert "no effect on --images" in fails("reconstruct", "--model", model_file, "--images", *images, "--limit", 3)
-    assert "no effect on a split" in fails("reconstruct", "--model", model_file, "--label", 3)
 
 
 def test_the_sources_of_a_split_are_in_a_list(run, model_file, tmp_path):

@@ -473,7 +473,7 @@ def test_what_does_not_fit(fails, run, model_file, tmp_path):
 )
 def test_flags_without_effect_are_refused(fails, model_file, kind, flags):
     line = fails("visualize", kind, "--model", model_file, *flags.split())
-    assert f"{flags.split()[0]} has no effect on {kind}" in line
+    assert f"{flags.split()[0]} has no effect with {kind}" in line
 
 
 def test_a_report_notices_wrong_flags_before_it_computes(fails, model_file, monkeypatch, tmp_path):

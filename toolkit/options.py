@@ -1,6 +1,6 @@
 """What an option is: one field of a frozen dataclass.
 
-    beta: float = option(1.0, "weight of the KL term", kind=weight, unit="X", group="objective")
+    beta: float = option(1.0, "weight of the KL term", "objective", kind=weight)
 
 The field says everything that is said of the option anywhere: its flag and that flag's earlier spellings, what values
 it takes, its default and help text, and whether a resumed run may change it. Flags and help pages
@@ -15,17 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, Protocol
 
 # The groups of a help page, in the order in which a newcomer needs them.
-GROUPS = (
-    "data",
-    "model",
-    "objective",
-    "optimisation",
-    "sampling",
-    "pictures",
-    "output and resuming",
-    "output",
-    "device",
-)
+GROUPS = "data, model, objective, optimisation, sampling, pictures, output, general".split(", ")
 
 
 class Kind(NamedTuple):
@@ -33,6 +23,7 @@ class Kind(NamedTuple):
 
     read: Callable[[str], Any]
     types: tuple[type, ...]  # that a value read from a file may have
+    unit: str = ""  # what stands for the value in help: `--beta X`
 
 
 class Row(Protocol):
@@ -49,11 +40,12 @@ class Option(NamedTuple):
     help: str | Callable[[], str]
     group: str
     kind: Kind | None = None  # None for a switch
-    unit: str = ""  # what stands for the value in help: `--beta X`
+    unit: str = ""  # where it is not that of the kind
     choices: Collection[str] | Callable[[], Collection[str]] = ()
     rows: Callable[[], Mapping[str, Row]] | None = None  # the table of which it chooses a row, by name
-    only_with: tuple[str, ...] = ()  # it means something only beside one of these
-    not_with: tuple[str, ...] = ()  # and nothing beside one of these
+    only_with: tuple[str, ...] = ()  # has no effect without one of these options
+    not_with: tuple[str, ...] = ()  # has no effect with any of these
+    uses_only: tuple[str, ...] = ()  # with it, only options of these groups have an effect
     default_text: str | Callable[[], str] = ""  # said in help where the default is found out later
     aliases: tuple[str, ...] = ()  # spellings of earlier systems
     positional: bool = False
@@ -63,8 +55,18 @@ class Option(NamedTuple):
 
 
 def option(default: Any, help: str | Callable[[], str], group: str, **more: Any) -> Any:
-    """A field of a dataclass that is an option; `more` are the other fields of Option."""
-    return dataclasses.field(default=default, metadata={"option": Option(help, group, **more)})
+    """A field of a dataclass that is an option; `more` are the other fields of Option. One of False is a switch."""
+    known = Option(help, group, **({} if default is False else {"kind": text}) | more)
+    return dataclasses.field(default=default, metadata={"option": known})
+
+
+def with_conditions(declared: type, **conditions: tuple[str, ...]) -> type:
+    """The same options, all of them under a condition: `with_conditions(DataOptions, not_with=("images",))`."""
+    fields = [
+        (name, Any, dataclasses.field(default=default, metadata={"option": known._replace(**conditions)}))
+        for name, default, known in options_of(declared)
+    ]
+    return dataclasses.make_dataclass(declared.__name__, fields, bases=(declared,), frozen=True)
 
 
 def options_of(declared: Any) -> list[tuple[str, Any, Option]]:
@@ -79,14 +81,31 @@ def choices_of(known: Option) -> tuple[str, ...]:
     return tuple(known.choices() if callable(known.choices) else known.choices)
 
 
-def help_of(known: Option) -> str:
-    """The help text of an option: what it says, its rows, and the options that it needs."""
-    parts = [known.help() if callable(known.help) else known.help]
+def flag_of(name: str, known: Option | None = None) -> str:
+    """What a person types for an option: its flag, or for a positional one its place: `RUN_NAME`."""
+    return unit_of(name, known) if known and known.positional else f"--{name}"
+
+
+def unit_of(name: str, known: Option) -> str:
+    """What stands for the value of an option in help: a unit, a few choices, or its name."""
+    choices = f"{{{','.join(map(str, choices_of(known)))}}}"
+    return known.unit or (choices if 2 < len(choices) < 18 - len(name) else known.kind.unit) or name.upper()
+
+
+def help_of(name: str, options: Mapping[str, Option]) -> str:
+    """The help text of one of `options`: what it does, its choices, and which of the others it needs or excludes."""
+    known = options[name]
+    text, choices = known.help() if callable(known.help) else known.help, choices_of(known)
     if known.rows:
-        parts.append("; ".join(f"{row.name}: {row.words}" for row in known.rows().values()))
-    if known.only_with:
-        parts[0] = f"with {' or '.join(f'--{name}' for name in known.only_with)}: {parts[0]}"
-    return ". ".join(filter(None, parts))
+        rows = "; ".join(f"{row.name}: {row.words}" for row in known.rows().values())
+        text = ". ".join(filter(None, (text, rows)))
+    elif choices and unit_of(name, known)[0] != "{" and any(str(choice) not in text for choice in choices):
+        text += f": {', '.join(map(str, choices))}"
+    needs, excludes = (
+        " or ".join(flag_of(other, options[other]) for other in names if other in options)
+        for names in (known.only_with, known.not_with)
+    )
+    return (f"with {needs}: " if needs else "") + text + (f"; not with {excludes}" if excludes else "")
 
 
 def default_text_of(default: Any, known: Option) -> str:
@@ -132,7 +151,7 @@ def from_values(declared: Any, values: dict[str, Any]) -> Any:
 LARGEST = 1e30  # below which numbers are: float32 has them, and so have all files
 
 
-def number(kind: type, least: float, below: float = LARGEST, *, above: bool = False) -> Kind:
+def number(kind: type, least: float, below: float = LARGEST, *, above: bool = False, unit: str = "") -> Kind:
     """A number, at least `least` (or above it) and below `below`."""
     noun = "a whole number" if kind is int else "a number"
     bound = (f"above {least}" if above else f"of at least {least}") + f" and below {below:,}"
@@ -147,7 +166,7 @@ def number(kind: type, least: float, below: float = LARGEST, *, above: bool = Fa
             raise ValueError(f"{shown!r} is not {noun} {bound}")
         return value
 
-    return Kind(read, (int,) if kind is int else (int, float))
+    return Kind(read, (int,), unit or "N") if kind is int else Kind(read, (int, float), unit or "X")
 
 
 def read_path(text: str) -> str:
@@ -172,9 +191,14 @@ count = number(int, 1, 10**9)
 whole = number(int, 0, 10**9)
 rate = number(float, 0, above=True)
 weight = number(float, 0)
+in_epochs = number(float, 0, unit="EPOCHS")
+sample_count = number(int, 0, 10**7, unit="K")
 seed = number(int, 0, 2**32)
-text = Kind(str, (str,))
-word = Kind(read_word, (str,))
-integer = Kind(int, (int,))
-path = Kind(read_path, (str,))
-run_name = Kind(read_run_name, (str,))
+text = Kind(str, (str,), "NAME")
+word = Kind(read_word, (str,), "NAME")
+integer = Kind(int, (int,), "N")
+path = Kind(read_path, (str,), "FILE")
+directory = Kind(read_path, (str,), "DIR")
+run_name = Kind(read_run_name, (str,), "RUN_NAME")
+
+DATASETS = "mnist, fashion-mnist, cifar-10, cifar-100, celeb-a, synthetic, or folder:PATH of pictures"

@@ -22,10 +22,8 @@ class Elbo(NamedTuple):
     free_bits: float = 0
 
     samples = 1  # of each image
-    takes = ("free_bits",)  # options
     name = "elbo"
     words = "evidence lower bound"
-    ignores = ("iw_samples", "iw_warmup")
 
     def __call__(self, model: Any, x: mx.array, labels: mx.array | None, keys: mx.array, beta: Any) -> tuple:
         error, kl = model.terms(x, labels, keys)
@@ -51,10 +49,8 @@ class ImportanceWeighted(NamedTuple):
 
     samples: int = 8
 
-    takes = ("iw_samples",)
     name = "iwae"
     words = "importance-weighted bound, by several samples"
-    ignores = ("beta", "beta_warmup", "beta_start", "free_bits")
 
     def __call__(self, model: Any, x: mx.array, labels: mx.array | None, keys: mx.array, beta: Any) -> tuple:
         mean, log_var = model.posterior(x, labels)
@@ -85,6 +81,3 @@ class ImportanceWeighted(NamedTuple):
 
     def title(self, errors: str, kl: str) -> str:
         return f"importance-weighted bound of {self.samples} samples, with {errors}"
-
-
-OBJECTIVES = {objective.name: objective for objective in (Elbo, ImportanceWeighted)}

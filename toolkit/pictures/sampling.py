@@ -9,6 +9,7 @@ import numpy as np
 from toolkit.errors import UserError
 from toolkit.formats.checkpoint import Checkpoint
 from toolkit.formats.codes import Codes
+from toolkit.formats.labels import class_number
 from toolkit.model import inference
 from toolkit.pictures import images
 from vae import VAE
@@ -102,25 +103,3 @@ def decoded(
         found = codes.classes if asked is None else [label] * len(codes.mean)
         labels = np.array([class_number(checkpoint, name) for name in found])
     return Samples(sampler.pictures(model, mx.array(codes.mean), labels), columns, codes.names)
-
-
-def class_number(checkpoint: Checkpoint, label: str | None, encoding: bool = False) -> int | None:
-    """The class that a person asks for, by name or number, of what is decoded or encoded; None if nobody asked."""
-    config, names = checkpoint.model.config, checkpoint.class_names
-    classes = config.num_classes if encoding else config.decoder_classes
-    if label is None:
-        return None
-    if config.num_classes and not classes:
-        raise UserError(
-            f"--label {label}: only the encoder of this model sees classes — leave it out, or take another --arch"
-        )
-    if not classes:
-        raise UserError(
-            f"--label {label}: this model is not class-conditional — leave it out, or train with --conditional"
-        )
-    if label in names:
-        return names.index(label)
-    if label.isdecimal() and len(label) < 10 and int(label) < classes:
-        return int(label)
-    known = f"0 to {classes - 1}" + (f" or {', '.join(names)}" if names[0] != "0" else "")
-    raise UserError(f"--label {label[:40]}: the classes of this model are {known} — take one of them")

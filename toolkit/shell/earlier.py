@@ -3,45 +3,30 @@
 docs/compatibility.md says where each comes from. Those that are only spelled otherwise are aliases of their option.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
+from toolkit.architectures import ARCHITECTURES, ModelConfig
 from toolkit.errors import UserError
-from toolkit.options import option, text, weight
-from toolkit.shell.parser import Typed
+from toolkit.options import option, weight
+
+DECODERS = {"upsample": "conv", "transpose": "transpose"}  # of --decoder, and the architecture that has it
+EMBEDDINGS = ("none", "cat", "one_hot")
 
 
 @dataclass(frozen=True)
 class EarlierTraining:
-    beta_max: float | None = option(
-        None, "--beta; what is typed as --beta is then --beta_start", "objective", kind=weight, unit="X", hidden=True
-    )
+    beta_max: float | None = option(None, "--beta; then --beta is --beta_start", "objective", kind=weight, hidden=True)
     type_of_embedding: str | None = option(
-        None,
-        "cat and one_hot mean --conditional; with --arch bounded also which --label_planes",
-        "model",
-        kind=text,
-        choices=("none", "cat", "one_hot"),
-        hidden=True,
+        None, "--conditional; with --arch bounded also --label_planes", "model", choices=EMBEDDINGS, hidden=True
     )
-    decoder: str | None = option(
-        None,
-        "transpose means --arch transpose",
-        "model",
-        kind=text,
-        choices=("upsample", "transpose"),
-        hidden=True,
-    )
-    detect_posterior_collapse: bool = option(
-        False, "no effect: collapse is always detected and reported", "output and resuming", hidden=True
-    )
+    decoder: str | None = option(None, "transpose: --arch transpose", "model", choices=tuple(DECODERS), hidden=True)
+    detect_posterior_collapse: bool = option(False, "no effect: always on", "output", hidden=True)
 
 
-DECODERS = {"upsample": "conv", "transpose": "transpose"}  # of --decoder, and the architecture that has it
-
-
-def translated(typed: Typed) -> Typed:
-    """The flags of train.py as typed, in today's options."""
-    values = dict(typed.values)
+def translated(typed: dict[str, Any]) -> dict[str, Any]:
+    """The values of flags of train.py, by the names of today's options."""
+    values = dict(typed)
     if decoder := values.pop("decoder", None):
         arch = values.get("arch", DECODERS["upsample"])
         if arch not in DECODERS.values():
@@ -61,13 +46,6 @@ def translated(typed: Typed) -> Typed:
             raise UserError(f"--type_of_embedding {kind} contradicts --{other} — leave one of them out")
         if kind != "none":
             values["conditional"] = True
-            if not architecture(values).decodes_classes:
+            if not ARCHITECTURES[values.get("arch", ModelConfig.arch)].decodes_classes:
                 values["label_planes"] = kind
-    return replace(typed, values=values)
-
-
-def architecture(values):
-    """That which was typed, or the default one."""
-    from toolkit.architectures import ModelConfig
-
-    return ModelConfig(arch=values.get("arch", ModelConfig.arch)).architecture
+    return values

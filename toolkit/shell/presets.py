@@ -1,4 +1,4 @@
-"""Options of train.py that are not typed: a file of them, or those with which a model was trained."""
+"""Options of train.py that are not typed: those of a file, or those with which a model was trained."""
 
 import argparse
 import dataclasses
@@ -7,13 +7,18 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from toolkit.architectures import ARCHITECTURES
 from toolkit.errors import UserError
 from toolkit.files import records
 from toolkit.files.reading import contents
 from toolkit.files.writing import reason
+from toolkit.formats import checkpoint
 from toolkit.options import Option, option, options_of, path
-from toolkit.shell.opening import find_model, trained_on
-from toolkit.shell.parser import Typed, did_you_mean, reader
+from toolkit.shell.data import trained_on
+from toolkit.shell.earlier import DECODERS, translated
+from toolkit.shell.opening import find_model
+from toolkit.shell.parser import HELP, Typed, did_you_mean, parse, reader, selectors, typed_value, words_of
+from toolkit.training.plan import DECIDED, remembered
 from toolkit.wording import ending_in_words
 
 LARGEST = 2**20  # bytes of a file of options
@@ -21,59 +26,58 @@ LARGEST = 2**20  # bytes of a file of options
 
 @dataclasses.dataclass(frozen=True)
 class PresetOptions:
-    config: str | None = option(
-        None, "options from a file, .toml or .json; flags win over it", "output and resuming", kind=path, unit="FILE"
-    )
-    like: str | None = option(
-        None,
-        "train as this model was; flags and --config win over its options",
-        "output and resuming",
-        kind=path,
-        unit="MODEL",
-    )
+    config: str | None = option(None, "options from FILE, .toml or .json", "output", kind=path)
+    like: str | None = option(None, "use this model's options", "output", kind=path, unit="MODEL")
 
 
-def preset(typed: Typed, declared: tuple[type, ...]) -> Typed:
-    """Flags with the options of the file that they name; what was typed wins over it."""
-    if file := typed.of(PresetOptions).config:
-        return dataclasses.replace(typed, values=read(Path(file), declared) | typed.values)
-    return typed
+def parse_with_presets(document: str, argv: list[str] | None, *declared: type) -> Typed:
+    """Parse flags. Options of the file of --config count as typed; those of the model of --like are other defaults.
 
-
-def alike(typed: Typed) -> Typed:
-    """Flags with the options of the model that they name behind them, as other defaults.
-
-    A recipe or an architecture that is typed anew brings its own defaults.
+    Precedence: command line, then --config, then --like.
     """
-    from toolkit.architectures import ARCHITECTURES
-    from toolkit.formats import checkpoint
-    from toolkit.training.plan import RECIPES, remembered
+    words = words_of(argv)
+    if HELP & set(words):
+        return parse(document, argv, *declared)
+    file, model = (typed_value(words, name) for name in ("config", "like"))
+    given = read(Path(path.read(file)), declared) if file else {}
+    asked = given | {name: v for name in ("dataset", "recipe", "arch", "decoder") if (v := typed_value(words, name))}
+    if "arch" not in asked and asked.get("decoder") in DECODERS:
+        asked["arch"] = given["arch"] = DECODERS[asked["decoder"]]
+    model = path.read(model) if model else given.get("like")
+    defaults = options_like(model, asked) if model else {}
+    return parse(document, argv, *declared, given=given, defaults=defaults, translate=translated)
 
-    if not (name := typed.of(PresetOptions).like):
-        return typed
+
+def options_like(name: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """The options with which a model was trained, as far as they are not the usual ones.
+
+    If another recipe or architecture is asked for, that brings its own defaults.
+    """
     place = find_model(name)
     facts = checkpoint.read(place).facts
     if "options" not in facts:
         raise UserError(f"{name} does not say how it was trained — give the flags")
     try:
-        options = remembered(facts["options"]).options()
+        plan = remembered(facts["options"])
     except (ValueError, KeyError, UserError) as error:
         why = str(error).partition(" — ")[0]
-        raise UserError(f"the options in {name} are none of this version ({why}) — give the flags") from None
-    if "dataset" not in typed:
+        raise UserError(f"the options in {name} are not valid in this version ({why}) — give the flags") from None
+    options, before = plan.changed(), plan.options()
+    if "dataset" not in asked:
         options["dataset"] = trained_on(place, facts.get("dataset"))
-    renewed = {name for name in ("recipe", "arch") if typed.values.get(name, options[name]) != options[name]}
-    own = ARCHITECTURES[options["arch"]].Options
+    renewed = {name for name in ("recipe", "arch") if asked.get(name, before[name]) != before[name]}
+    own = ARCHITECTURES[before["arch"]].Options
     of_architecture = ["max_filters", *(name for name, _, _ in (options_of(own) if own else ()))]
-    followed = [*(RECIPES["fast"] if renewed else ()), *(of_architecture if "arch" in renewed else ())]
-    return dataclasses.replace(typed, base={name: v for name, v in options.items() if name not in followed})
+    dropped = [*(DECIDED if renewed else ()), *(of_architecture if "arch" in renewed else ())]
+    return {name: value for name, value in options.items() if name not in dropped}
 
 
 def read(file: Path, declared: tuple[type, ...]) -> dict[str, Any]:
     """The options in a file, checked as flags are: names as flags have them, values as they are typed."""
+    rows = [row.Options for _, _, known in selectors(declared) for row in known.rows().values() if row.Options]
     known = {
         spelling: (name, about)
-        for part in declared
+        for part in (*declared, *rows)
         for name, _, about in options_of(part)
         for spelling in (name, *about.aliases)
         if name != "config"

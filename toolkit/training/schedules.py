@@ -2,10 +2,10 @@
 
 import math
 
-from toolkit.training.plan import PATIENCE, STALLED, TrainConfig
+from toolkit.training.plan import PATIENCE, STALLED, ElboOptions, TrainConfig
 
 
-def beta(config: TrainConfig, progress: float) -> float:
+def beta(config: ElboOptions, progress: float) -> float:
     """The weight of KL after so many epochs."""
     if progress >= config.beta_warmup:
         return config.beta

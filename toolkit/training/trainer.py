@@ -184,7 +184,7 @@ class Trainer:
         """
         done = self.epoch + batch.index / batch.steps
         rate = schedules.learning_rate(self.config, done, 1 / batch.steps, self.plateau.halvings)
-        beta = schedules.beta(self.config, done)
+        beta = schedules.beta(self.plan.elbo, done)
         optimizers.set_rate(self.optimizer, rate)
         key = random.key(self.config.seed, random.NOISE, self.epoch * batch.steps + batch.index)
         mine = slice(batch.first, batch.first + len(batch.images))  # of the keys of the whole batch
@@ -244,11 +244,11 @@ class Trainer:
 
     def is_settled(self) -> bool:
         """Whether there are images held out, and β has its final value: before, epochs do not compare."""
-        return self.held_out is not None and self.epoch >= self.config.beta_warmup
+        return self.held_out is not None and self.epoch >= self.plan.elbo.beta_warmup
 
     def minimised(self, entry: dict[str, Any]) -> float:
         """What training minimises, on the images held out."""
-        return self.objective.of_terms(entry["held_out"], self.config.beta)
+        return self.objective.of_terms(entry["held_out"], self.plan.elbo.beta)
 
     def check_finite(self, loss: float, where: str) -> None:
         """Stop at once where training cannot recover."""

@@ -1,0 +1,95 @@
+"""Loading the images that a command works on: a split of a data set, or picture files."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from toolkit import datasets
+from toolkit.datasets import Split
+from toolkit.errors import UserError
+from toolkit.formats import checkpoint
+from toolkit.formats.checkpoint import Checkpoint
+from toolkit.formats.labels import class_number
+from toolkit.shell.flags import PlaceOptions
+from toolkit.shell.opening import Opened
+from toolkit.wording import counted
+
+
+def dataset_of(opened: Opened, asked: str | None) -> str:
+    """The full name of the data set to use with a model: the one asked for, or what the model was trained on."""
+    return datasets.full_name(asked) if asked else trained_on(opened.path, opened.checkpoint.dataset)
+
+
+def trained_on(model_file: Path, dataset: str | None) -> str:
+    """The full name of the data set that a model was trained on, by the name in its file.
+
+    A file from elsewhere must not choose a folder of its reader: only the state of our own run can name one.
+    """
+    name = datasets.full_name(dataset or "mnist")
+    if ":" not in name:
+        return name
+    state = model_file.with_suffix("") / "state.npz"
+    facts = checkpoint.read(state).facts if state.is_file() else {}
+    own = facts.get("options", {}).get("dataset", "")
+    if datasets.public_name(own) != datasets.public_name(name) or facts.get("folder") != datasets.inode_of(own):
+        where = datasets.public_name(name).partition(":")[2]
+        raise UserError(f"{model_file} was trained on a folder {where} — name the pictures: --dataset folder:PATH")
+    return own
+
+
+def load_split(
+    dataset: str, split: str, place: PlaceOptions, limit: int | None, image_size: int, channels: int | None
+) -> Split:
+    """One split of a data set; prints which files were left out."""
+    data_dir = place.data_dir or os.environ.get("VAE_DATA_DIR") or "data"
+    loaded = datasets.load(dataset, split, data_dir, limit, image_size, channels, place.cache_dir)
+    if loaded.left_out and split == "train":
+        print(f"Left out: {counted(loaded.left_out, 'picture')} that this toolkit made")
+    print_skipped(loaded, f"{split} pictures")
+    return loaded
+
+
+def print_skipped(loaded: Split, what: str) -> None:
+    if count := len(loaded.skipped):
+        file, why = loaded.skipped[0]
+        print(f"Skipped {count} of {loaded.total} {what} that cannot be read, such as {file!r}: {why}")
+
+
+def load_for(checkpoint: Checkpoint, dataset: str, split: str, place: PlaceOptions, limit: int | None = None) -> Split:
+    """One split as a model needs it: of its size and channels, with its classes."""
+    config = checkpoint.model.config
+    loaded = load_split(dataset, split, place, limit, config.image_size, config.channels)
+    if not (classes := config.num_classes):
+        return loaded
+    if loaded.labels is None:
+        raise UserError(f"the model needs labels and {dataset} has none — take a data set with {classes} classes")
+    numbers = tuple(map(str, range(classes)))  # stand for names in files that have none
+    if len(loaded.classes) != classes or checkpoint.class_names not in (tuple(loaded.classes), numbers):
+        raise UserError(
+            f"the model has {classes} classes and {dataset} has {len(loaded.classes)} others — take the data set it "
+            "was trained on"
+        )
+    return loaded
+
+
+def load_pictures(checkpoint: Checkpoint, paths: Sequence[str], label: str | None = None) -> Split:
+    """Picture files as a model needs them: cropped as what it was trained on, with its classes.
+
+    The class of a picture is `label`, or else the sub-folder in which it was found.
+    """
+    config = checkpoint.model.config
+    if config.channels not in (1, 3):
+        raise UserError(f"this model sees {config.channels} channels, pictures have 1 or 3 — see vae.py for arrays")
+    asked = class_number(checkpoint, label, encoding=True)
+    loaded = datasets.load_files(paths, config.image_size, config.channels, checkpoint.dataset)
+    print_skipped(loaded, "pictures")
+    if not (known := checkpoint.class_names):
+        return loaded
+    found = [""] * len(loaded.images) if loaded.labels is None else [loaded.classes[i] for i in loaded.labels]
+    for name, folder in zip(loaded.names, found, strict=True):
+        if asked is None and folder not in known:
+            raise UserError(f"{name}: the model needs its class — give --label, or name a folder of such sub-folders")
+    labels = [known.index(folder) if asked is None else asked for folder in found]
+    return loaded._replace(labels=np.array(labels, np.int32), classes=known)

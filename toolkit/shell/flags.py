@@ -1,0 +1,103 @@
+"""The options that several commands share, and the check of what they write. Help pages need it, so it is light."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.files.targets import check_target
+from toolkit.options import DATASETS, count, directory, integer, number, option, path, seed, word
+
+DEFAULT_MODEL = "pretrained/vae_mnist_filters_0064_dims_0008.npz"
+REPLACING = ("codes", "vis_lat_space")  # options of generate.py that replace sampling
+
+
+def checking_option(kind: Any) -> Any:
+    """A flag of earlier systems that only checks what the checkpoint already holds."""
+    return option(None, "must match the checkpoint", "model", kind=kind, hidden=True)
+
+
+def prior_option(default: str | None, about: str, **more: Any) -> Any:
+    about += ". mixture: the Gaussians fitted after training; normal: the prior of the training"
+    return option(default, about, "sampling", choices=("mixture", "normal"), **more)
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model; flags of earlier systems are checked against it."""
+
+    model: str = option(DEFAULT_MODEL, "file, folder, or hf:org/name", "model", kind=path, aliases=("checkpoint_path",))
+    latent_dims: int | None = checking_option(count)
+    max_filters: int | None = checking_option(count)
+    nimg_channels: int | None = checking_option(integer)
+
+
+@dataclass(frozen=True)
+class PlaceOptions:
+    """Where data sets are."""
+
+    data_dir: str | None = option(None, "data folder", "data", kind=directory, default_text="$VAE_DATA_DIR, or data")
+    cache_dir: str | None = option(
+        None, "cache of decoded images", "data", kind=directory, default_text="DATA_DIR/cache"
+    )
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which data, for a trained model."""
+
+    dataset: str | None = option(None, DATASETS, "data", default_text="the training data set")
+    limit: int | None = option(None, "first N images of each split only", "data", kind=count, default_text="all")
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """The class of pictures that are encoded."""
+
+    label: str | None = option(
+        None, "class of the pictures", "data", kind=word, default_text="their sub-folder", only_with=("images",)
+    )
+
+
+@dataclass(frozen=True)
+class SeedOptions:
+    seed: int = option(0, "random seed", "sampling", kind=seed, not_with=("vis_lat_space",))
+
+
+@dataclass(frozen=True)
+class PriorOptions:
+    """What samples are drawn from."""
+
+    prior: str | None = prior_option(
+        None, "what to sample from", default_text="mixture if there is one", not_with=REPLACING
+    )
+    temperature: float = option(
+        1.0,
+        "scale of the latent noise; below 1, samples are cleaner and less varied",
+        "sampling",
+        kind=number(float, 0, 1000),
+        not_with=REPLACING,
+    )
+    pixels: str = option(
+        "mean",
+        "mean: the expected pixels; sample: drawn from the likelihood",
+        "sampling",
+        choices=("mean", "sample"),
+        not_with=("vis_lat_space",),
+    )
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    overwrite: bool = option(False, "replace existing files of any kind", "output")
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    cpu: bool = option(False, "use the CPU even if there is a GPU", "general")
+
+
+def check_targets(write: WriteOptions, kind: str, paths: Iterable[Path | str], *inputs: str | None) -> None:
+    """Raise if writing files of a kind would replace others, or one of `inputs`, the files that the command reads."""
+    for target in () if write.overwrite else paths:
+        check_target(target, kind, list(filter(None, inputs)))
