@@ -8,30 +8,42 @@ import importlib
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
-from toolkit.options import GROUPS, choices_of, default_text_of, help_of, options_of  # noqa: E402
+from toolkit.options import GROUPS, Option, choices_of, default_text_of, help_of, options_of  # noqa: E402
+from toolkit.shell.parser import selectors, way_of  # noqa: E402
 
 MARKED = re.compile(r"(<!-- (flags|earlier flags) of (\w+)\.py -->\n).*?(<!-- end -->)", re.S)
 
 
 def table(command: str) -> str:
-    """The flags of a command by group: name, default, meaning."""
-    options = [option for declared in importlib.import_module(command).options() for option in options_of(declared)]
+    """The flags of a command by group: name, default, meaning; below them those that only some rows of a table have."""
+    declared = importlib.import_module(command).options()
+    options = [option for part in declared for option in options_of(part)]
+    sections = {group: [option for option in options if option[2].group == group] for group in GROUPS}
+    rows_of: dict = {}
+    for name, _, known in selectors(declared):
+        for row in known.rows().values():
+            for option in options_of(row.Options) if row.Options else ():
+                rows_of.setdefault(option, []).append(f"`{way_of(name, known, row.name)}`")
+    for option, ways in rows_of.items():
+        sections.setdefault(", ".join(ways), []).append(option)
     lines = ["| flag | default | |", "|---|---|---|"]
-    for group in GROUPS:
-        members = [option for option in options if option[2].group == group and not option[2].hidden]
-        if members:
-            lines.append(f"| **{group}** | | |")
-        for name, default, known in members:
-            flag = f"`{known.unit or name.upper()}`" if known.positional else f"`--{name}`"
-            meaning = help_of(known)
-            if any(f"{choice}:" not in meaning for choice in choices_of(known)):
-                meaning += f" ({', '.join(f'`{choice}`' for choice in choices_of(known))})"
-            lines.append(f"| {flag} | {default_text_of(default, known)} | {meaning} |")
+    for title, members in sections.items():
+        shown = [row_of(*option) for option in members if not option[2].hidden]
+        lines += [f"| **{title}** | | |", *shown] if shown else []
     return "\n".join(lines) + "\n"
+
+
+def row_of(name: str, default: Any, known: Option) -> str:
+    flag = f"`{known.unit or name.upper()}`" if known.positional else f"`--{name}`"
+    meaning = help_of(known)
+    if any(f"{choice}:" not in meaning for choice in choices_of(known)):
+        meaning += f" ({', '.join(f'`{choice}`' for choice in choices_of(known))})"
+    return f"| {flag} | {default_text_of(default, known)} | {meaning} |"
 
 
 def earlier_table(command: str) -> str:

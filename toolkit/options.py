@@ -82,7 +82,7 @@ def choices_of(known: Option) -> tuple[str, ...]:
 def help_of(known: Option) -> str:
     """The help text of an option: what it says, its rows, and the options that it needs."""
     parts = [known.help() if callable(known.help) else known.help]
-    if known.rows:
+    if known.rows and not known.positional:  # whose rows are a table above the flags
         parts.append("; ".join(f"{row.name}: {row.words}" for row in known.rows().values()))
     if known.only_with:
         parts[0] = f"with {' or '.join(f'--{name}' for name in known.only_with)}: {parts[0]}"

@@ -8,7 +8,7 @@ import argparse
 import difflib
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -39,16 +39,21 @@ def parse(document: str, argv: list[str] | None, *declared: type, given: dict[st
     """Parse flags; `document` is the docstring of a command: the line to type, and below it what that does.
 
     Options that choose a row of a table are read first, from the flags or else from `given`, as a row may have flags of
-    its own. Its help page shows those alone.
+    its own. Its help page shows those alone. If a row must be chosen and nothing is typed, the table is printed.
     """
     words = [underscored(word) for word in (sys.argv[1:] if argv is None else map(str, argv))]
-    named = chosen(words, declared)
+    if not words and any(known.positional and default is ... for _, default, known in selectors(declared)):
+        parser = Parser(document, declared)
+        print(f"{parser.format_usage()}\n{parser.description}")
+        raise SystemExit(0)
     if {"-h", "--help"} & set(words):
-        for way, row in named.items():
+        for way, row in chosen(words, declared).items():
             if row.Options:
                 about = f"{row.words}\n\nFlags that it shares with others: {program_of(document)} -h"
-                Parser(f"{program_of(document)} {way}\n\n{about}", (row.Options,)).print_help()
+                Parser(f"{program_of(document)} {way}\n\n{about}", (row.Options,), way).print_help()
                 raise SystemExit(0)
+        Parser(document, declared).print_help()
+        raise SystemExit(0)
     rows = chosen(words, declared, given or {}).values()
     parser = Parser(document, (*declared, *(row.Options for row in rows if row.Options)))
     parser.owners = owners(declared)
@@ -59,13 +64,18 @@ def chosen(words: list[str], declared: tuple[type, ...], given: dict[str, Any] |
     """The rows that words choose, by how: `--arch resnet` → its row. With `given` those of other options too, by their
     values there or their defaults."""
     found = {}
+    rows_of = [row.Options for _, _, known in selectors(declared) for row in known.rows().values() if row.Options]
+    switches = {f"--{name}" for part in (*declared, *rows_of) for name, _, known in options_of(part) if not known.kind}
     for name, default, known in selectors(declared):
         rows, flags = known.rows(), [f"--{spelling}" for spelling in (name, *known.aliases)]
         value = None if given is None else given.get(name, default)
         for before, word in zip(["", *words], words, strict=False):
             flag, _, after = word.partition("=")
-            if known.positional and word in rows and not before.startswith("--"):
-                value = word
+            if known.positional:
+                is_value = before.startswith("--") and "=" not in before and before not in {"--help", *switches}
+                if word in rows and not is_value:
+                    value = word
+                    break  # a later one is a value of a flag that takes several
             elif flag in flags and after:
                 value = after
             elif before in flags:
@@ -93,7 +103,7 @@ def owners(declared: tuple[type, ...]) -> dict[str, str]:
             for own, _, about in options_of(row.Options) if row.Options else ():
                 for spelling in (own, *about.aliases):
                     found.setdefault(f"--{spelling}", []).append(way_of(name, known, row.name))
-    return {flag: " or ".join(ways) for flag, ways in found.items()}
+    return {flag: " or ".join(filter(None, [", ".join(ways[:-1]), ways[-1]])) for flag, ways in found.items()}
 
 
 def check_conditions(typed: Typed, declared: Iterable[type]) -> None:
@@ -116,16 +126,21 @@ def program_of(document: str) -> str:
 class Parser(argparse.ArgumentParser):
     """An argument parser for dataclasses of options, which fails in one line."""
 
-    def __init__(self, document: str, declared: tuple[type, ...]):
+    def __init__(self, document: str, declared: tuple[type, ...], way: str = ""):
         first, _, about = document.partition("\n")
         program = program_of(document)
         self.declared, self.owners = declared, {}
         options = [(name, default, known) for part in declared for name, default, known in options_of(part)]
         words = [word_of(name, default, known) for name, default, known in options if known.positional]
+        tables = [
+            table_of(word_of(*option), option[2].rows(), program)
+            for option in options
+            if option[2].positional and option[2].rows
+        ]
         super().__init__(
             prog=program,
-            usage=" ".join([program, *words, "[options]"]),
-            description=f"{about.strip()}\n\nExample: {first}",
+            usage=" ".join([program, *filter(None, [way]), *words, "[options]"]),
+            description="\n\n".join([about.strip(), *tables, f"Example: {first}"]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             argument_default=argparse.SUPPRESS,
             allow_abbrev=False,
@@ -151,9 +166,10 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, argv: list[str] | None = None) -> Typed:
         argv = [underscored(word) for word in (sys.argv[1:] if argv is None else map(str, argv))]
+        for flag in [word.split("=")[0] for word in argv]:
+            if flag in self.owners and flag not in self._option_string_actions:
+                self.error(f"{flag} is an option of {self.owners[flag]} — leave it out, or choose that")
         found, unknown = self.parse_known_args(argv)
-        if unknown and (owner := self.owners.get(unknown[0].split("=")[0])):
-            self.error(f"{unknown[0].split('=')[0]} is an option of {owner} — leave it out, or choose that")
         if unknown:
             shown = [flag for a in self._actions if a.help != argparse.SUPPRESS for flag in a.option_strings]
             self.error(f"{unknown[0]} is not a flag" + did_you_mean(unknown[0].split("=")[0], shown))
@@ -226,6 +242,13 @@ def did_you_mean(word: str, words: list[str]) -> str:
 def help_text(default: Any, known: Option) -> str:
     said = default_text_of(default, known)
     return (f"{help_of(known)} (default: {said})" if said else help_of(known)).replace("%", "%%")
+
+
+def table_of(word: str, rows: Mapping[str, Row], program: str) -> str:
+    """The rows that a word chooses from, a line each."""
+    width = max(map(len, rows))
+    lines = [f"  {name:{width}s}  {row.words}" for name, row in rows.items()]
+    return "\n".join([f"{word} is one of\n", *lines, f"\nFlags of one of them: {program} {word} -h"])
 
 
 def word_of(name: str, default: Any, known: Option) -> str:
