@@ -45,11 +45,11 @@ class VisualizeOptions:
     kind: str = option(..., "what to show", "pictures", kind=text, rows=kinds, unit="KIND", positional=True)
     outfile: str | None = option(
         None,
-        "the picture or page; - is standard output",
+        "picture or page; - is standard output",
         "output",
         kind=path,
         unit="FILE",
-        default_text="KIND.png, .gif or .html",
+        default_text="KIND.png or .html",
     )
 
 

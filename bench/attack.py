@@ -47,7 +47,7 @@ from toolkit.files import download, writing  # noqa: E402
 from toolkit.formats import checkpoint, codes, hub  # noqa: E402
 from toolkit.machine import device  # noqa: E402
 from toolkit.model.mixture import fit_prior  # noqa: E402
-from toolkit.pictures.kinds import curves, training  # noqa: E402
+from toolkit.pictures.kinds import curves, film  # noqa: E402
 from toolkit.shell import presets  # noqa: E402
 from toolkit.training.folder import RunFolder  # noqa: E402
 from toolkit.training.plan import Plan, TrainConfig  # noqa: E402
@@ -297,7 +297,7 @@ class Targets:
         path = self.run.folder / f"epoch_{random.integers(1, 4):04d}_samples.png"
         path.write_bytes(mutated(self.pictures[0], random))
         try:
-            training.animate([self.run.folder])
+            film.animate([self.run.folder])
         finally:
             path.unlink()
 

@@ -21,7 +21,7 @@ from toolkit.formats.checkpoint import Checkpoint
 from toolkit.model import inference
 from toolkit.options import options_of
 from toolkit.pictures import charts, fonts, images, sampling
-from toolkit.pictures.kinds import comparison, curves, interpolate, latents, manifold, samples, training, traversal
+from toolkit.pictures.kinds import comparison, curves, film, interpolate, latents, manifold, samples, traversal
 from toolkit.pictures.layout import page
 from toolkit.pictures.subject import Subject
 
@@ -398,11 +398,11 @@ def test_animations(run, model_file, tmp_path, kind):
     flags = ["--model", model_file, "--limit", 30, "--outfile", tmp_path / "a.gif"]
     assert run("visualize", kind, *flags)[0] == 0
     shown = []  # every 40 milliseconds; equal frames are stored once, and shown for longer
-    with Image.open(tmp_path / "a.gif") as film:
-        assert film.info["loop"] == 0
-        for i in range(film.n_frames):
-            film.seek(i)
-            shown += [np.array(film.convert("RGB")).astype(int)] * (film.info["duration"] // 40)
+    with Image.open(tmp_path / "a.gif") as made:
+        assert made.info["loop"] == 0
+        for i in range(made.n_frames):
+            made.seek(i)
+            shown += [np.array(made.convert("RGB")).astype(int)] * (made.info["duration"] // 40)
     rest, step = 600 // 40, 80 // 40
     assert len(shown) == 2 * rest + 46 * step and (shown[0] != shown[rest + 23 * step]).any()
     for i in range(rest):  # it rests at its ends
@@ -417,11 +417,11 @@ def test_a_film_of_a_training(run, fails, tmp_path):
     folder = tmp_path / "vae_synthetic_filters_0008_dims_0008"
     out = ["--outfile", tmp_path / "a.gif"]
     assert run("visualize", "training", "--logs", folder, *out)[0] == 0
-    with Image.open(tmp_path / "a.gif") as film:
-        assert film.n_frames == 3 and film.size == (8 * 18 - 2, 8 * 18 - 2 + training.CAPTION)
-        first = np.array(film.convert("RGB"))[:16, :16].astype(int)
-        film.seek(2)
-        assert film.info["duration"] == training.HOLD
+    with Image.open(tmp_path / "a.gif") as made:
+        assert made.n_frames == 3 and made.size == (8 * 18 - 2, 8 * 18 - 2 + film.CAPTION)
+        first = np.array(made.convert("RGB"))[:16, :16].astype(int)
+        made.seek(2)
+        assert made.info["duration"] == film.HOLD
     with Image.open(folder / "epoch_0001_samples.png") as sheet:
         assert np.abs(first - np.array(sheet.convert("RGB"))[:16, :16]).max() < 40  # in a palette of 256 colours
     assert run("visualize", "training", "--model", f"{folder}.npz", *out)[0] == 0
@@ -433,9 +433,9 @@ def test_a_film_of_a_training(run, fails, tmp_path):
 
 
 def test_long_trainings_show_most_of_their_beginning():
-    assert training.chosen([1, 2, 3]) == [1, 2, 3]
-    few = training.chosen(list(range(1, 501)))
-    assert len(few) <= training.MOST and few[0] == 1 and few[-1] == 500 and few == sorted(set(few))
+    assert film.chosen([1, 2, 3]) == [1, 2, 3]
+    few = film.chosen(list(range(1, 501)))
+    assert len(few) <= film.MOST and few[0] == 1 and few[-1] == 500 and few == sorted(set(few))
     assert few[10] < 500 * 10 / 60
 
 

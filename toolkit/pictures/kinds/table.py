@@ -5,17 +5,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from toolkit.pictures import explorer
-from toolkit.pictures.kinds import (
-    comparison,
-    curves,
-    interpolate,
-    latents,
-    manifold,
-    report,
-    samples,
-    training,
-    traversal,
-)
+from toolkit.pictures.kinds import comparison, curves, film, interpolate, latents, manifold, report, samples, traversal
 
 
 class PictureKind(NamedTuple):
@@ -34,7 +24,7 @@ ROWS = (
     PictureKind("samples", "a sheet of samples, with classes a row of each", samples, ("sampler", "label")),
     PictureKind("reconstructions", "test images, their reconstructions, and the error", comparison, ("data",)),
     PictureKind("curves", "loss, KL and speed over the epochs of some runs", curves, ("runs",)),
-    PictureKind("training", "a film of the samples of a run, epoch by epoch, as .gif", training, ("runs",)),
+    PictureKind("training", "a film of the samples of a run, epoch by epoch, as .gif", film, ("runs",)),
     PictureKind("explorer", "a page to play with the model, as one HTML file", explorer, ("data",)),
     PictureKind("report", "all of it, with the metrics, in one HTML file", report, ("data", "label", "sampler")),
 )
@@ -43,7 +33,7 @@ ROWS = (
 def kinds(shared: dict[str, tuple[type, ...]]) -> dict[str, PictureKind]:
     """The kinds by name, each with its own options and the `shared` ones for what it needs."""
 
-    def with_options(kind):
+    def with_options(kind: PictureKind) -> PictureKind:
         parts = (
             *filter(None, [getattr(kind.file, "Options", None)]),
             *(part for need in kind.needs for part in shared[need]),
