@@ -25,7 +25,7 @@ class RunOptions:
     )
 
 
-SHARED = {  # flags of several kinds, by what a kind needs
+SHARED = {  # flags for what kinds need
     "data": (opening.PlaceOptions, opening.DataOptions),
     "label": (LabelOptions,),
     "sampler": (opening.SeedOptions, opening.PriorOptions),

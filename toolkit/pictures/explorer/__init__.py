@@ -40,7 +40,7 @@ class Options:
 
 
 def write_page(subject: Subject, options: Any) -> str:
-    """The page; has no test images if data that no flag names cannot be loaded."""
+    """The page; it has no test images if the data set cannot be loaded and no flag named it."""
     try:
         subject.test  # noqa: B018
     except UserError as error:

@@ -1,6 +1,7 @@
-"""Kinds of pictures, a file each: its Options, and what makes it of a Subject (of runs: of their folders) and options.
+"""Kinds of pictures, one file each; table.py lists them.
 
-`draw` makes a picture, bytes (H, W, C); `animate` an Animation; `write_page` an HTML page. table.py lists the kinds.
+A file has the flags of its kind, `Options`, and at least one of `draw` (bytes (H, W, C)), `animate` (an Animation) and
+`write_page` (HTML as text). These take a Subject, or the folders of runs if the kind shows runs, and the options.
 """
 
 from toolkit.options import Kind, path

@@ -12,7 +12,7 @@ class PictureKind(NamedTuple):
     name: str
     words: str  # one line
     file: ModuleType  # with `draw`, `animate` or `write_page`
-    needs: tuple[str, ...] = ("data", "label")
+    needs: tuple[str, ...] = ("data", "label")  # what visualize.py opens for it, and the flags for that
     Options: type | None = None
 
 
