@@ -48,8 +48,7 @@ from toolkit.files import download, writing  # noqa: E402
 from toolkit.formats import checkpoint, codes, hub  # noqa: E402
 from toolkit.machine import device  # noqa: E402
 from toolkit.model.mixture import fit_prior  # noqa: E402
-from toolkit.pictures.curves import curves  # noqa: E402
-from toolkit.pictures.epochs import film  # noqa: E402
+from toolkit.pictures.kinds import curves, film  # noqa: E402
 from toolkit.shell import presets  # noqa: E402
 from toolkit.training.folder import RunFolder  # noqa: E402
 from toolkit.training.plan import TrainConfig, make_plan  # noqa: E402
@@ -266,7 +265,7 @@ class Targets:
             self.log.write_bytes(b"\n".join(lines))
         else:
             self.log.write_bytes(mutated(b"\n".join(lines), random))
-        curves([self.log])
+        curves.draw([self.log])
 
     def cache(self, random):
         def load():
@@ -298,7 +297,7 @@ class Targets:
         path = self.run.folder / f"epoch_{random.integers(1, 4):04d}_samples.png"
         path.write_bytes(mutated(self.pictures[0], random))
         try:
-            film(self.run.folder)
+            film.animate([self.run.folder])
         finally:
             path.unlink()
 

@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench.browser import Browser, missing
 from toolkit.formats import checkpoint
 from toolkit.machine import device
-from toolkit.pictures import explorer, scenes
+from toolkit.pictures import explorer
+from toolkit.pictures.subject import Subject
 from toolkit.shell.flags import DEFAULT_MODEL
 from toolkit.shell.opening import ROOT
 
@@ -45,7 +46,7 @@ def main():
     print("| model | | median | lowest – highest |\n|---|---|---|---|")
     for path in args.models:
         loaded = checkpoint.load(path)
-        made = explorer.make(Path(path).stem, scenes.Subject(loaded, None), "mnist")
+        made = explorer.make(Path(path).stem, Subject(loaded, None))
         with tempfile.TemporaryDirectory() as folder, Browser() as browser:
             page = Path(folder, "explorer.html")
             page.write_text(made.page)

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from bench.browser import Browser, missing
-from toolkit.pictures.images import Animation, save_animation
+from toolkit.pictures.images import Animation, save
 
 WIDTH, HEIGHT, SHOWN = 1360, 1120, 820  # pixels of the window, and across the film
 THREE = [(0.3, 0.3), (0.4, 0.2), (0.56, 0.17), (0.68, 0.26), (0.66, 0.4), (0.54, 0.49), (0.42, 0.51)]
@@ -76,7 +76,7 @@ def main():
             size = (SHOWN, round(SHOWN * shot.height / shot.width))
             frames.append(np.asarray(shot.resize(size, Image.Resampling.LANCZOS)))
             milliseconds.append(time)
-    save_animation(args.film, Animation(frames, milliseconds))
+    save(args.film, Animation(frames, milliseconds))
 
 
 if __name__ == "__main__":

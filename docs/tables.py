@@ -8,51 +8,53 @@ import importlib
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
-from toolkit.options import GROUPS, Row, default_text_of, flag_of, help_of, options_of  # noqa: E402
-from toolkit.shell.parser import selectors  # noqa: E402
+from toolkit.options import GROUPS, Option, default_text_of, flag_of, help_of, options_of  # noqa: E402
+from toolkit.shell.parser import selectors, way_of  # noqa: E402
 
 MARKED = re.compile(r"(<!-- (flags|earlier flags) of (\w+)\.py -->\n).*?(<!-- end -->)", re.S)
 
 
 def table(command: str) -> str:
-    """The flags of a command by group: name, default, meaning."""
+    """The flags of a command by group: name, default, meaning; below them those that only some rows of a table have."""
     declared = importlib.import_module(command).options()
     options = [option for part in declared for option in options_of(part)]
-    ways: dict[str, str] = {}
-    for row in rows_of(declared):
-        own = [option for option in options_of(row.Options) if option not in options] if row.Options else []
-        options += own
-        ways |= {name: f"{row.name}: " for name, _, _ in own}
-    named = {name: known for name, _, known in options}
+    sections = {group: [option for option in options if option[2].group == group] for group in GROUPS}
+    rows_of: dict = {}
+    for name, _, known in selectors(declared):
+        for row in known.rows().values():
+            for option in options_of(row.Options) if row.Options else ():
+                rows_of.setdefault(option, []).append(f"`{way_of(name, known, row.name)}`")
+    for option, ways in rows_of.items():
+        sections.setdefault(", ".join(ways), []).append(option)
+    named = {name: known for name, _, known in [*options, *rows_of]}
     lines = ["| flag | default | |", "|---|---|---|"]
-    for group in GROUPS:
-        members = [option for option in options if option[2].group == group and not option[2].hidden]
-        if members:
-            lines.append(f"| **{group}** | | |")
-        for name, default, known in members:
-            meaning = ways.get(name, "") + help_of(name, named)
-            lines.append(f"| `{flag_of(name, known)}` | {default_text_of(default, known)} | {meaning} |")
+    for title, members in sections.items():
+        shown = [row_of(*option, named | {option[0]: option[2]}) for option in members if not option[2].hidden]
+        lines += [f"| **{title}** | | |", *shown] if shown else []
     return "\n".join(lines) + "\n"
 
 
-def rows_of(declared: tuple[type, ...]) -> list[Row]:
-    """All rows that options choose."""
-    return [row for _, _, known in selectors(declared) for row in known.rows().values()]
+def row_of(name: str, default: Any, known: Option, named: dict[str, Option]) -> str:
+    return f"| `{flag_of(name, known)}` | {default_text_of(default, known)} | {help_of(name, named)} |"
 
 
 def earlier_table(command: str) -> str:
     """The spellings of earlier systems that a command takes, and what each means today."""
     lines = ["| flag | means |", "|---|---|"]
     declared = importlib.import_module(command).options()
-    for part in dict.fromkeys([*declared, *(row.Options for row in rows_of(declared) if row.Options)]):
-        for name, _, known in options_of(part):
-            lines += [f"| `--{spelling}` | `--{name}` |" for spelling in known.aliases]
-            if known.hidden:
-                lines.append(f"| `--{name}` | {re.sub('--[a-z_]+', lambda flag: f'`{flag[0]}`', known.help)} |")
+    rows = (row.Options for _, _, known in selectors(declared) for row in known.rows().values() if row.Options)
+    options = {option: None for part in (*declared, *rows) for option in options_of(part)}  # each once
+    named = {name: known for name, _, known in options}
+    for name, _, known in options:
+        lines += [f"| `--{spelling}` | `--{name}` |" for spelling in known.aliases]
+        if known.hidden:
+            meaning = re.sub("--[a-z_]+", lambda flag: f"`{flag[0]}`", help_of(name, named))
+            lines.append(f"| `--{name}` | {meaning} |")
     return "\n".join(lines) + "\n"
 
 

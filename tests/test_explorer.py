@@ -21,8 +21,10 @@ from toolkit.model import inference
 from toolkit.model.inputs import resize_matrix
 from toolkit.model.likelihoods import LIKELIHOODS
 from toolkit.model.mixture import Mixture
-from toolkit.pictures import explorer, scenes
+from toolkit.pictures import explorer
 from toolkit.pictures.explorer import network
+from toolkit.pictures.kinds.interpolate import between
+from toolkit.pictures.subject import Subject
 
 RUNNING = [name for name in ARCHITECTURES if name != "bounded"]
 VARIANTS = {
@@ -78,7 +80,7 @@ def told(page):
 def page_of(model, count=None, half=False, **facts):
     """A page, without data or with so many synthetic digits."""
     load = count and (lambda split: datasets.load("synthetic", split, None, count))
-    return explorer.make("a model", scenes.Subject(Checkpoint(model, **facts), load), "synthetic", half=half).page
+    return explorer.make("a model", Subject(Checkpoint(model, **facts), load, dataset="synthetic"), half=half).page
 
 
 @functools.cache
@@ -124,9 +126,9 @@ def test_the_page_in_a_browser(tmp_path):
     model.mixture = Mixture(np.ones((3, 1)), np.full((1, 4), 0.5), np.full((1, 10), 0.1))
     data = datasets.load("synthetic", "test", None, 40)
     data = data._replace(labels=np.asarray(data.labels) % 3, classes=tuple(NASTY))
-    subject = scenes.Subject(Checkpoint(model, class_names=NASTY), lambda split: data)
+    subject = Subject(Checkpoint(model, class_names=NASTY), lambda split: data, dataset="synthetic")
     page = tmp_path / "explorer.html"
-    page.write_text(explorer.make("a </title> b", subject, "synthetic").page)
+    page.write_text(explorer.make("a </title> b", subject).page)
     with browser.Browser(900, 700) as opened:
         opened.open(page)
         asked, expected = questions()
@@ -138,7 +140,7 @@ def test_the_page_in_a_browser(tmp_path):
     assert len(set(pictures.values())) == len(pictures)  # every action shows another picture
     assert seen["moved"] == pytest.approx(1.5) and seen["order"] == subject.order.tolist()
     np.testing.assert_allclose(seen["chosen"], subject.latents[0][5], atol=1e-5)
-    halfway = scenes.between(subject.latents[0][5], subject.latents[0][9], 0.5, True)
+    halfway = between(subject.latents[0][5], subject.latents[0][9], 0.5, True)
     np.testing.assert_allclose(seen["halfway"], halfway, atol=1e-4)
     assert seen["neighbours"] == 5 and seen["kept"] == 6 and seen["hovered"] == NASTY[data.labels[7]]
     assert seen["label"] == int(data.labels[9])

@@ -336,6 +336,30 @@ def test_a_row_may_be_chosen_elsewhere():
     assert "depth" not in parsed(given={"arch": "deep"})
 
 
+@dataclass(frozen=True)
+class Positional:
+    arch: str = option(..., "the network", "model", kind=text, unit="ARCH", rows=lambda: NETS, positional=True)
+    fast: bool = option(False, "do less", "model")
+    names: tuple[str, ...] = option((), "rows", "model", kind=text, several=True)
+
+
+@pytest.mark.parametrize("words", ["deep --depth 3", "--fast deep --depth 3", "--names=x deep --depth 3"])
+def test_a_row_may_be_a_word_of_its_own(words):
+    typed = parse("python train.py deep", words.split(), Positional)
+    assert typed.of(Positional).arch == "deep" and typed.of(Deep).depth == 3
+    assert parse("python train.py", "deep --names a plain".split(), Positional).of(Positional).arch == "deep"
+
+
+def test_without_a_word_that_it_needs_a_command_lists_the_rows(capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse("python train.py deep", [], Positional)
+    out = capsys.readouterr().out
+    assert not ended.value.code and "  plain  three layers\n  deep   many layers\n" in out
+    assert "Flags of one of them: python train.py ARCH -h" in out and "--fast" not in out
+    with pytest.raises(UserError, match="--depth is an option of deep — leave it out"):
+        parse("python train.py deep", ["--depth", "3", "plain"], Positional)
+
+
 @pytest.mark.parametrize(
     "words, said",
     {

@@ -96,10 +96,15 @@ def help_of(name: str, options: Mapping[str, Option]) -> str:
     """The help text of one of `options`: what it does, its choices, and which of the others it needs or excludes."""
     known = options[name]
     text, choices = known.help() if callable(known.help) else known.help, choices_of(known)
-    if known.rows:
+    if known.rows and not known.positional:  # whose rows are a table above the flags
         rows = "; ".join(f"{row.name}: {row.words}" for row in known.rows().values())
         text = ". ".join(filter(None, (text, rows)))
-    elif choices and unit_of(name, known)[0] != "{" and any(str(choice) not in text for choice in choices):
+    elif (
+        choices
+        and not known.rows
+        and unit_of(name, known)[0] != "{"
+        and any(str(choice) not in text for choice in choices)
+    ):
         text += f": {', '.join(map(str, choices))}"
     needs, excludes = (
         " or ".join(flag_of(other, options[other]) for other in names if other in options)

@@ -9,8 +9,9 @@ from toolkit.errors import UserError
 from toolkit.formats import hub
 from toolkit.formats.checkpoint import Checkpoint
 from toolkit.formats.description import model_rows
-from toolkit.pictures import scenes
+from toolkit.pictures.kinds.samples import Options, draw
 from toolkit.pictures.sampling import Sampler
+from toolkit.pictures.subject import Subject
 from toolkit.training.plan import flags, remembered
 from toolkit.wording import counted
 
@@ -94,8 +95,8 @@ def command_of(checkpoint: Checkpoint) -> str:
 
 def samples(checkpoint: Checkpoint) -> np.ndarray:
     """The sheet of samples, of a class-conditional model with a row for each class."""
-    subject = scenes.Subject(checkpoint, None, sampler=Sampler(checkpoint.prior))
-    return scenes.samples(subject, max(SAMPLES, 4 * checkpoint.model.config.num_classes))
+    subject = Subject(checkpoint, None, sampler=Sampler(checkpoint.prior))
+    return draw(subject, Options(nsamples=max(SAMPLES, 4 * checkpoint.model.config.num_classes)))
 
 
 def table(rows: list[tuple[str, str]]) -> str:

@@ -97,8 +97,17 @@ def png(image: np.ndarray) -> bytes:
     return encoded(picture(image), "PNG")
 
 
-def save(path: Path | str, image: np.ndarray) -> None:
-    """Write one image (H, W, C) of 1 or 3 channels to a file."""
+class Animation(NamedTuple):
+    """Images (H, W, 3) of one size, and how long each is shown."""
+
+    frames: Sequence[np.ndarray]
+    milliseconds: Sequence[int]
+
+
+def save(path: Path | str, image: np.ndarray | Animation) -> None:
+    """Write one image (H, W, C) of 1 or 3 channels to a file; an animation as GIF."""
+    if isinstance(image, Animation):
+        return write(path, gif(image))
     made, ending = picture(image), ending_of(path)
     try:
         data = encoded(made, "PNG" if ending == ".png" else Image.registered_extensions()[ending])
@@ -107,20 +116,13 @@ def save(path: Path | str, image: np.ndarray) -> None:
     write(path, data)
 
 
-class Animation(NamedTuple):
-    """Images (H, W, 3) of one size, and how long each is shown."""
-
-    frames: Sequence[np.ndarray]
-    milliseconds: Sequence[int]
-
-
-def save_animation(path: Path | str, animation: Animation) -> None:
-    """Write an endless GIF of one palette, so that colours do not flicker."""
+def gif(animation: Animation) -> bytes:
+    """An animation as the bytes of an endless GIF of one palette, so that colours do not flicker."""
     frames, milliseconds = animation
     palette = Image.fromarray(np.concatenate(frames[:: max(1, len(frames) // 4)])).quantize(256)
     pictures = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     times = {"duration": list(milliseconds), "loop": 0}
-    write(path, encoded(pictures[0], "GIF", save_all=True, append_images=pictures[1:], **times))
+    return encoded(pictures[0], "GIF", save_all=True, append_images=pictures[1:], **times)
 
 
 class Writer:

@@ -52,11 +52,15 @@ def parse(
     may have flags of its own. Its help page shows those alone.
     """
     words, given, defaults = words_of(argv), dict(given or {}), dict(defaults or {})
+    if not words and any(known.positional and default is ... for _, default, known in selectors(declared)):
+        parser = Parser(document, declared)  # a row must be chosen: here is the table
+        print(f"{parser.format_usage()}\n{parser.description}")
+        raise SystemExit(0)
     if HELP & set(words):
         for way, row in chosen(words, declared).items():
             if row.Options:
                 about = f"{row.words}\n\nFlags that it shares with others: {program_of(document)} -h"
-                Parser(f"{program_of(document)} {way}\n\n{about}", (row.Options,)).print_help()
+                Parser(f"{program_of(document)} {way}\n\n{about}", (row.Options,), way=way).print_help()
                 raise SystemExit(0)
         rows: dict[str, Row] = {}
     else:
@@ -88,10 +92,14 @@ def chosen(words: list[str], declared: tuple[type, ...], others: dict[str, Any] 
     """The rows that words choose, by how: `--arch resnet` → its row. With `others` those of other options too, by their
     values there or their defaults."""
     found = {}
+    rows_of = [row.Options for _, _, known in selectors(declared) for row in known.rows().values() if row.Options]
+    switches = {f"--{name}" for part in (*declared, *rows_of) for name, _, known in options_of(part) if not known.kind}
     for name, default, known in selectors(declared):
         rows, value = known.rows(), typed_value(words, name, *known.aliases)
         if known.positional:
-            places = (word for before, word in zip(["", *words], words, strict=False) if not before.startswith("--"))
+            no_flags = {"", "--help", *switches}  # before a word that is no value of a flag
+            pairs = zip(["", *words], words, strict=False)
+            places = (word for before, word in pairs if before in no_flags or "=" in before or before[:2] != "--")
             value = next((word for word in places if word in rows), None)
         if value is None and others is not None:
             value = others.get(name, default)
@@ -118,7 +126,7 @@ def owners(declared: tuple[type, ...]) -> dict[str, str]:
             for own, _, about in options_of(row.Options) if row.Options else ():
                 for spelling in (own, *about.aliases):
                     found.setdefault(f"--{spelling}", []).append(way_of(name, known, row.name))
-    return {flag: " or ".join(ways) for flag, ways in found.items()}
+    return {flag: " or ".join(filter(None, [", ".join(ways[:-1]), ways[-1]])) for flag, ways in found.items()}
 
 
 def check_conditions(values: Mapping[str, Any], present: Collection[str], options: Mapping[str, Option]) -> None:
@@ -150,17 +158,24 @@ def program_of(document: str) -> str:
 class Parser(argparse.ArgumentParser):
     """An argument parser for dataclasses of options, which fails in one line."""
 
-    def __init__(self, document: str, declared: tuple[type, ...], owners: Mapping[str, str] | None = None):
+    def __init__(
+        self, document: str, declared: tuple[type, ...], owners: Mapping[str, str] | None = None, way: str = ""
+    ):
         first, _, about = document.partition("\n")
         program = program_of(document)
         options = [option for part in declared for option in options_of(part)]
         self.options, self.owners = {name: known for name, _, known in options}, owners or {}
         self.usual = {name: default for name, default, _ in options}
         words = [word_of(name, default, known) for name, default, known in options if known.positional]
+        tables = [
+            table_of(word_of(*option), option[2].rows(), program)
+            for option in options
+            if option[2].positional and option[2].rows
+        ]
         super().__init__(
             prog=program,
-            usage=" ".join([program, *words, "[options]"]),
-            description=f"{about.strip()}\nExample: {first}",
+            usage=" ".join([program, *filter(None, [way]), *words, "[options]"]),
+            description="\n".join([about.strip(), *tables, f"Example: {first}"]),
             formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=22, width=80),
             argument_default=argparse.SUPPRESS,
             allow_abbrev=False,
@@ -173,7 +188,8 @@ class Parser(argparse.ArgumentParser):
                 add(group, name, default, known)
         group.add_argument("-h", "--help", action="help", help="show this and exit")
         group.add_argument("--version", action="version", version=toolkit.__version__, help="print the version")
-        rows = [(name, known, row) for name, _, known in selectors(declared) for row in known.rows().values()]
+        chosen_by = [option for option in selectors(declared) if not option[2].positional]
+        rows = [(name, known, row) for name, _, known in chosen_by for row in known.rows().values()]
         more = [f"more: {program} {way_of(name, known, row.name)} -h" for name, known, row in rows if row.Options]
         if any(known.hidden or known.aliases for known in self.options.values()):
             more[1:] = ["earlier flags: docs/compatibility.md"]
@@ -181,7 +197,11 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, argv: list[str] | None = None) -> dict[str, Any]:
         """The values of what was typed, by the names of the options."""
-        found, unknown = self.parse_known_args(words_of(argv))
+        words = words_of(argv)
+        for flag in (word.split("=")[0] for word in words):
+            if flag in self.owners and flag not in self._option_string_actions:
+                self.refuse(flag)
+        found, unknown = self.parse_known_args(words)
         if unknown:
             self.refuse(unknown[0].split("=")[0])
         return {name: value for name, value in vars(found).items() if value is not None}
@@ -253,6 +273,13 @@ def did_you_mean(word: str, words: list[str]) -> str:
 def help_text(name: str, default: Any, options: Mapping[str, Option]) -> str:
     said, about = default_text_of(default, options[name]), help_of(name, options)
     return (f"{about} (default: {said})" if said else about).replace("%", "%%")
+
+
+def table_of(word: str, rows: Mapping[str, Row], program: str) -> str:
+    """The rows that a word chooses from, a line each."""
+    width = max(map(len, rows))
+    lines = [f"  {name:{width}s}  {row.words}" for name, row in rows.items()]
+    return "\n".join([f"\n{word} is one of\n", *lines, f"\nFlags of one of them: {program} {word} -h\n"])
 
 
 def word_of(name: str, default: Any, known: Option) -> str:

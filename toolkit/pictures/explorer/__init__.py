@@ -7,7 +7,9 @@ are told of the model is JSON and one compressed block of arrays. Nothing is loa
 import base64
 import html
 import json
+import sys
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,15 +18,41 @@ import numpy as np
 
 from toolkit import datasets
 from toolkit.architectures import layers
+from toolkit.errors import UserError
 from toolkit.formats.description import checkpoint_rows
 from toolkit.model.inputs import GREY, PIXELS, resize_matrix
+from toolkit.options import count, option
 from toolkit.pictures.charts import colour
 from toolkit.pictures.explorer import network
-from toolkit.pictures.scenes import Subject, plane_of
+from toolkit.pictures.kinds.latents import plane_of
+from toolkit.pictures.subject import Subject
 
 FOLDER = Path(__file__).parent
 SCRIPTS = ("bytes.js", "network.js", "model.js", "pictures.js", "map.js", "film.js", "page.js")
 MOST_IMAGES, MOST_BYTES = 1000, 2**21  # test images in a page
+
+
+@dataclass(frozen=True)
+class Options:
+    nsamples: int | None = option(
+        None, "test images in the page", "pictures", kind=count, unit="N", default_text="up to 1000"
+    )
+    half: bool = option(False, "weights in half precision, for half the size; prints what that changes", "output")
+
+
+def write_page(subject: Subject, options: Any) -> str:
+    """The page; it has no test images if the data set cannot be loaded and no flag named it."""
+    try:
+        subject.test  # noqa: B018
+    except UserError as error:
+        if options.dataset or options.data_dir or options.limit:
+            raise
+        print(f"Warning: the page has no test images and no map: {error}", file=sys.stderr)
+        subject.load = None
+    made = make(Path(subject.name).stem, subject, options.nsamples, options.half)
+    size = f"{len(made.page.encode(errors='replace')) / 1e6:.2f} MB"
+    print(f"Size: {size}{', in half precision: ' + made.rounding if made.rounding else ''}")
+    return made.page
 
 
 class Explorer(NamedTuple):
@@ -32,12 +60,12 @@ class Explorer(NamedTuple):
     rounding: str  # what half precision changes, in words; empty without it
 
 
-def make(title: str, subject: Subject, dataset: str, count: int | None = None, half: bool = False) -> Explorer:
+def make(title: str, subject: Subject, count: int | None = None, half: bool = False) -> Explorer:
     """The page; with the first `count` test images, or without any if the subject has no data."""
     model, checkpoint = subject.model, subject.checkpoint
     network.check_fit(model)
     test = None if subject.load is None else first_images(subject.test, model.config.channels, count)
-    name = datasets.public_name(checkpoint.dataset or dataset)  # of what it was trained on
+    name = datasets.public_name(checkpoint.dataset or subject.dataset)  # of what it was trained on
     shown = network.folded(model, half)
     encoder, decoder = layers(shown)
     arrays: list[np.ndarray] = []

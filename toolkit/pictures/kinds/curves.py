@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +17,11 @@ PANELS = (  # title, unit, key, whether it is measured on the test split too
     ("KL", "nats per image", "kl", True),
     ("Throughput", "images per second", "images_per_second", False),
 )
+WIDTH = 1.6  # pixels
 
 
-def curves(paths: Sequence[Path | str]) -> np.ndarray:
-    """A chart with four panels, as bytes (H, W, 3); `paths` are runs' folders or logs."""
+def draw(paths: Sequence[Path | str], _: Any = None) -> np.ndarray:
+    """A chart with four panels; `paths` are runs' folders or logs."""
     if not paths:
         raise UserError("no run lies beside this model — name the folder or log of one with --logs")
     runs = [(run_name(path), log.read(path)) for path in paths]
@@ -35,10 +37,9 @@ def curves(paths: Sequence[Path | str]) -> np.ndarray:
         box = (left, top, left + 400, top + 240)
         axes = Axes(canvas, box, (0, max(2, last)), (low, high), title, "epoch", unit, whole=True)
         for r, (_, run) in enumerate(runs):
-            draw(canvas, axes, [(e["epoch"], e[key]) for e in run], colour_of_run(r), 1.6)
+            plot(canvas, axes, [(e["epoch"], e[key]) for e in run], colour_of_run(r))
             if tested:
-                points = [(e["epoch"], e["test"][key]) for e in run]
-                draw(canvas, axes, points, colour_of_run(r), 1.6, dashed=True)
+                plot(canvas, axes, [(e["epoch"], e["test"][key]) for e in run], colour_of_run(r), dashed=True)
     for r, (name, _) in enumerate(runs):
         y = 690 + 20 * r
         canvas.line([(74, y), (104, y)], colour_of_run(r), 2)
@@ -58,16 +59,16 @@ def run_name(path: Path | str) -> str:
     return f"{folder.parent.name}/{folder.name}"
 
 
-def draw(canvas, axes, points, fill, width, dashed=False):
+def plot(canvas, axes, points, fill, dashed=False):
     places = [axes.place(*point) for point in points]
     if len(places) == 1:
         canvas.dot(*places[0], 3, fill)
     elif not dashed:
-        canvas.line(places, fill, width)
+        canvas.line(places, fill, WIDTH)
     else:
         for a, b in zip(places, places[1:], strict=False):
             length = math.hypot(b[0] - a[0], b[1] - a[1])
             pieces = max(1, round(length / 6))
             for k in range(0, pieces, 2):
                 ends = [(a[0] + (b[0] - a[0]) * t / pieces, a[1] + (b[1] - a[1]) * t / pieces) for t in (k, k + 1)]
-                canvas.line(ends, fill, width)
+                canvas.line(ends, fill, WIDTH)

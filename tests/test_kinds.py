@@ -5,6 +5,7 @@ import html.parser
 import io
 import json
 import os
+import re
 from statistics import NormalDist
 
 import mlx.core as mx
@@ -13,15 +14,20 @@ import pytest
 from conftest import Scripts, make_model, save
 from PIL import Image
 
+import visualize
 from toolkit import datasets
 from toolkit.errors import UserError
 from toolkit.formats.checkpoint import Checkpoint
 from toolkit.model import inference
-from toolkit.pictures import charts, curves, epochs, fonts, images, sampling, scenes
+from toolkit.options import options_of
+from toolkit.pictures import charts, fonts, images, sampling
+from toolkit.pictures.kinds import comparison, curves, film, interpolate, latents, manifold, samples, traversal
+from toolkit.pictures.layout import page
+from toolkit.pictures.subject import Subject
 
 
 def subject(model, count=30, **options):
-    return scenes.Subject(Checkpoint(model), lambda split: datasets.load("synthetic", split, None, count), **options)
+    return Subject(Checkpoint(model), lambda split: datasets.load("synthetic", split, None, count), **options)
 
 
 def decoded(model, codes, labels=None):
@@ -39,7 +45,7 @@ def test_traversal_changes_one_dimension_and_a_dead_one_changes_nothing():
     weight[:, 2] = 0  # the decoder does not listen to z2
     model.decoder.lin1.weight = mx.array(weight)
     shown = subject(model)
-    tiles, left, top = scenes.traversal(shown, columns=5)
+    tiles, left, top = traversal.traverse(shown, columns=5)
     assert tiles.shape == (4, 5, 16, 16, 1) and top == ["-3.0", "-1.5", "0", "+1.5", "+3.0"]
     assert [word.split()[0] for word in left] == [f"z{dim}" for dim in np.argsort(-shown.kl)]
     for row, word in zip(tiles, left, strict=True):
@@ -52,13 +58,13 @@ def test_traversal_changes_one_dimension_and_a_dead_one_changes_nothing():
 def test_traversal_around_an_image():
     model = make_model()
     shown = subject(model)
-    tiles, left, _ = scenes.traversal(shown, 7, columns=3)
+    tiles, left, _ = traversal.traverse(shown, 7, columns=3)
     for row, word in zip(tiles, left, strict=True):
         code = shown.latents[0][7].copy()
         code[int(word[1])] = 0
         np.testing.assert_array_equal(row[1], decoded(model, code[None])[0])
     with pytest.raises(UserError, match="no test image 30 — take 0 to 29"):
-        scenes.traversal(shown, 30)
+        traversal.traverse(shown, 30)
 
 
 @pytest.fixture
@@ -88,7 +94,7 @@ def test_interpolations_between_images_of_ones_own_choice(fails, model_file, pho
     model = make_model()
     opened = lambda files: datasets.load_files(files, 16, 1)  # noqa: E731
     shown = subject(model, open_files=opened)
-    rows, left = scenes.interpolations(shown, None, 3, (4, str(photos[0]), str(photos[1])))
+    rows, left = interpolate.interpolate(shown, 4, 3, (4, str(photos[0]), str(photos[1])))
     assert [word.split("  ")[0] for word in left[::2]] == ["#4 to my cat.png", "my cat.png to dog.jpg"]
     np.testing.assert_array_equal(rows[0, 0], shown.image(4).pixels)
     np.testing.assert_array_equal(rows[0, -1], rows[2, 0])
@@ -100,20 +106,20 @@ def test_interpolations_between_images_of_ones_own_choice(fails, model_file, pho
 
 def test_between():
     a, b = np.array([3.0, 0]), np.array([0, 3.0])
-    np.testing.assert_allclose(scenes.between(a, b, 0.5, False), [1.5, 1.5])
-    np.testing.assert_allclose(scenes.between(a, b, 0.5, True), np.array([3, 3]) / np.sqrt(2))
+    np.testing.assert_allclose(interpolate.between(a, b, 0.5, False), [1.5, 1.5])
+    np.testing.assert_allclose(interpolate.between(a, b, 0.5, True), np.array([3, 3]) / np.sqrt(2))
     for spherical in (False, True):
         for one, other in ((a, b), (a, a), (a, -a), (a, 0 * a)):
-            np.testing.assert_allclose(scenes.between(one, other, 0, spherical), one, atol=1e-9)
-            np.testing.assert_allclose(scenes.between(one, other, 1, spherical), other, atol=1e-9)
+            np.testing.assert_allclose(interpolate.between(one, other, 0, spherical), one, atol=1e-9)
+            np.testing.assert_allclose(interpolate.between(one, other, 1, spherical), other, atol=1e-9)
 
 
 def test_interpolations_begin_and_end_at_test_images():
     model = make_model()
     shown = subject(model)
-    rows, left = scenes.interpolations(shown, 2, 5)
+    rows, left = interpolate.interpolate(shown, 2, 5)
     assert rows.shape == (4, 7, 16, 16, 1) and [word.split("  ")[1] for word in left] == ["linear", "spherical"] * 2
-    pairs = scenes.pairs_of(shown, 2)
+    pairs = interpolate.pairs_of(shown, 2)
     means = shown.latents[0]
     for (a, b), row in zip(pairs, rows[::2], strict=True):
         assert shown.test.labels[a] != shown.test.labels[b]
@@ -123,13 +129,13 @@ def test_interpolations_begin_and_end_at_test_images():
         for place, end in zip((1, 3, 5), ends, strict=True):
             assert np.abs(row[place].astype(int) - end).max() <= 1
     conditional = subject(make_model(num_classes=10), count=60)
-    for a, b in scenes.pairs_of(conditional, 3):
+    for a, b in interpolate.pairs_of(conditional, 3):
         assert conditional.test.labels[a] == conditional.test.labels[b]
 
 
 def test_manifold_holds_equal_shares_of_the_prior():
     model = make_model(latent_dims=2)
-    sheet = scenes.manifold(subject(model), 4)
+    sheet = manifold.draw(subject(model), manifold.Options(rows=4))
     assert sheet.shape == (70, 70, 1)
     steps = [NormalDist().inv_cdf(share) for share in (0.125, 0.375, 0.625, 0.875)]
     np.testing.assert_array_equal(sheet[:16, :16], decoded(model, [[steps[0], steps[3]]])[0])  # the upper left
@@ -138,17 +144,17 @@ def test_manifold_holds_equal_shares_of_the_prior():
     first, second = sorted(shown.order[:2])
     code = np.zeros((1, 5))
     code[0, [first, second]] = steps[3]
-    sheet = scenes.manifold(shown, 4)
+    sheet = manifold.draw(shown, manifold.Options(rows=4))
     np.testing.assert_array_equal(sheet[:16, 54:], decoded(shown.model, code)[0])
     with pytest.raises(UserError, match="two latent dims"):
-        scenes.manifold(subject(make_model(latent_dims=1)))
+        manifold.draw(subject(make_model(latent_dims=1)), manifold.Options())
 
 
 @pytest.mark.parametrize("dims", [1, 2, 6])
 def test_latents_have_a_dot_for_every_image_in_the_colour_of_its_class(dims):
     shown = subject(make_model(latent_dims=dims), count=60)
     shown.latents = (np.random.default_rng(0).normal(size=(60, dims)), np.zeros((60, dims)))
-    chart = scenes.latents(shown)
+    chart = latents.draw(shown)
     assert chart.shape[0] == 1440 and chart.shape[2] == 3
     plane = chart[84:1328, 132:1376]  # within the axes
     for label in range(10):
@@ -163,11 +169,11 @@ def test_samples_with_temperature():
     model = make_model()
 
     def at(temperature):
-        return scenes.samples(subject(model, sampler=sampling.Sampler(model.prior, temperature)), 6)
+        return samples.draw(subject(model, sampler=sampling.Sampler(model.prior, temperature)), samples.Options(6))
 
     cold = at(0)
     assert (cold[:, :16] == cold[:, 18:34]).all()
-    warm = scenes.samples(subject(model), 6)
+    warm = samples.draw(subject(model), samples.Options(6))
     assert (warm[:16, :16] != warm[:16, 18:34]).any()
     z = model.prior.sample(6, mx.random.key(0))
     expected = images.sheet(images.to_bytes(inference.decode(model, 0.5 * z)))
@@ -176,8 +182,10 @@ def test_samples_with_temperature():
 
 def test_samples_of_classes_are_rows_with_their_names(monkeypatch):
     shown = []
-    monkeypatch.setattr(scenes, "page", lambda rows, left: shown.append((rows, left)))
-    scenes.samples(scenes.Subject(Checkpoint(make_model(num_classes=3), class_names=("cat", "dog", "owl")), None), 12)
+    monkeypatch.setattr(samples, "page", lambda rows, left: shown.append((rows, left)))
+    samples.draw(
+        Subject(Checkpoint(make_model(num_classes=3), class_names=("cat", "dog", "owl")), None), samples.Options(12)
+    )
     ((rows, left),) = shown
     assert rows.shape == (3, 4, 16, 16, 1) and left == ("cat", "dog", "owl")
     assert (rows[0] != rows[1]).any()
@@ -186,9 +194,9 @@ def test_samples_of_classes_are_rows_with_their_names(monkeypatch):
 def test_reconstructions_show_what_differs(monkeypatch):
     """Three rows a block: originals, reconstructions, and the error averaged over the channels, black where it is 0."""
     shown = []
-    monkeypatch.setattr(scenes, "page", lambda rows, left, block: shown.append((rows, left, block)))
+    monkeypatch.setattr(comparison, "page", lambda rows, left, block: shown.append((rows, left, block)))
     model = make_model(channels=3)
-    scenes.reconstructions(subject(model), 8, columns=5)
+    comparison.draw(subject(model), comparison.Options(8), columns=5)
     ((rows, left, block),) = shown
     assert left == ["original", "reconstruction", "error"] * 2 and block == 3
     rows = np.array(rows).astype(int)
@@ -201,7 +209,7 @@ def test_reconstructions_show_what_differs(monkeypatch):
 
 def test_a_page_has_room_between_its_blocks():
     rows = np.zeros((6, 2, 16, 16, 1), np.uint8)
-    plain, blocks = (scenes.page(rows, tile=16, block=block) for block in (None, 3))
+    plain, blocks = (page(rows, tile=16, block=block) for block in (None, 3))
     assert blocks.shape[0] - plain.shape[0] == 24 and blocks.shape[1] == plain.shape[1]  # at twice the resolution
     assert (blocks[-24 - 2 * 54 - 20 : -24 - 2 * 54 - 6, 40:60] == 255).all()
 
@@ -344,11 +352,11 @@ def test_every_kind_for_every_model(run, tmp_path, kind, variant):
 
 def test_classes_whose_names_are_numbers_are_not_mistaken():
     model = make_model(num_classes=3)
-    shown = scenes.Subject(Checkpoint(model, class_names=("1", "10", "2")), None)
+    shown = Subject(Checkpoint(model, class_names=("1", "10", "2")), None)
     codes = np.zeros((1, 3))
     for label in range(3):  # a label of the data is an index, what is typed a name
         np.testing.assert_array_equal(shown.decode(codes, label), decoded(model, codes, np.array([label])))
-    shown = scenes.Subject(Checkpoint(model, class_names=("1", "10", "2")), None, label="10")
+    shown = Subject(Checkpoint(model, class_names=("1", "10", "2")), None, label="10")
     np.testing.assert_array_equal(shown.decode(codes), decoded(model, codes, np.array([1])))
 
 
@@ -366,7 +374,7 @@ def test_circles_are_around_the_middle_of_the_prior():
     ring = []
     for shift in (0, 1):
         shown.latents = (means + [shift, 0, 0], np.zeros((60, 3)))
-        chart = scenes.latents(shown).astype(int)
+        chart = latents.draw(shown).astype(int)
         ring.append(np.argwhere((chart[84:1328, 140:1376] < 60).all(axis=2)).mean(axis=0)[1])
     assert abs(ring[1] - ring[0]) > 40  # they stay, where the codes have gone
 
@@ -390,11 +398,11 @@ def test_animations(run, model_file, tmp_path, kind):
     flags = ["--model", model_file, "--limit", 30, "--outfile", tmp_path / "a.gif"]
     assert run("visualize", kind, *flags)[0] == 0
     shown = []  # every 40 milliseconds; equal frames are stored once, and shown for longer
-    with Image.open(tmp_path / "a.gif") as film:
-        assert film.info["loop"] == 0
-        for i in range(film.n_frames):
-            film.seek(i)
-            shown += [np.array(film.convert("RGB")).astype(int)] * (film.info["duration"] // 40)
+    with Image.open(tmp_path / "a.gif") as made:
+        assert made.info["loop"] == 0
+        for i in range(made.n_frames):
+            made.seek(i)
+            shown += [np.array(made.convert("RGB")).astype(int)] * (made.info["duration"] // 40)
     rest, step = 600 // 40, 80 // 40
     assert len(shown) == 2 * rest + 46 * step and (shown[0] != shown[rest + 23 * step]).any()
     for i in range(rest):  # it rests at its ends
@@ -409,11 +417,11 @@ def test_a_film_of_a_training(run, fails, tmp_path):
     folder = tmp_path / "vae_synthetic_filters_0008_dims_0008"
     out = ["--outfile", tmp_path / "a.gif"]
     assert run("visualize", "training", "--logs", folder, *out)[0] == 0
-    with Image.open(tmp_path / "a.gif") as film:
-        assert film.n_frames == 3 and film.size == (8 * 18 - 2, 8 * 18 - 2 + epochs.CAPTION)
-        first = np.array(film.convert("RGB"))[:16, :16].astype(int)
-        film.seek(2)
-        assert film.info["duration"] == epochs.HOLD
+    with Image.open(tmp_path / "a.gif") as made:
+        assert made.n_frames == 3 and made.size == (8 * 18 - 2, 8 * 18 - 2 + film.CAPTION)
+        first = np.array(made.convert("RGB"))[:16, :16].astype(int)
+        made.seek(2)
+        assert made.info["duration"] == film.HOLD
     with Image.open(folder / "epoch_0001_samples.png") as sheet:
         assert np.abs(first - np.array(sheet.convert("RGB"))[:16, :16]).max() < 40  # in a palette of 256 colours
     assert run("visualize", "training", "--model", f"{folder}.npz", *out)[0] == 0
@@ -425,9 +433,9 @@ def test_a_film_of_a_training(run, fails, tmp_path):
 
 
 def test_long_trainings_show_most_of_their_beginning():
-    assert epochs.chosen([1, 2, 3]) == [1, 2, 3]
-    few = epochs.chosen(list(range(1, 501)))
-    assert len(few) <= epochs.MOST and few[0] == 1 and few[-1] == 500 and few == sorted(set(few))
+    assert film.chosen([1, 2, 3]) == [1, 2, 3]
+    few = film.chosen(list(range(1, 501)))
+    assert len(few) <= film.MOST and few[0] == 1 and few[-1] == 500 and few == sorted(set(few))
     assert few[10] < 500 * 10 / 60
 
 
@@ -456,24 +464,48 @@ def test_what_does_not_fit(fails, run, model_file, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "flags, kind",
+    "flags, kind, owner",
     [
-        ("--image 3", "samples"),
-        ("--rows 3", "samples"),
-        ("--logs x", "samples"),
-        ("--dataset mnist", "samples"),
-        ("--limit 3", "curves"),
-        ("--image 3", "interpolate"),
-        ("--seed 3", "traversal"),
-        ("--nsamples 3", "latents"),
-        ("--temperature 2", "reconstructions"),
-        ("--importance_samples 3", "manifold"),
-        ("--rows 3", "report"),
+        ("--image 3", "samples", "traversal or report"),
+        ("--rows 3", "samples", "traversal, interpolate or manifold"),
+        ("--logs x", "samples", "curves or training"),
+        ("--dataset mnist", "samples", "explorer or report"),
+        ("--limit 3", "curves", "explorer or report"),
+        ("--image 3", "interpolate", "traversal or report"),
+        ("--seed 3", "traversal", "samples or report"),
+        ("--nsamples 3", "latents", "samples, reconstructions or explorer"),
+        ("--temperature 2", "reconstructions", "samples or report"),
+        ("--importance_samples 3", "manifold", "report"),
+        ("--rows 3", "report", "traversal, interpolate or manifold"),
+        ("--label 3", "latents", "samples or report"),
+        ("--half", "report", "explorer"),
     ],
 )
-def test_flags_without_effect_are_refused(fails, model_file, kind, flags):
+def test_a_flag_of_another_kind_says_whose_it_is(fails, model_file, kind, flags, owner):
     line = fails("visualize", kind, "--model", model_file, *flags.split())
-    assert f"{flags.split()[0]} has no effect with {kind}" in line
+    assert f"{flags.split()[0]} is an option of " in line and f"{owner} — leave it out" in line
+
+
+def test_pairs_are_not_counted_where_images_are_named(fails, model_file):
+    flags = ["--model", model_file, "--images", 1, 2, "--rows", 3]
+    assert "--rows has no effect with --images" in fails("visualize", "interpolate", *flags)
+
+
+def test_kinds_are_listed_a_line_each(run):
+    for flags in ((), ("-h",)):
+        status, out, err = run("visualize", *flags)
+        assert (status, err) == (0, "") and "Flags of one of them: python visualize.py KIND -h" in out
+        for name, kind in visualize.kinds().items():
+            assert re.search(rf"^  {name} +{re.escape(kind.words)}$", out, re.M)
+
+
+@pytest.mark.parametrize("kind", visualize.kinds())
+def test_the_help_of_a_kind_shows_its_flags_alone(run, kind):
+    status, out, _ = run("visualize", kind, "-h")
+    assert status == 0 and out.startswith(f"usage: python visualize.py {kind} [options]")
+    listed = re.findall(r"^  (--\w+)", out, re.M)
+    assert set(listed) == {"--version", *(f"--{name}" for name, _, _ in options_of(visualize.kinds()[kind].Options))}
+    assert ("--dataset" in listed) == (kind not in ("samples", "curves", "training"))
 
 
 def test_a_report_notices_wrong_flags_before_it_computes(fails, model_file, monkeypatch, tmp_path):

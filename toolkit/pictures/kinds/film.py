@@ -1,7 +1,9 @@
 """A film of one training: the sheets of samples that a run leaves behind, epoch by epoch."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,8 +18,11 @@ STEP, HOLD = 200, 2000  # milliseconds that a frame is shown, and the last one
 CAPTION = 24  # pixels below a sheet
 
 
-def film(run: Path | str) -> Animation:
+def animate(runs: Sequence[Path | str], _: Any = None) -> Animation:
     """The samples of every epoch of a run, with the epoch's number below."""
+    if len(runs) != 1:
+        raise UserError(f"a film shows one run, not {len(runs)} — name its folder with --logs")
+    (run,) = runs
     sheets = {}
     for path in Path(run).glob("epoch_*_samples.png"):
         if found := re.fullmatch(r"epoch_(\d+)_samples\.png", path.name):

@@ -5,25 +5,37 @@ The explorer, which is a page of scripts, can be a part of it, in a frame of its
 
 import base64
 import html
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from toolkit.errors import UserError
+from toolkit.files.progress import Bars
 from toolkit.formats.description import checkpoint_rows, model_rows
+from toolkit.metrics.measure import measure
 from toolkit.metrics.words import rows
-from toolkit.pictures import explorer, scenes
+from toolkit.model.inference import CHUNK
+from toolkit.options import number, option
+from toolkit.pictures import explorer
 from toolkit.pictures.card import command_of
-from toolkit.pictures.curves import curves
 from toolkit.pictures.images import png
-from toolkit.pictures.scenes import Subject
+from toolkit.pictures.kinds import comparison, curves, interpolate, latents, manifold, samples, traversal
+from toolkit.pictures.subject import Subject
 from toolkit.wording import counted
 
 LARGEST_FRAME = 6_000_000  # bytes
+CAPTIONS = {
+    "Samples": "Samples from {prior}.",
+    "Reconstructions": "Test images, their reconstructions from the mean, and the absolute error (black is 0).",
+    "Latent dimensions": "Each row changes one dimension from −3 to 3, most used first; {rest}.",
+    "Interpolation": "From one test image to another, straight and along the sphere.",
+    "Latent vectors": "Means of the test images; circles are one, two and three standard deviations of the prior.",
+    "Manifold": "The plane of the two most used dimensions, in equal shares of the prior.",
+    "Training": "Metrics per epoch.",
+}
 
 STYLE = """
 :root { color-scheme: light; }
@@ -65,31 +77,35 @@ PAGE = """<!DOCTYPE html>
 """
 
 
-def make(
-    title: str,
-    about: str,
-    metrics: dict[str, Any],
-    pictures: Iterable[tuple[str, str, np.ndarray]],
-    parts: Iterable[tuple[str, str]] = (),
-) -> str:
-    """The page as text; `pictures` are title, caption and bytes (H, W, C) of each, `parts` title and HTML of others."""
+@dataclass(frozen=True)
+class Options(traversal.ImageOptions):
+    importance_samples: int = option(
+        50, "samples per image for log p(x)", "sampling", kind=number(int, 0, 10**7), unit="K"
+    )
+
+
+def write_page(subject: Subject, options: Options) -> str:
+    if options.image is not None:
+        subject.image(options.image)  # an impossible one stops here, not at the end
+    test, train = subject.test, None if subject.test.labels is None else subject.load("train")
+    with Bars() as watch:
+        seed, samples = subject.sampler.seed, options.importance_samples
+        metrics = measure(subject.model, test, train, samples, seed, CHUNK, watch)
     sections = [("Metrics", table(metrics))]
-    for name, caption, shown in pictures:
-        source, words = inlined(shown), html.escape(name)
-        figure = f'<figure><img src="{source}" alt="{words}"><figcaption>{html.escape(caption)}</figcaption></figure>'
-        sections.append((name, figure))
-    sections += parts
+    sections += [*pictures(subject, options.image), *playground(subject), training(subject)]
     body = "\n".join(f"<h2>{html.escape(name)}</h2>\n{content}" for name, content in sections)
-    return PAGE.format(name=html.escape(title), style=STYLE, about=html.escape(about), body=body)
+    name, about = html.escape(subject.name), html.escape(description(subject))
+    return PAGE.format(name=name, style=STYLE, about=about, body=body)
 
 
-def description(subject: Subject, dataset: str, device_name: str) -> str:
+def description(subject: Subject) -> str:
     """The model, its training and this report in one paragraph."""
     parts = "; ".join(f"{title.lower()}: {words}" for title, words in model_rows(subject.model))
-    trained = subject.checkpoint.dataset or dataset
+    trained = subject.checkpoint.dataset or subject.dataset
     if subject.checkpoint.epoch is not None:
         trained += f" for {counted(subject.checkpoint.epoch, 'epoch')}"
-    return f"Trained on {trained}, shown on {dataset}; {parts}. Made on {date.today().isoformat()} on {device_name}."
+    made = f"Made on {date.today().isoformat()} on {subject.device}."
+    return f"Trained on {trained}, shown on {subject.dataset}; {parts}. {made}"
 
 
 def table(metrics: dict[str, Any]) -> str:
@@ -102,7 +118,7 @@ def table(metrics: dict[str, Any]) -> str:
     return f"<p>On {counted(metrics['images'], 'test image')}.</p>\n<table>\n" + "\n".join(lines) + "\n</table>"
 
 
-def run(subject: Subject) -> tuple[str, str]:
+def training(subject: Subject) -> tuple[str, str]:
     """How the model was trained: the line to type, and all that its file says of it."""
     line = command_of(subject.checkpoint)
     rows = ((html.escape(title), html.escape(words)) for title, words in checkpoint_rows(subject.checkpoint))
@@ -111,52 +127,31 @@ def run(subject: Subject) -> tuple[str, str]:
     return "How it was trained", f'{typed}<table class="run">\n' + "\n".join(cells) + "\n</table>"
 
 
-def playground(name: str, subject: Subject, dataset: str) -> Iterator[tuple[str, str]]:
+def playground(subject: Subject) -> Iterator[tuple[str, str]]:
     """The explorer, in a frame that is opened on demand; not of models that would make a report too large to send."""
     with suppress(UserError):
-        page = explorer.make(name, subject, dataset).page
+        page = explorer.make(Path(subject.name).stem, subject).page
         if len(page) <= LARGEST_FRAME:
             frame = f'<iframe title="Explorer" loading="lazy" srcdoc="{html.escape(page)}"></iframe>'
             opened = "<summary>Play with the model, which runs in the browser</summary>"
             yield "Explorer", f'<details class="explorer">{opened}{frame}</details>'
 
 
-def pictures(subject: Subject, image: int | str | None, runs: list[Path]) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Title, caption and bytes of every picture that a model, its data and its run have."""
+def pictures(subject: Subject, image: int | str | None) -> Iterator[tuple[str, str]]:
+    """All pictures that a model, its data and its run have, with their captions."""
     rest = "all other dimensions are 0" if image is None else f"the others are those of {subject.image(image).words}"
-    for title, caption, make in (
-        ("Samples", f"Samples from {subject.sampler.prior.words}.", lambda: scenes.samples(subject, 96)),
-        (
-            "Reconstructions",
-            "Test images, their reconstructions from the mean, and the absolute error (black is 0).",
-            lambda: scenes.reconstructions(subject, 16),
-        ),
-        (
-            "Latent dimensions",
-            f"Each row changes one dimension from −3 to 3, most used first; {rest}.",
-            lambda: scenes.traversal_page(subject, image),
-        ),
-        (
-            "Interpolation",
-            "From one test image to another, straight and along the sphere.",
-            lambda: scenes.interpolate_page(subject),
-        ),
-        (
-            "Latent vectors",
-            "Means of the test images; circles are one, two and three standard deviations of the prior.",
-            lambda: scenes.latents(subject),
-        ),
-        (
-            "Manifold",
-            "The plane of the two most used dimensions, in equal shares of the prior.",
-            lambda: scenes.manifold(subject, 14),
-        ),
-        ("Training", "Metrics per epoch.", lambda: curves(runs)),
+    for title, kind, values in (
+        ("Samples", samples, {"nsamples": 96}),
+        ("Reconstructions", comparison, {"nsamples": 16}),
+        ("Latent dimensions", traversal, {"image": image}),
+        ("Interpolation", interpolate, {}),
+        ("Latent vectors", latents, None),
+        ("Manifold", manifold, {"rows": 14}),
+        ("Training", curves, None),
     ):
         with suppress(UserError):  # too few images or dimensions, or a broken log, cost the report that picture only
-            yield title, caption, make()
-
-
-def inlined(image: np.ndarray) -> str:
-    """A picture as an address that holds it."""
-    return "data:image/png;base64," + base64.b64encode(png(image)).decode()
+            options = None if values is None else kind.Options(**values)
+            shown = kind.draw(subject.runs if kind is curves else subject, options)
+            source = "data:image/png;base64," + base64.b64encode(png(shown)).decode()
+            caption = html.escape(CAPTIONS[title].format(prior=subject.sampler.prior.words, rest=rest))
+            yield title, f'<figure><img src="{source}" alt="{title}"><figcaption>{caption}</figcaption></figure>'

@@ -1,0 +1,77 @@
+"""Images on the way from one to another, straight and along the sphere."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from toolkit.errors import UserError
+from toolkit.options import count, option
+from toolkit.pictures.images import Animation
+from toolkit.pictures.kinds import IMAGE
+from toolkit.pictures.layout import TILE, page, shortened, there_and_back
+from toolkit.pictures.subject import Subject
+
+
+@dataclass(frozen=True)
+class Options:
+    images: tuple[int | str, ...] = option(
+        (), "from each test image or picture file to the next", "pictures", kind=IMAGE, unit="N|FILE", several=True
+    )
+    rows: int = option(4, "pairs of images", "pictures", kind=count, unit="N", not_with=("images",))
+
+
+def between(a, b, share, spherical):
+    """A latent vector on the way from a to b: on the straight line, or on the arc around the origin."""
+    angle = np.arccos(np.clip(a @ b / (np.linalg.norm(a) * np.linalg.norm(b) + 1e-12), -1, 1))
+    if not spherical or np.sin(angle) < 1e-6:
+        return (1 - share) * a + share * b
+    return (np.sin((1 - share) * angle) * a + np.sin(share * angle) * b) / np.sin(angle)
+
+
+def pairs_of(subject, count):
+    """Numbers of test images to go between: of different classes, or of one class in a class-conditional model."""
+    labels, total = subject.test.labels, len(subject.test.images)
+    conditional = subject.model.config.decoder_classes > 0
+    pairs, free = [], list(range(min(total, 1000)))
+    while len(free) > 1 and len(pairs) < count:
+        a = free.pop(0)
+        b = next((i for i in free if labels is None or (labels[i] == labels[a]) == conditional), None)
+        if b is not None:
+            free.remove(b)
+            pairs.append((a, b))
+    if not pairs:
+        raise UserError("the test split has no two images to interpolate between — use more images")
+    return pairs
+
+
+def interpolate(subject: Subject, rows: int, columns: int, chosen: Sequence[int | str] = ()):
+    """For every pair the images on the straight line and on the arc, between the two originals; and words for them.
+
+    Of images that were chosen, by number or file, each is followed by the next.
+    """
+    if len(chosen) == 1:
+        raise UserError("--images names one image — name two or more to go between")
+    shown, left = [], []
+    for a, b in list(zip(chosen, chosen[1:], strict=False)) or pairs_of(subject, rows):
+        start, end = subject.image(a), subject.image(b)
+        names = [f"#{i}" if isinstance(i, int) else shortened(one.words) for i, one in ((a, start), (b, end))]
+        for spherical, word in ((False, "linear"), (True, "spherical")):
+            z = [between(start.mean, end.mean, share, spherical) for share in np.linspace(0, 1, columns)]
+            shown.append(np.stack([start.pixels, *subject.decode(z, start.label), end.pixels]))
+            left.append(f"{' to '.join(names)}  {word}")
+    return np.stack(shown), left
+
+
+def draw(subject: Subject, options: Options) -> np.ndarray:
+    shown, left = interpolate(subject, options.rows, 9, options.images)
+    word = "picture" if any(isinstance(which, str) for which in options.images) else "test image"
+    return page(shown, left, [word, *[""] * 9, word])
+
+
+def animate(subject: Subject, options: Options) -> Animation:
+    """Above the straight lines, below the arcs; a column for each pair."""
+    shown, _ = interpolate(subject, options.rows, 25, options.images)
+    lines, arcs = shown[::2, 1:-1], shown[1::2, 1:-1]  # (pairs, 25, H, W, C)
+    words = ["linear", "spherical"]
+    return there_and_back([page([lines[:, i], arcs[:, i]], words, tile=2 * TILE, sharp=False) for i in range(25)])

@@ -1,0 +1,63 @@
+"""A map of the latent space: the means of the test images as points, coloured by class."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from toolkit.errors import UserError
+from toolkit.pictures.charts import INK, Axes, Canvas, colour, width_of
+from toolkit.pictures.subject import Subject
+
+
+class Plane(NamedTuple):
+    """A plane of the latent space, and where vectors lie on it."""
+
+    places: np.ndarray  # (N, 2)
+    middle: np.ndarray  # (D,) the vector at (0, 0)
+    directions: np.ndarray  # (2, D) one step to the right, and one upwards
+    names: tuple[str, str]
+
+
+def plane_of(means: np.ndarray) -> Plane:
+    """The plane of vectors (N, D): their own of two dimensions, or else that in which they are spread most."""
+    dims = means.shape[1]
+    if len(means) < 2:
+        raise UserError("a map needs two images at least — use more images")
+    if dims == 1:
+        places = np.hstack([means, np.random.default_rng(0).normal(0, 0.3, means.shape)])
+        return Plane(places, np.zeros(1), np.eye(2, 1), ("z0", "random, to see points apart"))
+    if dims == 2:
+        return Plane(means, np.zeros(2), np.eye(2), ("z0", "z1"))
+    middle = means.mean(axis=0)
+    _, strengths, directions = np.linalg.svd(means - middle, full_matrices=False)
+    shares = strengths**2 / ((strengths**2).sum() or 1)  # all means of a collapsed model are one
+    names = tuple(f"principal component {i + 1}, {shares[i]:.0%} of the variance" for i in range(2))
+    return Plane((means - middle) @ directions[:2].T, middle, directions[:2], names)
+
+
+def draw(subject: Subject, _: Any = None) -> np.ndarray:
+    """The means of the test images as points, coloured by class; of more than two dimensions the widest plane."""
+    labels, plane = subject.test.labels, plane_of(subject.latents[0])
+    means, names, origin = plane.places, plane.names, -plane.middle @ plane.directions.T
+    reach = max(3.3, float(np.quantile(np.abs(means), 0.999)) * 1.08)
+    classes = subject.test.classes if labels is not None else ("test images",)
+    few = len(classes) <= 30
+    canvas = Canvas(720 + (20 + int(max(width_of(c) for c in classes)) if few else 0), 720)
+    axes = Axes(canvas, (64, 40, 690, 666), (-reach, reach), (-reach, reach), "", names[0])
+    canvas.text(64, 30, names[1], 13, "ld")
+    order = np.random.default_rng(0).permutation(len(means))  # no class lies on top of all others
+    radius = min(5, max(1.6, 60 / math.sqrt(len(means))))
+    for i in order:
+        x, y = axes.place(*means[i])
+        if 64 <= x <= 690 and 40 <= y <= 666:
+            canvas.dot(x, y, radius, colour(int(labels[i]) if labels is not None else 1, len(classes)))
+    for sigma in (1, 2, 3):
+        x0, y0 = axes.place(*origin)
+        x1, y1 = axes.place(*origin + sigma)
+        canvas.ring(x0, y0, x1 - x0, y0 - y1, INK, 1.2)
+        canvas.text(x0, y1 - 3, f"{sigma} sd of the prior", 11, "md", halo=2)
+    for i, name in enumerate(classes if few else ()):
+        canvas.dot(712, 54 + 20 * i, 5, colour(i if labels is not None else 1, len(classes)))
+        canvas.text(724, 54 + 20 * i, name or "(no folder)", 13, "lm")
+    return canvas.finished(sharp=True)

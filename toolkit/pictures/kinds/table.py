@@ -1,0 +1,43 @@
+"""The table of kinds of pictures, in the order in which help lists them."""
+
+from dataclasses import make_dataclass
+from types import ModuleType
+from typing import NamedTuple
+
+from toolkit.pictures import explorer
+from toolkit.pictures.kinds import comparison, curves, film, interpolate, latents, manifold, report, samples, traversal
+
+
+class PictureKind(NamedTuple):
+    name: str
+    words: str  # one line
+    file: ModuleType  # with `draw`, `animate` or `write_page`
+    needs: tuple[str, ...] = ("data", "label")  # what visualize.py opens for it, and the flags for that
+    Options: type | None = None
+
+
+ROWS = (
+    PictureKind("traversal", "a latent dimension a row, from -3 to 3; .gif animates it", traversal),
+    PictureKind("interpolate", "from one image to another; .gif animates it", interpolate),
+    PictureKind("manifold", "the plane of the two most used latent dimensions", manifold),
+    PictureKind("latents", "the means of the test images, coloured by class", latents, ("data",)),
+    PictureKind("samples", "a sheet of samples, with classes a row of each", samples, ("sampler", "label")),
+    PictureKind("reconstructions", "test images, their reconstructions, and the error", comparison, ("data",)),
+    PictureKind("curves", "loss, KL and speed over the epochs of some runs", curves, ("runs",)),
+    PictureKind("training", "a film of the samples of a run, epoch by epoch, as .gif", film, ("runs",)),
+    PictureKind("explorer", "a page to play with the model, as one HTML file", explorer, ("data",)),
+    PictureKind("report", "all of it, with the metrics, in one HTML file", report, ("data", "label", "sampler")),
+)
+
+
+def kinds(shared: dict[str, tuple[type, ...]]) -> dict[str, PictureKind]:
+    """The kinds by name, each with its own options and the `shared` ones for what it needs."""
+
+    def with_options(kind: PictureKind) -> PictureKind:
+        parts = (
+            *filter(None, [getattr(kind.file, "Options", None)]),
+            *(part for need in kind.needs for part in shared[need]),
+        )
+        return kind._replace(Options=make_dataclass("Options", (), bases=parts, frozen=True))
+
+    return {kind.name: with_options(kind) for kind in ROWS}

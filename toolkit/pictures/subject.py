@@ -1,0 +1,101 @@
+"""A model with its test split and what is computed of them: what every picture of a model is drawn from."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from toolkit import datasets
+from toolkit.errors import UserError
+from toolkit.formats.checkpoint import Checkpoint
+from toolkit.formats.labels import class_number
+from toolkit.metrics.latents import kl_by_dimension
+from toolkit.model import inference
+from toolkit.model.inputs import batch
+from toolkit.pictures import images, sampling
+
+
+class Shown(NamedTuple):
+    """An image that a picture starts from."""
+
+    pixels: np.ndarray  # (H, W, C) of bytes
+    mean: np.ndarray  # (D,)
+    label: int | None
+    words: str  # what it is
+    kl: np.ndarray | None = None  # (D,) its own, of a picture file
+
+
+@dataclass(eq=False)
+class Subject:
+    """A model with its test split, and what is computed of them."""
+
+    checkpoint: Checkpoint
+    load: Callable[[str], Any] | None  # a split, by its name
+    label: str | None = None
+    sampler: sampling.Sampler | None = None  # how samples are drawn
+    open_files: Callable[[list[str]], Any] | None = None  # the pictures of some files
+    name: str = "model"
+    dataset: str = ""  # what `load` loads, as people call it
+    device: str = ""
+    runs: Sequence[Path] = ()  # the folder of the run that made the model
+
+    def __post_init__(self):
+        self.model = self.checkpoint.model
+        self.sampler = self.sampler or sampling.Sampler(self.model.prior)
+        self.dataset = self.dataset or datasets.public_name(self.checkpoint.dataset or "mnist")
+        if self.label != sampling.ALL or not self.model.config.decoder_classes:
+            class_number(self.checkpoint, self.label)  # stops where there is no such class
+
+    @cached_property
+    def test(self) -> Any:
+        return self.load("test")
+
+    @cached_property
+    def latents(self) -> tuple[np.ndarray, np.ndarray]:
+        """Means and log-variances of all test images."""
+        return inference.encode(self.model, self.test)
+
+    @cached_property
+    def kl(self) -> np.ndarray:
+        """Mean KL of every dimension."""
+        return kl_by_dimension(*self.latents)
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """The dimensions, most used first."""
+        return np.argsort(-self.kl, kind="stable")
+
+    def image(self, which: int | str) -> Shown:
+        """A test image by its number, or a picture by its file."""
+        if isinstance(which, str):
+            split, number = self.open_files([which]), 0
+            if len(split.images) > 1:
+                raise UserError(f"{which} holds {len(split.images)} pictures — name one of them")
+            words, latents = split.names[0], inference.encode(self.model, split)
+            kl = kl_by_dimension(*latents)
+        else:
+            split, number, words, kl = self.test, which, f"test image {which}", None
+            if not 0 <= which < len(split.images):
+                raise UserError(f"there is no test image {which} — take 0 to {len(split.images) - 1}")
+            latents = self.latents
+        x, _, labels = batch(split, np.array([number]), self.model.config)
+        label = None if labels is None else int(labels[0].item())
+        return Shown(images.to_bytes(x)[0], latents[0][number], label, words, kl)
+
+    def decode(self, z: np.ndarray, label: int | None = None) -> np.ndarray:
+        """Latent vectors (N, D) → bytes; in a class-conditional model of --label, or else of class `label`."""
+        labels = None
+        if self.label is not None and self.label != sampling.ALL:
+            label = class_number(self.checkpoint, self.label)
+        if self.model.config.decoder_classes:
+            labels = np.full(len(z), label or 0)
+        return images.to_bytes(inference.decode(self.model, np.asarray(z, np.float32), labels))
+
+    def each_class(self) -> list["Subject"]:
+        """This subject; with `--label all` one for each class."""
+        if self.label != sampling.ALL:
+            return [self]
+        return [replace(self, label=name) for name in self.checkpoint.class_names]
