@@ -55,7 +55,7 @@ def test_the_annealed_vae_says_all_that_its_file_says(run):
     status, out, err = run("generate", "--model", TORCH / "annealed_one_hot.pth", "--info")
     assert (status, err) == (0, "")
     for row in (
-        "Architecture: convolutions without norms, means and variances within trained bounds, decoder_filters 3, "
+        "Architecture: convolutions, bounded posterior, decoder_filters 3, "
         "label_planes one_hot, embed_factor 1.0, conditional on 10 classes",
         "Likelihood: squared error (mse)",
         "Data set: mnist",

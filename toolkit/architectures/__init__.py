@@ -34,8 +34,8 @@ def widths_in_words() -> str:
 
 def sizes_in_words() -> str:
     """The help of --image_size."""
-    multiples = {row.name: row.multiple for row in ARCHITECTURES.values() if row.multiple > 1}
-    return f"side of the images in pixels; a multiple of {', of '.join(by_value(multiples))}"
+    others = {row.name: row.multiple for row in ARCHITECTURES.values() if row.multiple not in (1, CONV.multiple)}
+    return f"side; a multiple of {CONV.multiple}, or {' or '.join(by_value(others))}"
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,9 @@ class ModelConfig:
     likelihood: str = option("mse", "", "objective", kind=text, rows=lambda: LIKELIHOODS, aliases=("likelihood_type",))
     binarize: str = option(
         "none",
-        "turn pixels into 0 and 1. threshold: those above 128 become 1; dynamic: each is 1 with probability equal to "
-        "its brightness, resampled at every training step and fixed for evaluation",
+        "pixels of 0 or 1: threshold at 128; dynamic: drawn by brightness in each step; none",
         "objective",
-        kind=text,
-        choices=lambda: PIXELS,
+        choices=("none", "threshold", "dynamic"),
     )
     prior: str = "normal"  # p(z) in the KL term
     net: Any = None  # the architecture's own options

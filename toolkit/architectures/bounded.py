@@ -115,7 +115,7 @@ class Decoder(nn.Module):
 
 BOUNDED = Architecture(
     "bounded",
-    "convolutions without norms, means and variances within trained bounds",
+    "convolutions, bounded posterior",
     Encoder,
     Decoder,
     width=32,
