@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"Device: {opened.device}")
         with Bars() as watch:
             trained = opened.model
-            under = VAE(trained.config, trained.encoder, trained.decoder, trained.likelihood, prior)
+            under = VAE(trained.config, trained.encoder, trained.decoder, trained.likelihood, prior).eval()
             metrics = measure(under, test, train, args.importance_samples, seed, args.batchsize, watch)
         title = f"{dataset}, {len(test.images):,} test images, random seed {seed}, prior: {prior.words}"
         print_metrics(title, rows(metrics), metrics.get("kl_by_dimension", []))

@@ -1,12 +1,21 @@
 """A variational autoencoder (Kingma & Welling 2013), from pixels to the loss.
 
-The model says how an image x comes about: a latent vector z is drawn from a prior p(z), and a decoder turns it into
-the parameters of a likelihood p(x | z). Training maximises a lower bound of log p(x), the evidence lower bound:
+The model describes how an image x is generated: a latent vector z is drawn from a prior p(z), and a decoder turns it
+into the parameters of a likelihood p(x | z). Training maximises a lower bound on log p(x), the evidence lower bound:
 
     log p(x)  ≥  E[log p(x | z)] - KL(q(z | x) || p(z)),        z = mean + exp(log_var / 2) · eps,  eps ~ N(0, I)
 
-where an encoder gives mean and log-variance of the Gaussian q(z | x). The first term is minus the error of the
-reconstruction; the KL divergence is what it costs to describe z. Images are floats (N, S, S, C) in [0, 1].
+where an encoder gives mean and log-variance of the Gaussian q(z | x). The first term is the negative reconstruction
+error; the KL divergence is the penalty for a q(z | x) that differs from the prior.
+
+Images are floats (N, S, S, C) in [0, 1], labels integers (N,), or None if the model has no classes. All randomness
+comes from random keys, one for each image (N, 2). The layers' `forms` are MLX's own on a GPU, and faster ones with the
+same results on a CPU. `toolkit.architectures.build(config)` puts a model together; then
+
+    step = training_step(model, optimizer)                           # training: a step for each batch
+    step(images, labels, keys, mx.array(1.0))
+    model.eval()
+    images = model.decode(model.prior.sample(count, key), labels)    # new images
 """
 
 from collections.abc import Callable
@@ -24,11 +33,11 @@ from toolkit.random import noise
 
 
 class Encoder(nn.Module):
-    """Image → mean and log-variance of q(z | x), by three convolutions that halve it. F is the number of filters."""
+    """Image → mean and log-variance of q(z | x), with three convolutions, each halving the resolution; F filters."""
 
     def __init__(self, image_size: int, channels: int, filters: int, latent_dims: int, num_classes: int = 0):
         super().__init__()
-        features = (image_size // 8) ** 2 * filters + num_classes
+        features = (image_size // 8) ** 2 * filters + num_classes  # image_size is a multiple of 8
         self.conv1 = nn.Conv2d(channels, filters // 4, 3, stride=2, padding=1)
         self.conv2 = nn.Conv2d(filters // 4, filters // 2, 3, stride=2, padding=1)
         self.conv3 = nn.Conv2d(filters // 2, filters, 3, stride=2, padding=1)
@@ -43,20 +52,20 @@ class Encoder(nn.Module):
         h = forms.down(x, self.conv1, self.bn1)  # (N, S/2, S/2, F/4): convolution, batch norm, leaky ReLU
         h = forms.down(h, self.conv2, self.bn2)  # (N, S/4, S/4, F/2)
         h = forms.down(h, self.conv3, self.bn3)  # (N, S/8, S/8, F)
-        h = forms.labelled(forms.flatten(h), labels, self.num_classes)  # a class-conditional model sees the label
+        h = forms.labelled(forms.flatten(h), labels, self.num_classes)  # appends one-hot labels, if any
         return forms.heads(h, self.proj_mu, self.proj_log_var)  # (N, D) each
 
 
 def sample(mean: mx.array, log_var: mx.array, key: mx.array) -> mx.array:
-    """A latent vector for each mean and log-variance, (…, D); `key` is one random key, or one for each image.
+    """Draw z ~ q(z | x), (…, D), by one random key or one for each image, whose samples it serves.
 
-    The one place where noise enters: as the noise does not depend on mean and log_var, gradients reach both.
+    The reparameterisation trick: the noise does not depend on mean or log_var, so gradients flow through to both.
     """
     return mean + mx.exp(0.5 * log_var) * noise(key, mean.shape)
 
 
 class Upsampling(nn.Module):
-    """Nearest ×2 upsampling and a convolution."""
+    """Nearest ×2 upsampling and a convolution; with a norm, batch norm and leaky ReLU follow."""
 
     def __init__(self, channels: int, filters: int):
         super().__init__()
@@ -67,7 +76,10 @@ class Upsampling(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent vector → `outputs` parameters of the likelihood for each pixel, by three layers that double the image."""
+    """Latent vector → parameters of the likelihood, with three layers that each double the resolution.
+
+    There are `outputs` numbers for each pixel: its channels times the parameters that each of them has.
+    """
 
     def __init__(self, image_size: int, outputs: int, filters: int, latent_dims: int, num_classes: int = 0):
         super().__init__()
@@ -80,20 +92,26 @@ class Decoder(nn.Module):
         self.grid, self.num_classes = image_size // 8, num_classes
 
     def __call__(self, z: mx.array, labels: mx.array | None = None) -> mx.array:  # (N, D)
-        h = forms.linear(forms.labelled(z, labels, self.num_classes), self.lin1)
+        h = forms.linear(forms.labelled(z, labels, self.num_classes), self.lin1)  # no activation
         h = forms.reshape(h, self.grid)  # (N, S/8, S/8, F)
-        h = self.upconv1(h, self.bn1)  # (N, S/4, S/4, F/2): with batch norm and leaky ReLU
+        h = self.upconv1(h, self.bn1)  # (N, S/4, S/4, F/2)
         h = self.upconv2(h, self.bn2)  # (N, S/2, S/2, F/4)
-        return forms.reshape(self.upconv3(h), 8 * self.grid)  # (N, S, S, outputs)
+        return forms.reshape(self.upconv3(h), 8 * self.grid)  # (N, S, S, outputs): puts a CPU's parts together
 
 
 def compiled(method: Callable) -> cached_property:
-    """A method that is compiled when it is first used, for a trained model: batch norm uses its running statistics."""
-    return cached_property(lambda model: mx.compile(partial(method, model), inputs=model.state))
+    """A method that is compiled on first use, for a model that is not training: batch norm has its running statistics."""
+
+    def of_trained(model, *arguments):
+        if model.training:
+            raise RuntimeError("call model.eval() first")
+        return method(model, *arguments)
+
+    return cached_property(lambda model: mx.compile(partial(of_trained, model), inputs=model.state))
 
 
 class VAE(nn.Module):
-    """Encoder, decoder, likelihood p(x | z) and prior p(z). `config` says how they were made."""
+    """Encoder, decoder, likelihood p(x | z) and prior p(z), all modules; `config` is what they were built from."""
 
     def __init__(self, config: object, encoder: nn.Module, decoder: nn.Module, likelihood: Likelihood, prior: Prior):
         super().__init__()
@@ -106,14 +124,19 @@ class VAE(nn.Module):
     def posterior(self, x: mx.array, labels: mx.array | None = None) -> tuple[mx.array, mx.array]:
         """Mean and log-variance of q(z | x): (N, S, S, C) → (N, D) each.
 
-        Above 1 a log-variance v counts as 1 + log v: early in training an encoder may give large ones, and exp would
-        make a KL of millions of them.
+        A log-variance v above 1 is replaced by 1 + log v, which continues it smoothly: early in training an encoder may
+        give large ones, and their exponential would drive the KL into the millions.
         """
         mean, log_var = self.encoder(x, labels)
-        return mean, mx.where(log_var > 1, 1 + mx.log(mx.maximum(log_var, 1)), log_var)
+        damped = 1 + mx.log(mx.maximum(log_var, 1))  # whose gradient is finite where it is not used, too
+        return mean, mx.where(log_var > 1, damped, log_var)
 
     def terms(self, x: mx.array, labels: mx.array | None, keys: mx.array) -> tuple[mx.array, mx.array]:
-        """The two terms of minus the bound for each image: error (N,), and KL (N, G), by dimension where it can be."""
+        """The two terms of the negative bound: the error of each image (N,) and its KL (N, G).
+
+        The error is -log p(x | z), summed over pixels, without the likelihood's constant. G is D for a prior with a KL
+        in closed form, which has one for each dimension, and 1 for others, whose KL is estimated by z.
+        """
         mean, log_var = self.posterior(x, labels)
         z = sample(mean, log_var, keys)
         return self.likelihood.error(x, self.decoder(z, labels)), self.prior.kl(mean, log_var, z, labels)
@@ -140,9 +163,9 @@ class VAE(nn.Module):
     def log_ratios(
         self, x: mx.array, labels: mx.array | None, keys: mx.array, samples: int
     ) -> tuple[mx.array, mx.array]:
-        """K samples z of each image (N, K, D), and log p(x | z) - log q(z | x) of each (N, K).
+        """K samples z of each image (N, K, D), and log p(x | z) - log q(z | x) of each (N, K), for importance weights.
 
-        Without the constant of the likelihood, which would cost float32 its last digits.
+        The prior's log p(z) and the likelihood's constant are added later, the constant in higher precision.
         """
         mean, log_var = (mx.repeat(a[:, None], samples, axis=1) for a in self.posterior(x, labels))
         z = sample(mean, log_var, keys)
@@ -163,9 +186,10 @@ class VAE(nn.Module):
 def elbo(
     model: VAE, x: mx.array, labels: mx.array | None, keys: mx.array, beta: mx.array | float = 1.0
 ) -> tuple[mx.array, mx.array]:
-    """The loss of a batch, minus its mean bound with the KL weighted by β, and loss, error and KL of each image (3, N).
+    """What training minimises, mean error + β · mean KL, and for the log the negative bound, where β is 1, error and KL
+    of each image (3, N).
 
-    toolkit/model/objectives.py has others with the same arguments.
+    toolkit/model/objectives.py has alternatives with the same arguments.
     """
     error, kl = model.terms(x, labels, keys)
     kl = kl.sum(axis=1)
@@ -173,12 +197,13 @@ def elbo(
 
 
 def training_step(
-    model: VAE, optimizer: optim.Optimizer, objective: Callable = elbo, add_up: Callable = lambda found: found
+    model: VAE, optimizer: optim.Optimizer, objective: Callable = elbo, add_up: Callable = lambda own: own
 ) -> Callable:
-    """A compiled function that changes the model by one batch: (images, labels, random keys, β) → the sums over the
-    batch of loss, error and KL.
+    """A compiled function that updates the model on one batch: (images, labels, keys, β as an array) → the sums of the
+    negative bound, error and KL over the batch.
 
-    Several processes each pass their `share` of the batch; `add_up` adds up the sums and gradients that they find.
+    Where several processes train, each passes its images and their `share` of the batch, and `add_up` returns what all
+    of them have computed, summed. Batch norm does the same inside the layers.
     """
 
     def loss(x, labels, keys, beta, share):
@@ -191,5 +216,5 @@ def training_step(
         optimizer.update(model, gradients)
         return sums
 
-    state = [model.state, optimizer.state]
+    state = [model.state, optimizer.state]  # the arrays that a step reads and replaces
     return mx.compile(step, inputs=state, outputs=state)

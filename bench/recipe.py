@@ -28,9 +28,8 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
-import vae
 from toolkit import datasets
-from toolkit.architectures import ModelConfig
+from toolkit.architectures import ModelConfig, build
 from toolkit.files.progress import bar
 from toolkit.machine import device
 from toolkit.model.inputs import batches
@@ -108,7 +107,7 @@ VARIANTS = {
 def made(recipe, config, seed):
     """A model with the weights that it starts from."""
     mx.random.seed(seed)
-    model, random = vae.VAE(config), np.random.default_rng(seed)
+    model, random = build(config), np.random.default_rng(seed)
     if recipe.start == "zero":
         model.encoder.proj_log_var.update(tree_map(mx.zeros_like, model.encoder.proj_log_var.parameters()))
     for name, array in tree_flatten(model.parameters()) if recipe.start in ("orthogonal", "he") else ():

@@ -330,6 +330,7 @@ class LinearGaussian(vae.VAE):
         columns, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(self.SIZE**2, self.DIMS)))
         self._w = columns * [0.1, 0.18]  # orthogonal: the posterior has no correlations
         self._width = width
+        self.eval()
 
     def encode_exactly(self, x, labels=None):
         precision = 1 + 2 * (self._w**2).sum(axis=0)

@@ -24,7 +24,7 @@ def density(prior, z, labels=None):
 
 def under(model, prior):
     """The same model under another prior."""
-    return vae.VAE(model.config, model.encoder, model.decoder, model.likelihood, prior)
+    return vae.VAE(model.config, model.encoder, model.decoder, model.likelihood, prior).eval()
 
 
 def known(classes=1, dims=2):

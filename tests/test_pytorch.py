@@ -141,7 +141,7 @@ def hostile(model):
         return torch_file(data, {"0": bytes(24)})
 
     touch = f"touch {os.environ.get('TMPDIR', '/tmp')}/vae-was-here"
-    deep = b"\x80\x02)" + b"\x85" * 200_000
+    deep = b"\x80\x02)" + b"\x85" * 100_000
     return {
         "os.system": pickled(pickle.dumps(Calls(os.system, touch), 2)),
         "os.system, protocol 4": pickled(pickle.dumps(Calls(os.system, touch), 4)),

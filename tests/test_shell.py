@@ -149,7 +149,7 @@ def test_an_option_is_one_field():
     ],
 )
 def test_wrong_flags_end_in_one_line(fails, tmp_path, argv):
-    fails("train", "--dataset", "synthetic", *argv.split(), "--outdir", tmp_path / "out")
+    fails("train", *"--dataset synthetic --limit 64".split(), *argv.split(), "--outdir", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
