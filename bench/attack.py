@@ -35,6 +35,7 @@ import zlib
 from collections import Counter
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 from PIL import Image
 
@@ -190,7 +191,6 @@ class Targets:
 
     def hub_folder(self, random):
         """Weights without metadata, so that config.json is asked."""
-        import mlx.core as mx
 
         mx.save_safetensors(str(self.hub / hub.MODEL), {key: mx.array(array) for key, array in self.weights.items()})
         config = checkpoint.load(self.model).model.config.values()
@@ -228,16 +228,12 @@ class Targets:
         packed = checkpoint.pack if random.integers(2) or not isinstance(facts, dict) else checkpoint.pack_safetensors
         arrays = contents.arrays()
         if packed is checkpoint.pack_safetensors:
-            import mlx.core as mx
-
-            arrays = {key: mx.array(array) for key, array in arrays.items()}
             config = facts.get("config")  # its values are texts too, which MLX wants to be possible ones
             facts["config"] = config if isinstance(config, dict) and "\ud800" not in config.values() else {}
         if random.integers(3) == 0:
             name = f"sampler.{random.choice(['weights', 'means', 'scales'])}"
             arrays[name] = (arrays[name] * random.choice([0, -1, np.inf, np.nan, 1e30])).astype(np.float32)
-        data = packed({key: np.array(array) for key, array in arrays.items()}, facts)
-        (self.place / "x").write_bytes(data)
+        (self.place / "x").write_bytes(packed({key: mx.array(array) for key, array in arrays.items()}, facts))
         checkpoint.load(self.place / "x")
 
     def sparse(self, random):
