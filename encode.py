@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
             images = load_for(opened.checkpoint, dataset, args.split, place, data.limit)
         with bar(len(images.images), "Encoding") as shown:
             mean, log_var = inference.encode(opened.model, images, watch=shown.update)
-        classes = None if images.labels is None else [images.classes[label] for label in images.labels]
+        classes = None if images.labels is None else [images.class_names[label] for label in images.labels]
         codes.save(args.outfile, codes.Codes(images.names, mean, log_var, classes))
         print(f"{counted(len(mean), 'latent vector')} of {mean.shape[1]} dims: {args.outfile}")
 

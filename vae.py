@@ -100,7 +100,7 @@ class Decoder(nn.Module):
 
 
 def compiled(method: Callable) -> cached_property:
-    """A method that is compiled on first use, for a model that is not training: batch norm has its running statistics."""
+    """A method compiled on first use, for a model that is not training: batch norm uses its running statistics."""
 
     def of_trained(model, *arguments):
         if model.training:

@@ -415,6 +415,7 @@ class Home:
     def __init__(self, place, model):
         self.start, self.place, self.looked = place / "start", place / "now", []
         self.secret = str(self.place / "secret")  # a folder that no line names
+        os.environ["VAE_DATA_DIR"] = str(place / "data")  # where the cache goes
         (self.start / "photos").mkdir(parents=True)
         (self.start / "secret").mkdir()
         for i in range(6):

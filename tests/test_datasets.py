@@ -73,7 +73,7 @@ def test_every_row_is_complete():
     assert len(datasets.ROWS) == len(datasets.TABLE)
     for row in datasets.TABLE:
         if row.name not in ("celeb-a", "folder:PATH"):
-            assert set(row.counts) == {"train", "test"} and len(set(row.classes)) == len(row.classes) > 1
+            assert set(row.counts) == {"train", "test"} and len(set(row.class_names)) == len(row.class_names) > 1
 
 
 def test_names_of_files(tmp_path, monkeypatch):

@@ -125,7 +125,7 @@ def test_the_page_in_a_browser(tmp_path):
     model.encoder.proj_mu.weight *= 20  # so that images differ
     model.mixture = Mixture(np.ones((3, 1)), np.full((1, 4), 0.5), np.full((1, 10), 0.1))
     data = datasets.load("synthetic", "test", None, 40)
-    data = data._replace(labels=np.asarray(data.labels) % 3, classes=tuple(NASTY))
+    data = data._replace(labels=np.asarray(data.labels) % 3, class_names=tuple(NASTY))
     subject = Subject(Checkpoint(model, class_names=NASTY), lambda split: data, dataset="synthetic")
     page = tmp_path / "explorer.html"
     page.write_text(explorer.make("a </title> b", subject).page)

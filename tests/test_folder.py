@@ -38,7 +38,7 @@ def load(folder, split, tmp_path, **options):
 def test_splits_and_classes(pets, tmp_path):
     train, test = (load(pets, split, tmp_path) for split in ("train", "test"))
     assert (len(train.images), len(test.images)) == (19, 1) and (train.total, test.total) == (19, 1)
-    assert train.images.shape == (19, 16, 16, 3) and train.classes == test.classes == ("cats", "dogs")
+    assert train.images.shape == (19, 16, 16, 3) and train.class_names == test.class_names == ("cats", "dogs")
     shades = np.concatenate([split.images[:][:, 8, 8, 0] for split in (train, test)])
     labels = np.concatenate([train.labels, test.labels])
     assert sorted(shades) == sorted([*range(40, 52), *range(210, 218)])  # each once
@@ -79,7 +79,7 @@ def test_links_are_followed_and_what_cannot_be_read_now_is_tried_again(pets, tmp
     (pets / "cats" / "itself.jpg").symlink_to("itself.jpg")
     (pets / "cats" / "nowhere.jpg").symlink_to("nothing.jpg")
     train, test = (load(pets, split, tmp_path) for split in ("train", "test"))
-    assert len(train.images) + len(test.images) == 21 and train.classes == ("cats", "dogs", "linked")
+    assert len(train.images) + len(test.images) == 21 and train.class_names == ("cats", "dogs", "linked")
     assert {name for name, _ in train.skipped} == {"cats/itself.jpg", "cats/nowhere.jpg"}
     (pets / "cats" / "nowhere.jpg").unlink()
     (pets / "cats" / "itself.jpg").unlink()
@@ -266,8 +266,8 @@ def test_folders_without_classes_and_pictures_beside_classes(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (9, 9), 7).save(path)
     plain = load(tmp_path / "plain", "train", tmp_path)
-    assert plain.labels is None and plain.classes is None
-    assert load(tmp_path / "mixed", "train", tmp_path).classes == ("", "a", "b")
+    assert plain.labels is None and plain.class_names is None
+    assert load(tmp_path / "mixed", "train", tmp_path).class_names == ("", "a", "b")
 
 
 def test_folders_that_cannot_be_used(fails, tmp_path):

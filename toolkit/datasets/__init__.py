@@ -30,7 +30,7 @@ class DataSet(NamedTuple):
 
     name: str
     load: Callable
-    classes: tuple | None = None  # their names; those of Pictures come with them
+    class_names: tuple | None = None  # those of Pictures come with them
     counts: dict | None = None  # images in each split as published
     crop: float = 1.0  # of image files: side of the central square, as a share of the shorter side
     drawn: tuple[int, int] | None = None  # of digits: the sides of an image, and of the box that a digit fills, whose
@@ -71,7 +71,7 @@ class Split(NamedTuple):
     labels: np.ndarray | None  # (N,) the class of each image, where there are classes
     total: int  # images of the whole split, of which a limit, or missing or broken files, may leave fewer
     skipped: Sequence = ()  # (name, reason) of each file that could not be read
-    classes: tuple | None = None  # their names
+    class_names: tuple | None = None
     file_names: Callable[[], list[str]] | None = None  # of images that come as files
     left_out: int = 0  # pictures of our own making, which are no data
 
@@ -108,13 +108,13 @@ def load(
         cache_dir = cache_dir or Path(data_dir) / "cache"
         images, labels, facts = cache.load(loaded, split, cache_dir, limit, image_size, channels or 3, row.crop)
         names = lambda: cache.names(loaded, limit, facts)  # noqa: E731
-        return Split(images, labels, facts["total"], facts["skipped"], loaded.classes, names, loaded.left_out)
+        return Split(images, labels, facts["total"], facts["skipped"], loaded.class_names, names, loaded.left_out)
     images, labels = loaded
     if len(images) == 0:
         raise UserError(f"{name} has no {split} images — replace its files")
     labels = None if labels is None else labels[:limit]
     total = row.counts[split] if row.counts else len(images)
-    return Split(images[:limit], labels, total, classes=row.classes)
+    return Split(images[:limit], labels, total, class_names=row.class_names)
 
 
 def load_files(paths: Sequence[str], image_size: int, channels: int, like: str | None = None) -> Split:

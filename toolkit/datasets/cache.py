@@ -40,7 +40,7 @@ class Pictures(NamedTuple):
     stamp: str  # a hash that differs once the files have changed, or the problems
     names: Callable  # () → file names, and a class number for each (or None)
     opener: Callable  # () → a function that opens the file of a name
-    classes: tuple | None = None  # names of the classes
+    class_names: tuple | None = None
     total: int | None = None  # images that there should be; None for as many as there are
     problems: Sequence = ()  # (name, reason) of files and folders that could not be inspected
     left_out: int = 0  # files of our own making
@@ -112,8 +112,8 @@ def read(path, pictures, size, channels):
         if (
             (facts["version"], facts["stamp"]) == (VERSION, pictures.stamp)
             and images.shape == (facts["count"], size, size, channels)
-            and (labels is None) == (pictures.classes is None)
-            and (labels is None or (len(labels) == len(images) and max(labels) < len(pictures.classes)))
+            and (labels is None) == (pictures.class_names is None)
+            and (labels is None or (len(labels) == len(images) and max(labels) < len(pictures.class_names)))
         ):
             return images, facts
     return None

@@ -88,7 +88,7 @@ def measure(
             metrics["log_likelihood"]["bits_per_dimension"] = float(bits)
     if train is not None:
         train_means, _ = inference.encode(model, train, batch_size, step("Encoding the training split", train.images))
-        known = (train_means, train.labels, means, split.labels, len(split.classes))
+        known = (train_means, train.labels, means, split.labels, len(split.class_names))
         metrics["linear_probe"] = latents.linear_probe(*known)
         metrics["nearest_neighbours"] = latents.nearest_neighbours(*known)
     return metrics

@@ -66,10 +66,10 @@ def load_for(checkpoint: Checkpoint, dataset: str, split: str, place: PlaceOptio
     if loaded.labels is None:
         raise UserError(f"the model needs labels and {dataset} has none — take a data set with {classes} classes")
     numbers = tuple(map(str, range(classes)))  # stand for names in files that have none
-    if len(loaded.classes) != classes or checkpoint.class_names not in (tuple(loaded.classes), numbers):
+    if len(loaded.class_names) != classes or checkpoint.class_names not in (tuple(loaded.class_names), numbers):
         raise UserError(
-            f"the model has {classes} classes and {dataset} has {len(loaded.classes)} others — take the data set it "
-            "was trained on"
+            f"the model has {classes} classes and {dataset} has {len(loaded.class_names)} others — take the data set "
+            "it was trained on"
         )
     return loaded
 
@@ -87,9 +87,9 @@ def load_pictures(checkpoint: Checkpoint, paths: Sequence[str], label: str | Non
     print_skipped(loaded, "pictures")
     if not (known := checkpoint.class_names):
         return loaded
-    found = [""] * len(loaded.images) if loaded.labels is None else [loaded.classes[i] for i in loaded.labels]
+    found = [""] * len(loaded.images) if loaded.labels is None else [loaded.class_names[i] for i in loaded.labels]
     for name, folder in zip(loaded.names, found, strict=True):
         if asked is None and folder not in known:
             raise UserError(f"{name}: the model needs its class — give --label, or name a folder of such sub-folders")
     labels = [known.index(folder) if asked is None else asked for folder in found]
-    return loaded._replace(labels=np.array(labels, np.int32), classes=known)
+    return loaded._replace(labels=np.array(labels, np.int32), class_names=known)

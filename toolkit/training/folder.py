@@ -181,7 +181,7 @@ def checkpoint_of(trainer: Trainer, entry: dict[str, Any]) -> Checkpoint:
     return Checkpoint(
         trainer.model,
         dataset,
-        trainer.train.classes if trainer.model.config.num_classes else (),
+        trainer.train.class_names if trainer.model.config.num_classes else (),
         trainer.epoch,
         entry["collapsed"],
         trainer.plan.options() | {"dataset": dataset},

@@ -66,9 +66,10 @@ class Trainer:
             raise UserError(
                 "the images have no labels — leave --conditional out, or sort them into one folder per class"
             )
-        if self.config.conditional and len(json.dumps(train.classes)) > LONGEST_NAMES:
-            raise UserError(f"{len(train.classes):,} classes have too long names — shorten the names of their folders")
-        model_config = plan.model_config(train.images.shape[3], len(train.classes or ()))
+        names = train.class_names or ()
+        if self.config.conditional and len(json.dumps(names)) > LONGEST_NAMES:
+            raise UserError(f"{len(names):,} classes have too long names — shorten the names of their folders")
+        model_config = plan.model_config(train.images.shape[3], len(names))
         self.batch_size = min(self.config.batchsize, len(self.train_numbers))
         mx.random.seed(self.config.seed)
         self.model = build(model_config)

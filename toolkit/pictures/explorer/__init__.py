@@ -125,7 +125,7 @@ def of_images(subject: Subject, test: Any, named: dict[str, np.ndarray]) -> dict
         pixels = np.rint(pixels @ np.array(GREY)[:, None]).astype(np.uint8)
     means, _ = subject.latents
     named |= {"images": pixels, "means": means[: len(pixels)].astype(np.float32)}
-    classes = () if test.labels is None else test.classes
+    classes = () if test.labels is None else test.class_names
     if test.labels is not None:
         named["labels"] = test.labels.astype(np.uint16)
     about = {

@@ -41,7 +41,7 @@ def draw(subject: Subject, _: Any = None) -> np.ndarray:
     labels, plane = subject.test.labels, plane_of(subject.latents[0])
     means, names, origin = plane.places, plane.names, -plane.middle @ plane.directions.T
     reach = max(3.3, float(np.quantile(np.abs(means), 0.999)) * 1.08)
-    classes = subject.test.classes if labels is not None else ("test images",)
+    classes = subject.test.class_names if labels is not None else ("test images",)
     few = len(classes) <= 30
     canvas = Canvas(720 + (20 + int(max(width_of(c) for c in classes)) if few else 0), 720)
     axes = Axes(canvas, (64, 40, 690, 666), (-reach, reach), (-reach, reach), "", names[0])
