@@ -17,7 +17,8 @@ from toolkit.datasets import decoding
 
 
 def decode(data, *wanted, **more):
-    return decoding.decode(io.BytesIO(data), *wanted, **more)
+    with decoding.strict_pillow():
+        return decoding.decode(io.BytesIO(data), *wanted, **more)
 
 
 def near(pixels, colour, tolerance=3):

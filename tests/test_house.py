@@ -57,7 +57,7 @@ def test_imports_point_down():
     seen = 0
     for path, name in FILES.items():
         if name == "toolkit":
-            continue  # it prepares the machine, and is imported by all
+            continue  # its version is asked for by others
         for other in imported(path):
             if (theirs := level(other)) is not None:
                 seen += 1

@@ -24,7 +24,7 @@ def loss_on_its_slice(model, dataset):
     slices = np.load(ROOT / "tests" / "slices.npz")
     numbers = mx.arange(len(slices[dataset]), dtype=mx.uint32)
     x = to_floats(mx.array(slices[dataset]), model.config, pixel_keys(numbers))
-    labels = mx.array(slices[f"{dataset}_labels"].astype(np.uint32)) if model.config.num_classes else None
+    labels = mx.array(slices[f"{dataset}_labels"].astype(np.int32)) if model.config.num_classes else None
     mean, log_var = model.encode(x, labels)
     error = model.likelihood.error(x, model.decoder(mean, labels))
     return (error + model.prior.kl(mean, log_var).sum(axis=1)).mean().item()

@@ -139,7 +139,7 @@ def layers(model: VAE) -> tuple[list[forms.Call], list[forms.Call]]:
     """The layers of encoder and decoder in the order of their calls, for one image of zeros."""
     config, was_training = model.config, model.training
     model.eval()  # in training, batch norm would take note of the zeros
-    labels = mx.zeros(1, dtype=mx.uint32) if config.num_classes else None
+    labels = mx.zeros(1, dtype=mx.int32) if config.num_classes else None
     with forms.recording() as encoder:
         model.encoder(mx.zeros((1, config.image_size, config.image_size, config.channels)), labels)
     with forms.recording() as decoder:

@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple, TypedDict
 
 import numpy as np
 
-from toolkit.datasets.decoding import decode
+from toolkit.datasets.decoding import decode, strict_pillow
 from toolkit.errors import UserError
 from toolkit.files.progress import bar, quiet_libraries
 from toolkit.files.reading import contents, opened
@@ -184,7 +184,12 @@ def decoded(
             why = " ".join(reason(error).split())[:200]
             return Unread(why) if getattr(error, "errno", None) else why
 
-    with quiet_libraries(), ThreadPoolExecutor(process.cores()) as pool, bar(len(names), "Decoding") as shown:
+    with (
+        strict_pillow(),
+        quiet_libraries(),
+        ThreadPoolExecutor(process.cores()) as pool,
+        bar(len(names), "Decoding") as shown,
+    ):
         for start in range(0, len(names), BLOCK):
             for image in pool.map(picture, names[start : start + BLOCK]):
                 yield image

@@ -8,7 +8,6 @@ one that needs more than all of it is refused. What happens to such a file, and 
 import logging
 import os
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -37,10 +36,6 @@ STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # bytes a 
 # Those that decoders take besides. That of JPEG2000 takes 16, but it is so slow that 7 million pixels are enough.
 WORKING = {"AVIF": 12, "GIF": 1, "JPEG2000": 32, "TIFF": 4, "WEBP": 12}
 ORIENTATION = 0x0112  # tag of EXIF
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # or what it logs of odd files goes to stderr
-# Pillow looks at pictures inside pictures too. It warns above this, and fails above twice as much.
-Image.MAX_IMAGE_PIXELS = LARGEST // 2
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 class Limited:
@@ -81,6 +76,19 @@ class Memory:
 
 
 memory = Memory(MOST)
+
+
+@contextmanager
+def strict_pillow() -> Iterator[None]:
+    """Pillow with our limit, for pictures inside pictures too (it fails above twice the number), and without a log."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, LARGEST // 2
+    logger, quiet = logging.getLogger("PIL"), logging.NullHandler()  # or what it logs of odd files goes to stderr
+    logger.addHandler(quiet)
+    try:
+        yield
+    finally:
+        logger.removeHandler(quiet)
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def decode(file: BinaryIO, size: int, channels: int, crop: float = 1.0) -> np.ndarray:

@@ -94,7 +94,7 @@ class Batch(NamedTuple):
 
 def batch(split: Images, chosen: np.ndarray, config: Config) -> Batch:
     """Images of a split by their numbers."""
-    labels = None if split.labels is None else mx.array(split.labels[chosen].astype(np.uint32))
+    labels = None if split.labels is None else mx.array(split.labels[chosen].astype(np.int32))
     numbers = mx.array(chosen.astype(np.uint32))
     return Batch(compiled_floats(config)(mx.array(split.images[chosen]), pixel_keys(numbers)), numbers, labels)
 

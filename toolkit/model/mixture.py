@@ -77,7 +77,8 @@ class Mixture:
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Mixture":
         """A mixture from what a file has kept; ValueError where it is none."""
-        weights, means, scales = (np.asarray(arrays[name], np.float64) for name in ("weights", "means", "scales"))
+        with np.errstate(invalid="ignore"):  # the next lines see what is no number
+            weights, means, scales = (np.asarray(arrays[name], np.float64) for name in ("weights", "means", "scales"))
         if not all(np.isfinite(array).all() for array in (weights, means, scales)):
             raise ValueError("its fitted prior contains impossible values")
         diagonal = scales[:, np.cumsum(np.arange(1, means.shape[1] + 1)) - 1]

@@ -175,7 +175,7 @@ class Trainer:
         for i in range(steps):
             whole = order[i * size : (i + 1) * size]
             own, first = ranks.share(whole), ranks.share(range(len(whole))).start
-            labels = None if self.train.labels is None else mx.array(self.train.labels[own].astype(np.uint32))
+            labels = None if self.train.labels is None else mx.array(self.train.labels[own].astype(np.int32))
             yield Batch(i, steps, mx.array(self.train.images[own]), labels, first, len(whole))
 
     def step(self, batch: Batch) -> float:
@@ -273,7 +273,7 @@ class Trainer:
         """Samples from latent vectors that are the same in every epoch, floats in [0, 1]."""
         self.model.eval()
         z = self.model.prior.sample(SHOWN, random.key(self.config.seed, random.SAMPLES))
-        labels = mx.arange(SHOWN, dtype=mx.uint32) % max(1, self.model.config.decoder_classes)
+        labels = mx.arange(SHOWN, dtype=mx.int32) % max(1, self.model.config.decoder_classes)
         return np.array(self.model.decode(z, labels))
 
 
