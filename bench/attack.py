@@ -164,7 +164,7 @@ class Targets:
         self.codes = codes.Codes([f"a{i}" for i in range(9)], np.ones((9, 2)), np.ones((9, 2)), ["x"] * 9)
         self.commands = Commands(place, self.model)
         self.home = Home(place / "home", self.model)
-        self.pets = place / "pets"
+        self.pets, kept = place / "pets", place / "kept"  # where no file is broken
         self.pets.mkdir()
         self.pictures = []
         pixels = np.random.default_rng(0).integers(0, 256, (24, 20, 3), np.uint8)
@@ -175,6 +175,7 @@ class Targets:
                 self.pictures.append(buffer.getvalue())
         for i in range(12):
             (self.pets / f"{i}.png").write_bytes(self.pictures[0])
+        shutil.copytree(self.pets, kept)
 
     def checkpoint(self, random):
         path = [path for path in self.bytes if path != self.log][random.integers(4)]
@@ -250,9 +251,8 @@ class Targets:
         arrays, facts = self.remembered
         data = checkpoint.pack(arrays, odd(facts, random)) if random.integers(3) else None
         self.state.write_bytes(data or mutated(self.bytes[self.state], random))
-        with self.run as run:
-            state = run.state()
-            self.trainer.resume(state.model, state.optimizer, state.facts)
+        with RunFolder(self.place / "run", PLAN, resume=True) as run:
+            self.trainer.resume(run.state.model, run.state.optimizer, run.state.facts)
 
     def logs(self, random):
         lines = self.bytes[self.log].splitlines() * 3
@@ -386,10 +386,10 @@ class Commands:
         small = ["--dataset", "synthetic", "--limit", "40"]
         size = ["--image_size", "8", "--max_filters", "8", "--latent_dims", "2", "--cpu"]
         of_model = ["--model", str(self.model), "--cpu"]
-        of_pets = ["--dataset", f"folder:{self.place / 'pets'}", "--data_dir", "."]
+        of_folder = ["--dataset", f"folder:{self.place / 'kept'}", "--data_dir", "."]
         lines = {
             "train": ["train.py", *small, *size, "--epochs", "3", "--resume", "--outdir", "."],
-            "folder": ["train.py", *size, *of_pets, "--epochs", "1", "--resume", "--outdir", "."],
+            "folder": ["train.py", *size, *of_folder, "--epochs", "1", "--resume", "--outdir", "."],
             "generate": ["generate.py", *of_model, "--nsamples", "8", "--outfile", "a.png", "--outdir", "each"],
             "reconstruct": ["reconstruct.py", *of_model, *small, "--rec_testdata", "--outdir", "."],
             "encode": ["encode.py", *of_model, *small, "--outfile", "codes.npz", "--overwrite"],
