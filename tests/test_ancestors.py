@@ -6,8 +6,9 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import TORCH, arrays_of, as_torch, celeb, make_model, save
 from PIL import Image
+from sample_files import make_celeb_a
+from sample_models import TORCH, arrays_of, make_model, make_torch_state, save
 
 from toolkit.shell.opening import ROOT
 
@@ -20,7 +21,7 @@ def place(tmp_path, monkeypatch, mnist_folder):
     """A folder with small data sets and models under the names that the lines have."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VAE_DATA_DIR", raising=False)
-    celeb(tmp_path)
+    make_celeb_a(tmp_path)
     write_torch(tmp_path / "models/mnist/vae_filters_0128_dims_0064.pth", 1)
     write_torch(tmp_path / "models/celeb-a/vae_filters_0128_dims_0064.pth", 3)
     (tmp_path / "pretrained").mkdir()
@@ -47,7 +48,7 @@ def test_the_lines_of_the_card_can_be_typed_twice(run, place, command, flags):
 
 def write_torch(path, channels):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(as_torch(arrays_of(make_model(arch="transpose", latent_dims=64, channels=channels))))
+    path.write_bytes(make_torch_state(arrays_of(make_model(arch="transpose", latent_dims=64, channels=channels))))
 
 
 def test_the_table_has_them_all():

@@ -1,6 +1,7 @@
 """Round trips, files of the family in both directions, and every kind of broken file."""
 
 import dataclasses
+import functools
 import io
 import json
 import pickle
@@ -14,8 +15,9 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from conftest import lying_zip, make_model, save
 from mlx.utils import tree_flatten
+from sample_files import make_lying_zip
+from sample_models import arrays_of, make_model, save
 
 from toolkit.architectures import BOUNDED, RESNET, ModelConfig
 from toolkit.errors import UserError
@@ -23,10 +25,6 @@ from toolkit.formats import checkpoint
 from toolkit.options import allowed, choices_of, options_of
 from toolkit.shell.parser import reader
 from toolkit.training.plan import ElboOptions, IwaeOptions, TrainConfig
-
-
-def arrays_of(model):
-    return {key: np.array(array) for key, array in tree_flatten(model.parameters())}
 
 
 def assert_same(ours, theirs):
@@ -129,8 +127,10 @@ class Hostile:
         return (pytest.fail, ("a pickle was loaded",))
 
 
-def broken_files(model):
+@functools.cache
+def broken_files():
     """Kind of damage → the bytes of a file."""
+    model = make_model()
     good = arrays_of(model)
     data = checkpoint.pack(good, {"dataset": "mnist"})
     config = dataclasses.asdict(model.config)
@@ -190,10 +190,10 @@ def broken_files(model):
     }
 
 
-@pytest.mark.parametrize("kind", broken_files(make_model()))
-def test_broken_file_ends_in_one_line(kind, fails, tmp_path, model):
+@pytest.mark.parametrize("kind", broken_files())
+def test_broken_file_ends_in_one_line(kind, fails, tmp_path):
     path = tmp_path / "broken.npz"
-    path.write_bytes(broken_files(model)[kind])
+    path.write_bytes(broken_files()[kind])
     assert "broken.npz" in fails("generate", "--model", path, "--outfile", tmp_path / "out.png")
     assert not (tmp_path / "out.png").exists()
 
@@ -215,9 +215,9 @@ def test_a_comment_from_elsewhere_says_nothing(tmp_path, model):
 @pytest.mark.parametrize(
     "data",
     [
-        lying_zip("encoder.conv1.weight.npy"),
-        lying_zip("archive/data.pkl"),
-        lying_zip("archive/byteorder", 6, before=[("archive/data.pkl", b"\x80\x02}.")]),
+        make_lying_zip("encoder.conv1.weight.npy"),
+        make_lying_zip("archive/data.pkl"),
+        make_lying_zip("archive/byteorder", 6, before=[("archive/data.pkl", b"\x80\x02}.")]),
     ],
     ids=["npz", "pickle", "byte order"],
 )

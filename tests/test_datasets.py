@@ -7,7 +7,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from conftest import celeb, flag, idx, make_files, members, mutated, pack, stored
+from sample_files import damage, draw_tricolour, encode_idx, encode_image, make_celeb_a, make_cifar_archive
 
 from toolkit import datasets
 from toolkit.errors import UserError
@@ -134,15 +134,14 @@ def test_words_that_are_fine_as_names_of_runs(word):
 def test_broken_files_of_every_data_set(tmp_path):
     """Mutated files: each loads, is skipped, or ends in our error; none takes long or much memory."""
     random = np.random.default_rng(0)
-    mnist_images = idx(random.integers(0, 256, (9, 28, 28), dtype=np.uint8))
+    mnist_images = encode_idx(random.integers(0, 256, (9, 28, 28), dtype=np.uint8))
     (tmp_path / "mnist").mkdir()
-    (tmp_path / "mnist" / "t10k-labels-idx1-ubyte").write_bytes(idx(np.arange(9, dtype=np.uint8)))
+    (tmp_path / "mnist" / "t10k-labels-idx1-ubyte").write_bytes(encode_idx(np.arange(9, dtype=np.uint8)))
     (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures" / "whole.png").write_bytes(stored(flag()))
-    archive = celeb(tmp_path).parent / "celeb-a" / "img_align_celeba.zip"
-    (tmp_path / "data" / "cifar-10").mkdir()
-    tar = pack(tmp_path / "data" / "cifar-10" / "cifar-10-binary.tar.gz", members("cifar-10", make_files("cifar-10")))
-    pictures = [stored(flag(), kind) for kind in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP")]
+    (tmp_path / "pictures" / "whole.png").write_bytes(encode_image(draw_tricolour()))
+    archive = make_celeb_a(tmp_path).parent / "celeb-a" / "img_align_celeba.zip"
+    tar = make_cifar_archive(tmp_path / "data")
+    pictures = [encode_image(draw_tricolour(), kind) for kind in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP")]
     readers = [  # where a file lies, its bytes, the data set that it belongs to
         (tmp_path / "mnist" / "t10k-images-idx3-ubyte", [mnist_images], ("mnist", tmp_path)),
         (tmp_path / "mnist" / "t10k-images-idx3-ubyte.gz", [gzip.compress(mnist_images)], ("mnist", tmp_path)),
@@ -155,7 +154,7 @@ def test_broken_files_of_every_data_set(tmp_path):
     tracemalloc.start()
     for i in range(300):
         path, files, (name, data_dir) = readers[i % len(readers)]
-        path.write_bytes(mutated(files[i // len(readers) % len(files)], everything, random))
+        path.write_bytes(damage(files[i // len(readers) % len(files)], everything, random))
         tracemalloc.reset_peak()
         start = time.perf_counter()
         try:

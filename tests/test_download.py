@@ -11,7 +11,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from conftest import limited_files
+from sample_files import limit_file_size
 
 from toolkit.errors import UserError
 from toolkit.files import download as downloads
@@ -261,7 +261,7 @@ def test_no_server_at_all(path):
 
 
 def test_a_full_disk_is_not_taken_for_a_broken_connection(server, path):
-    with limited_files(150_000), pytest.raises(UserError, match="cannot write .*file.bin.* make room"):
+    with limit_file_size(150_000), pytest.raises(UserError, match="cannot write .*file.bin.* make room"):
         download(path, [server.url("good"), server.url("good")], SHA256)
     assert not path.exists() and server.ways() == ["good"]
     download(path, [server.url("good")], SHA256)

@@ -7,8 +7,9 @@ import os
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import lying_zip, make_model, save
 from PIL import Image
+from sample_files import make_lying_zip
+from sample_models import make_model, save
 
 from toolkit import datasets
 from toolkit.errors import UserError
@@ -235,7 +236,7 @@ def test_codes_that_take_much_memory_or_never_end(fails, model_file, tmp_path, s
     for name in ("pipe.csv", "zero.npz"):
         line = fails("generate", "--model", model_file, "--codes", tmp_path / name, "--outfile", tmp_path / "a.png")
         assert "not a regular file" in line
-    (tmp_path / "bomb.npz").write_bytes(lying_zip("mean.npy", 1000))
+    (tmp_path / "bomb.npz").write_bytes(make_lying_zip("mean.npy", 1000))
     (tmp_path / "wide.csv").write_bytes(b"1," * 2**20)
     np.savez(tmp_path / "long.npz", mean=np.zeros((2**21, 0)))
     np.savez(tmp_path / "names.npz", mean=np.zeros((1, 3)), name=np.zeros(2, "U10"))

@@ -7,8 +7,8 @@ import re
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import LinearGaussian, make_model, save
 from PIL import Image
+from sample_models import LinearGaussian, make_model, save
 
 from toolkit import datasets
 from toolkit.datasets import Split

@@ -10,8 +10,9 @@ import subprocess
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import Scripts, make_model, save
+from html_page import Page
 from PIL import Image
+from sample_models import make_model, save
 
 from bench import browser
 from toolkit import datasets
@@ -73,7 +74,7 @@ def in_node(body, question):
 
 def told(page):
     """What a page is told of its model."""
-    scripts = Scripts(page).scripts
+    scripts = Page(page).scripts
     return {"about": json.loads(scripts["about"]), "block": scripts["block"]}
 
 
@@ -302,7 +303,7 @@ def test_films_are_gif_files_that_others_read(channels):
 
 def test_names_cannot_end_a_script():
     page = page_of(make_model(num_classes=3), class_names=NASTY, dataset="folder:</script><img src=x>")
-    parts = Scripts(page)
+    parts = Page(page)
     assert set(parts.scripts) == {"about", "block", "script"} and "img" not in [tag for tag, _ in parts.tags]
     assert json.loads(parts.scripts["about"])["classes"] == NASTY
 
@@ -311,7 +312,7 @@ def test_a_page_loads_nothing_and_names_no_path(run, model_file, tmp_path):
     out = tmp_path / "a.html"
     assert run("visualize", "explorer", "--model", model_file, "--limit", 30, "--nsamples", 9, "--outfile", out)[0] == 0
     page = out.read_text()
-    assert not any({"src", "href"} & attributes.keys() for _, attributes in Scripts(page).tags)
+    assert not any({"src", "href"} & attributes.keys() for _, attributes in Page(page).tags)
     assert "default-src 'none'" in page and str(tmp_path) not in page and "http:" not in page and "https:" not in page
     about = told(page)["about"]
     assert about["arrays"]["images"]["shape"] == [9, 28, 28, 1] and about["total"] == 30

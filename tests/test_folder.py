@@ -8,8 +8,8 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import celeb, jpeg, limited_files
 from PIL import Image
+from sample_files import encode_jpeg, limit_file_size, make_celeb_a
 
 from toolkit import datasets
 from toolkit.datasets import cache, celeb_a, folder
@@ -24,10 +24,10 @@ def pets(tmp_path):
     for name, count, shade in (("cats", 12, 40), ("dogs/große", 8, 210)):
         (folder / name).mkdir(parents=True)
         for i in range(count):
-            (folder / name / f"{i} x.jpg").write_bytes(jpeg(shade + i, (30 + i, 20)))
+            (folder / name / f"{i} x.jpg").write_bytes(encode_jpeg(shade + i, (30 + i, 20)))
     (folder / "birds").mkdir()  # a class with none
     (folder / "notes.txt").write_text("no picture")
-    (folder / ".hidden.png").write_bytes(jpeg(0))
+    (folder / ".hidden.png").write_bytes(encode_jpeg(0))
     return folder
 
 
@@ -55,7 +55,7 @@ def test_new_pictures_are_seen_and_move_no_other_one_across(pets, tmp_path):
 
     train, test = set(), set()
     for i in range(120):
-        (pets / "cats" / f"new {i}.jpg").write_bytes(jpeg(60 + i))
+        (pets / "cats" / f"new {i}.jpg").write_bytes(encode_jpeg(60 + i))
         if i % 40 == 39:
             before, (train, test) = (train, test), shades()
             assert before[0] <= train and before[1] <= test
@@ -67,13 +67,13 @@ def test_two_pictures_are_one_for_each_split(tmp_path):
         folder = tmp_path / str(i)
         folder.mkdir()
         for k in range(2):
-            (folder / f"{i} {k}.jpg").write_bytes(jpeg(i))
+            (folder / f"{i} {k}.jpg").write_bytes(encode_jpeg(i))
         assert [len(load(folder, split, tmp_path).images) for split in ("train", "test")] == [1, 1]
 
 
 def test_links_are_followed_and_what_cannot_be_read_now_is_tried_again(pets, tmp_path):
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "1.jpg").write_bytes(jpeg(100))
+    (tmp_path / "elsewhere" / "1.jpg").write_bytes(encode_jpeg(100))
     (pets / "linked").symlink_to(tmp_path / "elsewhere")
     (pets / "cats" / "round").symlink_to(pets)
     (pets / "cats" / "itself.jpg").symlink_to("itself.jpg")
@@ -83,7 +83,7 @@ def test_links_are_followed_and_what_cannot_be_read_now_is_tried_again(pets, tmp
     assert {name for name, _ in train.skipped} == {"cats/itself.jpg", "cats/nowhere.jpg"}
     (pets / "cats" / "nowhere.jpg").unlink()
     (pets / "cats" / "itself.jpg").unlink()
-    (pets / "cats" / "nowhere.jpg").write_bytes(jpeg(50))
+    (pets / "cats" / "nowhere.jpg").write_bytes(encode_jpeg(50))
     train, test = (load(pets, split, tmp_path) for split in ("train", "test"))
     assert len(train.images) + len(test.images) == 22 and not train.skipped
 
@@ -117,7 +117,7 @@ def test_pipes_and_devices_among_the_pictures_are_skipped_and_the_rest_is_decode
 def test_a_link_to_what_a_folder_lies_in_is_not_followed(pets, tmp_path, monkeypatch, fails):
     (pets / "cats" / "machine").symlink_to("/")
     (pets / "above").symlink_to(tmp_path)
-    (tmp_path / "other.jpg").write_bytes(jpeg(1))
+    (tmp_path / "other.jpg").write_bytes(encode_jpeg(1))
     assert sum(len(load(pets, split, tmp_path).images) for split in ("train", "test")) == 20
     monkeypatch.setattr(folder, "MOST_FOLDERS", 3)
     assert "more than 3 folders" in fails("train", "--dataset", f"folder:{pets}", "--outdir", tmp_path / "out")
@@ -127,7 +127,7 @@ def test_a_link_to_what_a_folder_lies_in_is_not_followed(pets, tmp_path, monkeyp
 def test_very_deep_folders(tmp_path):
     deep = tmp_path / "pictures"
     deep.mkdir()
-    (deep / "1.jpg").write_bytes(jpeg(1))
+    (deep / "1.jpg").write_bytes(encode_jpeg(1))
     here = os.getcwd()
     try:
         os.chdir(deep)
@@ -136,7 +136,7 @@ def test_very_deep_folders(tmp_path):
             os.chdir("d")
     finally:
         os.chdir(here)
-    (deep / "d" / "2.jpg").write_bytes(jpeg(2))
+    (deep / "d" / "2.jpg").write_bytes(encode_jpeg(2))
     train = load(deep, "train", tmp_path)
     (deep / "d" / "2.jpg").unlink()
     for depth in range(1200, 0, -1):  # deeper than pytest can clear
@@ -220,8 +220,8 @@ def test_a_damaged_cache_is_rebuilt(pets, tmp_path, damage):
 
 def test_broken_pictures_are_skipped_counted_and_named(run, pets, tmp_path):
     for i in range(40):  # enough for both splits
-        (pets / "cats" / f"more {i}.jpg").write_bytes(jpeg(60))
-    (pets / "cats" / "broken.jpg").write_bytes(jpeg(9)[:-100])
+        (pets / "cats" / f"more {i}.jpg").write_bytes(encode_jpeg(60))
+    (pets / "cats" / "broken.jpg").write_bytes(encode_jpeg(9)[:-100])
     (pets / "cats" / "empty.png").touch()
     (pets / "dogs" / "text.gif").write_text("no picture")
     flags = "--image_size 16 --max_filters 8 --epochs 1 --dataset".split()
@@ -278,7 +278,7 @@ def test_folders_that_cannot_be_used(fails, tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
     (tmp_path / "one").mkdir()
-    (tmp_path / "one" / "1.jpg").write_bytes(jpeg(1))
+    (tmp_path / "one" / "1.jpg").write_bytes(encode_jpeg(1))
     assert "is a file, not a folder" in line(tmp_path / "file")
     assert "does not exist" in line(tmp_path / "nothing")
     assert "contains 0 images, training and testing need at least two" in line(tmp_path / "empty")
@@ -297,7 +297,7 @@ def test_full_disk_while_caching_leaves_nothing(pets, tmp_path, monkeypatch):
         load(pets, "train", tmp_path)
     monkeypatch.undo()
     files_size = 19 * 16 * 16 * 3
-    with limited_files(files_size // 2), pytest.raises(UserError, match="cannot write .* make room"):
+    with limit_file_size(files_size // 2), pytest.raises(UserError, match="cannot write .* make room"):
         load(pets, "train", tmp_path)
     assert [path for path in (tmp_path / "data").rglob("*") if path.is_file()] == []
     assert len(load(pets, "train", tmp_path).images) == 19
@@ -334,7 +334,7 @@ def test_what_a_killed_process_left_is_cleared_and_the_cache_can_be_elsewhere(pe
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_celeb_a_from_the_archive_and_from_a_folder(tmp_path, zipped, capsys):
-    celeb(tmp_path, zipped)
+    make_celeb_a(tmp_path, zipped)
     for split, shades in (("train", range(0, 140, 20)), ("test", (160, 180))):
         images, labels, total, skipped, *_ = datasets.load("celeb-a", split, tmp_path / "data", image_size=16)
         assert images[:][:, 8, 8, 0].tolist() == list(shades) and labels is None
@@ -345,7 +345,7 @@ def test_celeb_a_from_the_archive_and_from_a_folder(tmp_path, zipped, capsys):
 
 def test_names_of_a_warm_cache_take_no_look_at_the_pictures(tmp_path, monkeypatch, capsys):
     """The archive has 1.4 GB, and is hashed when its pictures are decoded."""
-    celeb(tmp_path)
+    make_celeb_a(tmp_path)
     for decoded in (True, False):
         test = datasets.load("celeb-a", "test", tmp_path / "data", image_size=16)
         assert test.names == ["000009.jpg", "000010.jpg"]
@@ -355,7 +355,7 @@ def test_names_of_a_warm_cache_take_no_look_at_the_pictures(tmp_path, monkeypatc
 
 
 def test_celeb_a_with_a_pipe_among_its_images(tmp_path):
-    pipe = celeb(tmp_path, zipped=False) / "img_align_celeba" / "000009.jpg"
+    pipe = make_celeb_a(tmp_path, zipped=False) / "img_align_celeba" / "000009.jpg"
     pipe.unlink()
     os.mkfifo(pipe)
     test = datasets.load("celeb-a", "test", tmp_path / "data", image_size=16)
@@ -366,7 +366,7 @@ def test_celeb_a_says_exactly_what_goes_where(fails, tmp_path):
     line = fails("train", "--dataset", "celeb-a", "--data_dir", tmp_path, "--outdir", tmp_path / "out")
     for word in (str(tmp_path / "celeb-a"), "img_align_celeba.zip and list_eval_partition.txt missing", "as they are"):
         assert word in line
-    folder = celeb(tmp_path)
+    folder = make_celeb_a(tmp_path)
     (folder / "list_eval_partition.txt").unlink()
     with pytest.raises(UserError, match="celeb-a: list_eval_partition.txt missing"):
         datasets.load("celeb-a", "test", tmp_path / "data")
@@ -377,14 +377,14 @@ def test_celeb_a_says_exactly_what_goes_where(fails, tmp_path):
     ["", "nonsense", "000001.jpg 3\n", "../../etc/passwd 0\n", "../x.jpg 2\n", "000099.jpg 2\n", "\0", "\xff"],
 )
 def test_celeb_a_with_a_wrong_partition(tmp_path, partition):
-    celeb(tmp_path, partition=partition)
+    make_celeb_a(tmp_path, partition=partition)
     with pytest.raises(UserError, match="damaged in line 1|contains none of|lists no images of the test split"):
         datasets.load("celeb-a", "test", tmp_path / "data")
 
 
 def test_celeb_a_with_a_broken_or_hostile_archive(tmp_path):
     evil = [("../../evil.jpg", b"evil"), (str(tmp_path / "evil.jpg"), b"evil"), ("img_align_celeba/../../x.jpg", b"")]
-    path = celeb(tmp_path, extra=evil) / "img_align_celeba.zip"
+    path = make_celeb_a(tmp_path, extra=evil) / "img_align_celeba.zip"
     before = {file.name for file in tmp_path.rglob("*")}
     assert len(datasets.load("celeb-a", "test", tmp_path / "data", cache_dir=tmp_path / "cache").images) == 2
     new = {file.name for file in tmp_path.rglob("*") if file.is_file()} - before

@@ -3,16 +3,11 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import make_model, save
-from PIL import Image
+from sample_files import read_pixels
+from sample_models import make_model, save
 
 from toolkit.model import inference
 from toolkit.pictures import images
-
-
-def pixels(path):
-    with Image.open(path) as picture:
-        return np.array(picture)
 
 
 @pytest.mark.parametrize("count, columns, rows", [(128, 16, 8), (1, 1, 1), (7, 4, 2), (64, 8, 8), (300, 20, 15)])
@@ -20,13 +15,13 @@ def test_any_number_of_samples_makes_a_sheet(run, model_file, tmp_path, count, c
     out = tmp_path / "sheets" / "a.png"
     status, text, err = run("generate", "--model", model_file, "--nsamples", count, "--outfile", out)
     assert (status, err) == (0, "") and str(out) in text
-    assert pixels(out).shape == (rows * 18 - 2, columns * 18 - 2)
+    assert read_pixels(out).shape == (rows * 18 - 2, columns * 18 - 2)
 
 
 def test_grid_size_is_the_number_in_a_row(run, model_file, tmp_path):
     flags = ["--checkpoint_path", model_file, "--num_samples", 10, "--grid_size", 4, "--output_path"]
     run("generate", *flags, tmp_path / "a.png")
-    assert pixels(tmp_path / "a.png").shape == (3 * 18 - 2, 4 * 18 - 2)
+    assert read_pixels(tmp_path / "a.png").shape == (3 * 18 - 2, 4 * 18 - 2)
 
 
 def test_the_seed_decides(run, model_file, tmp_path):
@@ -43,14 +38,14 @@ def test_outdir_gets_every_sample_and_the_sheet(run, model_file, tmp_path, monke
     folder = tmp_path / "samples" / "x"
     assert sorted(path.name for path in folder.iterdir()) == ["all.png", *(f"img_{i:06d}.png" for i in range(12))]
     assert not (tmp_path / "samples.png").exists()
-    sheet = pixels(folder / "all.png")
-    np.testing.assert_array_equal(sheet[:16, 18:34], pixels(folder / "img_000001.png"))
+    sheet = read_pixels(folder / "all.png")
+    np.testing.assert_array_equal(sheet[:16, 18:34], read_pixels(folder / "img_000001.png"))
 
 
 def test_colour_models_make_colour_sheets(run, tmp_path):
     save(tmp_path / "rgb.npz", make_model(channels=3))
     run("generate", "--model", tmp_path / "rgb.npz", "--nsamples", 4, "--outfile", tmp_path / "a.png")
-    assert pixels(tmp_path / "a.png").shape == (34, 34, 3)
+    assert read_pixels(tmp_path / "a.png").shape == (34, 34, 3)
 
 
 @pytest.fixture
@@ -67,7 +62,7 @@ def test_labels_by_number_and_name(run, fails, conditional, model_file, tmp_path
 
     def sheet(*flags):
         assert run("generate", "--model", path, "--nsamples", 6, "--grid_size", 6, "--outfile", out, *flags)[0] == 0
-        return pixels(out)
+        return read_pixels(out)
 
     z = model.prior.sample(6, mx.random.key(0))
 
@@ -98,7 +93,7 @@ def test_a_decoder_that_sees_no_classes_is_asked_for_none(run, fails, tmp_path):
 def test_all_labels_make_a_row_each_of_the_same_codes(run, conditional, tmp_path):
     model, path = conditional
     run("generate", "--model", path, "--label", "all", "--nsamples", 14, "--outfile", tmp_path / "a.png")
-    sheet = pixels(tmp_path / "a.png")
+    sheet = read_pixels(tmp_path / "a.png")
     assert sheet.shape == (3 * 18 - 2, 4 * 18 - 2)
     z = model.prior.sample(4, mx.random.key(0))
     for row in range(3):
@@ -112,7 +107,7 @@ def test_latent_square_runs_to_the_right_and_upwards(run, tmp_path):
     model = make_model(latent_dims=2)
     save(tmp_path / "two.npz", model)
     run("generate", "--model", tmp_path / "two.npz", "--vis_lat_space", "--outfile", tmp_path / "a.png")
-    sheet = pixels(tmp_path / "a.png")
+    sheet = read_pixels(tmp_path / "a.png")
     assert sheet.shape == (16 * 18 - 2, 16 * 18 - 2)
 
     corners = {
@@ -163,9 +158,9 @@ def test_temperature_scales_the_latent_vectors(run, model, model_file, tmp_path)
     run("generate", "--model", model_file, "--nsamples", 6, "--temperature", 0.5, "--outfile", tmp_path / "a.png")
     z = 0.5 * model.prior.sample(6, mx.random.key(0))
     expected = images.sheet(images.to_bytes(inference.decode(model, z)))[:, :, 0]
-    np.testing.assert_array_equal(pixels(tmp_path / "a.png"), expected)
+    np.testing.assert_array_equal(read_pixels(tmp_path / "a.png"), expected)
     run("generate", "--model", model_file, "--nsamples", 6, "--temperature", 0, "--outfile", tmp_path / "a.png")
-    sheet = pixels(tmp_path / "a.png")
+    sheet = read_pixels(tmp_path / "a.png")
     assert (sheet[:16, :16] == sheet[:16, 18:34]).all()
 
 
@@ -187,5 +182,5 @@ def test_the_shipped_models_need_no_flag_and_work_from_anywhere(run, tmp_path, m
     monkeypatch.chdir(tmp_path)
     status, out, err = run("generate")
     assert (status, err) == (0, "")
-    assert pixels(tmp_path / "samples.png").shape == (8 * 66 - 2, 16 * 66 - 2)
+    assert read_pixels(tmp_path / "samples.png").shape == (8 * 66 - 2, 16 * 66 - 2)
     assert "samples.png" in out

@@ -7,8 +7,8 @@ import types
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import make_model, save
 from PIL import Image
+from sample_models import make_model, save
 
 from toolkit.formats import checkpoint, hub
 from toolkit.model.mixture import Mixture

@@ -1,7 +1,6 @@
 """Pictures by what is in them: which code is where, what stays still, which colours there are, how many frames."""
 
 import base64
-import html.parser
 import io
 import json
 import os
@@ -11,8 +10,10 @@ from statistics import NormalDist
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import Scripts, make_model, save
+from html_page import Page
 from PIL import Image
+from sample_files import read_pixels
+from sample_models import make_model, save
 
 import visualize
 from toolkit import datasets
@@ -32,11 +33,6 @@ def subject(model, count=30, **options):
 
 def decoded(model, codes, labels=None):
     return images.to_bytes(inference.decode(model, mx.array(np.asarray(codes, np.float32)), labels))
-
-
-def pixels(path):
-    with Image.open(path) as picture:
-        return np.array(picture)
 
 
 def test_traversal_changes_one_dimension_and_a_dead_one_changes_nothing():
@@ -82,10 +78,10 @@ def test_pictures_named_by_their_files(run, fails, tmp_path, photos, kind, flag)
     save(path, make_model(), dataset=f"folder:{tmp_path / 'gone'}")
     files = photos[:1] if kind == "traversal" else photos
     assert run("visualize", kind, "--model", path, flag, *files, *out)[0] == 0
-    shown = pixels(tmp_path / "a.png")
+    shown = read_pixels(tmp_path / "a.png")
     renamed = [file.rename(tmp_path / f"x{file.name}") for file in files]
     assert run("visualize", kind, "--model", path, flag, *renamed, *out)[0] == 0
-    assert not np.array_equal(shown, pixels(tmp_path / "a.png"))  # but for the names it is the same picture
+    assert not np.array_equal(shown, read_pixels(tmp_path / "a.png"))  # but for the names it is the same picture
     assert "no effect" in fails("visualize", kind, "--model", path, flag, *renamed, "--limit", 3, *out)
     assert "no picture" in fails("visualize", kind, "--model", path, flag, *["x.png" for _ in files], *out)
 
@@ -233,9 +229,9 @@ def test_curves_of_several_runs(run, tmp_path):
     b = write_log(tmp_path / "b" / "vae", 1)
     out = tmp_path / "curves.png"
     assert run("visualize", "curves", "--logs", a, b / "log.jsonl", "--outfile", out)[0] == 0
-    both = pixels(out).astype(int)
+    both = read_pixels(out).astype(int)
     assert run("visualize", "curves", "--logs", a, "--outfile", out)[0] == 0
-    one = pixels(out).astype(int)
+    one = read_pixels(out).astype(int)
     assert both.shape == (2 * (700 + 66), 2000, 3) and one.shape == (2 * (700 + 46), 2000, 3)
     for chart, runs in ((both, (0, 1)), (one, (0,))):
         for i in (0, 1):
@@ -277,27 +273,6 @@ def test_logs_that_are_none(run, fails, tmp_path, model_file):
     assert "no run lies beside" in fails("visualize", "curves", "--model", model_file, "--outfile", tmp_path / "a.png")
 
 
-class Page(html.parser.HTMLParser):
-    """Collects the tags of a page and checks that they close in order."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.pictures, self.words = [], [], [], []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        if tag not in ("img", "meta"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words.append(data)
-
-
 VARIANTS = {
     "grey": {},
     "coloured": {"channels": 3},
@@ -328,14 +303,14 @@ def test_the_report_is_one_page_for_every_model(run, tmp_path, variant):
         assert kind == "data:image/png;base64"
         with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
             assert np.array(picture).std() > 0
-    words = " ".join(page.words)
+    words = " ".join(page.text)
     for word in ("a <b>.npz", "synthetic", "for 3 epochs", "ELBO", "Active units", "Linear probe", "Training"):
         assert word in words
-    line = next(word for word in page.words if word.startswith("python train.py"))
+    line = next(word for word in page.text if word.startswith("python train.py"))
     for flag in ("--dataset synthetic", "--recipe classic", "--epochs 3", f"--image_size {model.config.image_size}"):
         assert flag in line
     (frame,) = [attributes["srcdoc"] for tag, attributes in page.tags if tag == "iframe"]
-    assert "a <b>" in Scripts(frame).scripts["about"].replace("\\u003c", "<") and str(tmp_path) not in frame
+    assert "a <b>" in Page(frame).scripts["about"].replace("\\u003c", "<") and str(tmp_path) not in frame
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -347,7 +322,7 @@ def test_every_kind_for_every_model(run, tmp_path, kind, variant):
     if (kind, variant) == ("manifold", "one dimension"):
         assert status == 2 and "two latent dims" in err
     else:
-        assert (status, err) == (0, "") and pixels(tmp_path / "out" / "ä b.png").std() > 0
+        assert (status, err) == (0, "") and read_pixels(tmp_path / "out" / "ä b.png").std() > 0
 
 
 def test_classes_whose_names_are_numbers_are_not_mistaken():
@@ -522,7 +497,7 @@ def test_a_report_shows_what_there_is(run, tmp_path):
     save(tmp_path / "a.npz", make_model(), dataset="synthetic")
     flags = ["--limit", 1, "--importance_samples", 0, "--outfile", tmp_path / "r.html"]
     assert run("visualize", "report", "--model", tmp_path / "a.npz", *flags)[0] == 0
-    words = " ".join(Page((tmp_path / "r.html").read_text()).words)
+    words = " ".join(Page((tmp_path / "r.html").read_text()).text)
     assert "Reconstructions" in words and "Interpolation" not in words and "1 test image." in words
 
 
@@ -533,9 +508,9 @@ def test_all_classes(run, fails, model_file, tmp_path, kind):
     data = ["--limit", 60] if kind != "samples" else []
     flags = ["--model", tmp_path / "c.npz", *data, "--outfile", tmp_path / "a.png", "--label"]
     assert run("visualize", kind, *flags, "all")[0] == 0
-    every = pixels(tmp_path / "a.png")
+    every = read_pixels(tmp_path / "a.png")
     assert run("visualize", kind, *flags, "3")[0] == 0
-    assert every.shape[0] > pixels(tmp_path / "a.png").shape[0] or kind in ("samples", "interpolate")
+    assert every.shape[0] > read_pixels(tmp_path / "a.png").shape[0] or kind in ("samples", "interpolate")
     line = fails("visualize", kind, "--model", model_file, *data, "--outfile", tmp_path / "a.png", "--label", "all")
     assert "not class-conditional" in line
     assert sampling.class_number(Checkpoint(make_model(num_classes=3), class_names=names), "1") == 2

@@ -6,7 +6,7 @@ import mlx.core as mx
 import mlx.optimizers as optim
 import numpy as np
 import pytest
-from conftest import make_model, save
+from sample_models import make_model, save
 
 import vae
 from toolkit import datasets

@@ -6,8 +6,8 @@ import math
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import make_model, save
 from mlx.utils import tree_flatten
+from sample_models import make_model, save
 
 import vae
 from toolkit import datasets

@@ -7,7 +7,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from conftest import idx
+from sample_files import encode_idx
 
 import mnist
 from toolkit import datasets
@@ -41,17 +41,17 @@ def test_limit_takes_the_first(mnist_folder):
 IMAGES = np.zeros((30, 28, 28), np.uint8)
 DAMAGE = {
     "empty": b"",
-    "only a header": idx(IMAGES)[:16],
-    "wrong magic": b"\x00\x00\x09\x03" + idx(IMAGES)[4:],
-    "labels instead of images": idx(np.zeros(30, np.uint8)),
-    "too short": idx(IMAGES)[:-1],
-    "too long": idx(IMAGES) + b"\x00",
+    "only a header": encode_idx(IMAGES)[:16],
+    "wrong magic": b"\x00\x00\x09\x03" + encode_idx(IMAGES)[4:],
+    "labels instead of images": encode_idx(np.zeros(30, np.uint8)),
+    "too short": encode_idx(IMAGES)[:-1],
+    "too long": encode_idx(IMAGES) + b"\x00",
     "wrong count": bytes([0, 0, 8, 3]) + struct.pack(">3I", 31, 28, 28) + IMAGES.tobytes(),
     "huge count": bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**32 - 1, 2**32 - 1, 2**32 - 1) + IMAGES.tobytes(),
-    "other size": idx(np.zeros((30, 14, 56), np.uint8)),
-    "no images": idx(IMAGES[:0]),
-    "fewer than labels": idx(IMAGES[:29]),
-    "far more than it says": idx(IMAGES) + bytes(2**20),
+    "other size": encode_idx(np.zeros((30, 14, 56), np.uint8)),
+    "no images": encode_idx(IMAGES[:0]),
+    "fewer than labels": encode_idx(IMAGES[:29]),
+    "far more than it says": encode_idx(IMAGES) + bytes(2**20),
 }
 
 
@@ -73,7 +73,7 @@ def test_a_bomb_is_not_unpacked(mnist_folder):
     path = mnist_folder / "train-images-idx3-ubyte"
     path.unlink()
     with gzip.open(f"{path}.gz", "wb", compresslevel=1) as file:
-        file.write(idx(IMAGES))
+        file.write(encode_idx(IMAGES))
         file.write(bytes(2**26))
     tracemalloc.start()
     with pytest.raises(UserError, match="it contains more"):
@@ -92,7 +92,7 @@ def test_a_header_of_a_billion_values(mnist_folder, small_memory):
 
 
 def test_impossible_labels(mnist_folder):
-    (mnist_folder / "train-labels-idx1-ubyte").write_bytes(idx(np.full(30, 10, np.uint8)))
+    (mnist_folder / "train-labels-idx1-ubyte").write_bytes(encode_idx(np.full(30, 10, np.uint8)))
     with pytest.raises(UserError, match="a label 10"):
         load(mnist_folder)
 
@@ -107,8 +107,8 @@ def test_fashion_mnist_has_the_same_files_in_a_folder_of_its_own(run, mnist_fold
 
 
 def test_no_images_and_no_labels(mnist_folder):
-    (mnist_folder / "train-images-idx3-ubyte").write_bytes(idx(IMAGES[:0]))
-    (mnist_folder / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(0, np.uint8)))
+    (mnist_folder / "train-images-idx3-ubyte").write_bytes(encode_idx(IMAGES[:0]))
+    (mnist_folder / "train-labels-idx1-ubyte").write_bytes(encode_idx(np.zeros(0, np.uint8)))
     with pytest.raises(UserError, match="no train images"):
         load(mnist_folder)
 
@@ -157,14 +157,8 @@ def test_without_network_and_files(mirrors, monkeypatch, fails, tmp_path):
     assert list(mirrors.iterdir()) == []
 
 
-def test_real_mnist(monkeypatch):
-    import os
-    from pathlib import Path
-
-    data_dir = Path(os.environ.get("VAE_DATA_DIR", "data"))
-    if not any((data_dir / "mnist").glob("*-ubyte*")):
-        pytest.skip("needs real MNIST in data/mnist or in the folder that VAE_DATA_DIR names")
+def test_real_mnist(real_data):
     for split, count in (("train", 60_000), ("test", 10_000)):
-        images, labels, *_ = datasets.load("mnist", split, data_dir)
+        images, labels, *_ = datasets.load("mnist", split, real_data("mnist"))
         assert images.shape == (count, 28, 28, 1)
         assert sorted(set(labels.tolist())) == list(range(10))

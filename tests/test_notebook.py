@@ -7,7 +7,7 @@ import warnings
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import make_model
+from sample_models import make_model
 
 from toolkit import datasets, notebook
 from toolkit.errors import UserError

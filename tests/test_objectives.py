@@ -7,8 +7,8 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 import pytest
-from conftest import LinearGaussian, make_model
 from mlx.utils import tree_flatten
+from sample_models import LinearGaussian, make_model, split_keys
 
 import vae
 from toolkit.architectures import ARCHITECTURES
@@ -24,10 +24,6 @@ def tiny_images(count=19, size=8):
     return mx.array(np.random.default_rng(7).integers(0, 256, (count, size, size, 1), dtype=np.uint8))
 
 
-def keys_of(count):
-    return mx.random.split(mx.random.key(0), count)
-
-
 def iwae(samples):
     return ImportanceWeighted(samples)
 
@@ -39,7 +35,7 @@ def flat(gradients):
 @pytest.mark.parametrize("samples", [1, 5, 8])
 def test_with_the_true_posterior_the_bound_of_every_sample_is_the_likelihood(samples):
     model, images = LinearGaussian(width=1), tiny_images(30, 5)
-    _, (loss, error, kl) = iwae(samples)(model, to_floats(images, model.config), None, keys_of(30), 1)
+    _, (loss, error, kl) = iwae(samples)(model, to_floats(images, model.config), None, split_keys(30), 1)
     exact = model.log_likelihood(np.array(images))
     np.testing.assert_allclose(model.likelihood.constant - np.array(loss), exact, atol=2e-4)
     assert (np.array(kl) > 0).all() and np.array(error).shape == (30,)
@@ -48,8 +44,8 @@ def test_with_the_true_posterior_the_bound_of_every_sample_is_the_likelihood(sam
 def test_with_another_posterior_it_lies_between_the_elbo_and_the_likelihood():
     model, images = LinearGaussian(width=2), mx.repeat(tiny_images(30, 5), 20, axis=0)
     x, exact = to_floats(images, model.config), model.log_likelihood(np.array(images)).mean()
-    losses = [Elbo()(model, x, None, keys_of(len(x)), 1)[1][0].mean().item()]
-    losses += [iwae(k)(model, x, None, keys_of(len(x)), 1)[1][0].mean().item() for k in (2, 5, 8)]
+    losses = [Elbo()(model, x, None, split_keys(len(x)), 1)[1][0].mean().item()]
+    losses += [iwae(k)(model, x, None, split_keys(len(x)), 1)[1][0].mean().item() for k in (2, 5, 8)]
     bounds = [model.likelihood.constant - loss for loss in losses]
     assert bounds == sorted(bounds) and bounds[0] < exact - 0.5 and exact - 0.3 < bounds[-1] < exact + 0.01
 
@@ -89,7 +85,7 @@ def test_both_forms_of_the_layers_take_the_same_step(arch):
         model.train()
         labels = mx.arange(19, dtype=mx.int32) % 3
         step = vae.training_step(model, optimizer, iwae(5))
-        sums = step(to_floats(tiny_images(19, 16), model.config, keys_of(19)), labels, keys_of(19), mx.array(1.0))
+        sums = step(to_floats(tiny_images(19, 16), model.config, split_keys(19)), labels, split_keys(19), mx.array(1.0))
         results.append([np.array(sums), *flat(model.trainable_parameters()).values()])
     forms.choose()
     for ours, theirs in zip(*results, strict=True):

@@ -4,8 +4,8 @@ import mlx.core as mx
 import mlx.optimizers as optim
 import numpy as np
 import pytest
-from conftest import make_model
 from mlx.utils import tree_flatten, tree_map
+from sample_models import make_model
 
 from toolkit.errors import UserError
 from toolkit.training import optimizers

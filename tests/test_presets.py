@@ -5,8 +5,8 @@ import re
 
 import numpy as np
 import pytest
-from conftest import make_model, save
 from PIL import Image
+from sample_models import make_model, save
 
 from toolkit.formats import checkpoint
 

@@ -5,7 +5,7 @@ import math
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import make_model
+from sample_models import make_model
 
 from toolkit.model.priors import PRIORS, Prior, StandardNormal
 from toolkit.random import noise

@@ -1,5 +1,6 @@
 """PyTorch's files and safetensors: exact, in both directions, and never to be tricked by hostile or broken ones."""
 
+import functools
 import io
 import json
 import os
@@ -13,8 +14,18 @@ import zipfile
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import TORCH, arrays_of, as_torch, lying_zip, make_model, mutated, primitive, rebuilt, save, torch_file
 from mlx.utils import tree_flatten
+from sample_files import damage, make_lying_zip
+from sample_models import (
+    TORCH,
+    arrays_of,
+    make_model,
+    make_torch_file,
+    make_torch_state,
+    pickle_state,
+    pickle_tensor,
+    save,
+)
 
 from toolkit.errors import UserError
 from toolkit.formats import checkpoint
@@ -107,7 +118,7 @@ def test_safetensors_written_by_others(tmp_path):
 
 def test_files_without_pytorch_are_read_as_well(tmp_path):
     model = make_model(arch="transpose", channels=3)
-    (tmp_path / "a.pth").write_bytes(as_torch(arrays_of(model)))
+    (tmp_path / "a.pth").write_bytes(make_torch_state(arrays_of(model)))
     loaded = checkpoint.load(tmp_path / "a.pth").model
     assert loaded.config == model.config
     for key, array in arrays_of(model).items():
@@ -129,16 +140,17 @@ def laughs():
     return b"\x80\x02K\x01" + b"q\x00h\x00\x86" * 2000 + b"."
 
 
-def hostile(model):
+@functools.cache
+def hostile_files():
     """Name → bytes of a file that would do harm, or lies."""
-    arrays = arrays_of(model)
+    arrays = arrays_of(make_model(arch="transpose"))
     bias = "encoder.bn1.bias"
 
     def changed(made, more=()):
-        return as_torch(arrays, **{bias: made})
+        return make_torch_state(arrays, **{bias: made})
 
     def pickled(data):
-        return torch_file(data, {"0": bytes(24)})
+        return make_torch_file(data, {"0": bytes(24)})
 
     touch = f"touch {os.environ.get('TMPDIR', '/tmp')}/vae-was-here"
     deep = b"\x80\x02)" + b"\x85" * 100_000
@@ -148,8 +160,10 @@ def hostile(model):
         "builtins.eval": pickled(pickle.dumps({"a": Calls(eval, "1/0")}, 2)),
         "nested": pickled(pickle.dumps({"a": [(1, {"b": Calls(exec, "raise SystemExit")})]}, 2)),
         "in a tensor's place": changed(pickle.dumps(Calls(os.system, touch), 2)[2:-1]),
-        "another function of torch": changed(rebuilt("0", 2, 0, (2,), (1,), function="_rebuild_wrapper_subclass")),
-        "a storage by another name": changed(rebuilt("0", 2, 0, (2,), (1,), storage="load")),
+        "another function of torch": changed(
+            pickle_tensor("0", 2, 0, (2,), (1,), function="_rebuild_wrapper_subclass")
+        ),
+        "a storage by another name": changed(pickle_tensor("0", 2, 0, (2,), (1,), storage="load")),
         "INST": pickled(b"(S'touch'\nios\nsystem\n."),
         "OBJ": pickled(b"\x80\x02(cos\nsystem\nS'touch'\no."),
         "NEWOBJ": pickled(b"\x80\x02ccollections\nOrderedDict\n)\x81."),
@@ -167,27 +181,27 @@ def hostile(model):
         "no dictionary": pickled(b"\x80\x02K\x01."),
         "no tensors": pickled(b"\x80\x02}X\x01\x00\x00\x00aK\x01s."),
         "a list as a key": pickled(b"\x80\x02}]K\x01s."),
-        "larger than its storage": changed(rebuilt("0", 18, 0, (2, 1000), (1000, 1))),
-        "beyond its storage": changed(rebuilt("0", 18, 17, (2,), (1,))),
-        "negative": changed(rebuilt("0", 18, -1, (2,), (1,))),
-        "backwards": changed(rebuilt("0", 18, 1, (2,), (-1,))),
-        "round and round": changed(rebuilt("0", 18, 0, (5,), (2**60,))),  # which is 0 in 64 bits
-        "10 GB from one number": changed(rebuilt("0", 18, 0, (50_000, 50_000), (0, 0))),
-        "10 GB of storage": changed(rebuilt("0", 2_500_000_000, 0, (2,), (1,))),
-        "a storage that is not there": changed(rebuilt("999", 2, 0, (2,), (1,))),
-        "a storage outside": changed(rebuilt("../data.pkl", 2, 0, (2,), (1,))),
+        "larger than its storage": changed(pickle_tensor("0", 18, 0, (2, 1000), (1000, 1))),
+        "beyond its storage": changed(pickle_tensor("0", 18, 17, (2,), (1,))),
+        "negative": changed(pickle_tensor("0", 18, -1, (2,), (1,))),
+        "backwards": changed(pickle_tensor("0", 18, 1, (2,), (-1,))),
+        "round and round": changed(pickle_tensor("0", 18, 0, (5,), (2**60,))),  # which is 0 in 64 bits
+        "10 GB from one number": changed(pickle_tensor("0", 18, 0, (50_000, 50_000), (0, 0))),
+        "10 GB of storage": changed(pickle_tensor("0", 2_500_000_000, 0, (2,), (1,))),
+        "a storage that is not there": changed(pickle_tensor("999", 2, 0, (2,), (1,))),
+        "a storage outside": changed(pickle_tensor("../data.pkl", 2, 0, (2,), (1,))),
         "the same storage a thousand times": pickled(
-            b"\x80\x02}(" + b"".join(primitive(f"{i}") + rebuilt("0", 6, 0, (6,), (1,)) for i in range(1000)) + b"u."
+            pickle_state({str(i): pickle_tensor("0", 6, 0, (6,), (1,)) for i in range(1000)})
         ),
-        "cut": as_torch(arrays)[:-300],
-        "cut pickle": pickled(zipfile.ZipFile(io.BytesIO(as_torch(arrays))).read("archive/data.pkl")[:-40]),
+        "cut": make_torch_state(arrays)[:-300],
+        "cut pickle": pickled(zipfile.ZipFile(io.BytesIO(make_torch_state(arrays))).read("archive/data.pkl")[:-40]),
     }
 
 
-@pytest.mark.parametrize("kind", hostile(make_model(arch="transpose")))
+@pytest.mark.parametrize("kind", hostile_files())
 def test_hostile_pickles(fails, tmp_path, monkeypatch, kind):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    (tmp_path / "a.pth").write_bytes(hostile(make_model(arch="transpose"))[kind])
+    (tmp_path / "a.pth").write_bytes(hostile_files()[kind])
     tracemalloc.start()
     assert "a.pth" in fails("convert", tmp_path / "a.pth", tmp_path / "b.npz")
     assert tracemalloc.get_traced_memory()[1] < 2**27
@@ -196,11 +210,11 @@ def test_hostile_pickles(fails, tmp_path, monkeypatch, kind):
 
 
 def test_storages_are_read_once_and_no_further_than_they_claim(fails, tmp_path, small_memory):
-    pickled = b"\x80\x02}(" + b"".join(primitive(f"{i}") + rebuilt("0", 2, 0, (2,), (1,)) for i in range(16)) + b"u."
-    (tmp_path / "a.pth").write_bytes(lying_zip("archive/data/0", 8, before=[("archive/data.pkl", pickled)]))
+    pickled = pickle_state({str(i): pickle_tensor("0", 2, 0, (2,), (1,)) for i in range(16)})
+    (tmp_path / "a.pth").write_bytes(make_lying_zip("archive/data/0", 8, before=[("archive/data.pkl", pickled)]))
     many, size = tmp_path / "b.pth", 2**20
-    pickled = b"".join(primitive(f"encoder.proj_{i}.weight") + rebuilt("0", size, 0, (size,), (1,)) for i in range(16))
-    many.write_bytes(torch_file(b"\x80\x02}(" + pickled + b"u.", {"0": bytes(4 * size)}))
+    pickled = pickle_state({f"encoder.proj_{i}.weight": pickle_tensor("0", size, 0, (size,), (1,)) for i in range(16)})
+    many.write_bytes(make_torch_file(pickled, {"0": bytes(4 * size)}))
     for path, most in ((tmp_path / "a.pth", 2**20), (many, 3 * 2**22)):
         with small_memory(most):
             fails("convert", path, tmp_path / "b.npz")
@@ -271,14 +285,14 @@ def test_hundreds_of_broken_files(tmp_path):
         checkpoint.pack(mlp, facts),
         checkpoint.pack_safetensors(in_mlx(conv), facts),
         checkpoint.pack_safetensors(in_mlx(transpose), {}),
-        as_torch(transpose),
+        make_torch_state(transpose),
         (TORCH / "annealed_cat.pth").read_bytes(),
     ]
     random = np.random.default_rng(0)
     path, loaded = tmp_path / "a", 0
     tracemalloc.start()
     for i in range(600):
-        path.write_bytes(mutated(files[i % len(files)], files, random))
+        path.write_bytes(damage(files[i % len(files)], files, random))
         start = time.perf_counter()
         tracemalloc.reset_peak()
         try:

@@ -5,7 +5,7 @@ import os
 import zipfile
 
 import pytest
-from conftest import lying_zip
+from sample_files import make_lying_zip
 
 from toolkit.files import reading
 
@@ -40,7 +40,7 @@ def test_an_archive_of_very_many_entries(small_memory):
 
 @pytest.mark.parametrize("claim, why", [(1000, "CRC"), (2**26, "less than it claims")])
 def test_an_entry_that_lies_about_its_size(small_memory, claim, why):
-    archive = zipfile.ZipFile(io.BytesIO(lying_zip("a", claim)))
+    archive = zipfile.ZipFile(io.BytesIO(make_lying_zip("a", claim)))
     most = 2**27 if claim > 1000 else 2**20
     with small_memory(most), pytest.raises((zipfile.BadZipFile, ValueError), match=why):
         reading.unpacked(archive, archive.infolist()[0])

@@ -5,16 +5,12 @@ import re
 import mlx.core as mx
 import numpy as np
 import pytest
-from conftest import make_model, save
 from PIL import Image
+from sample_files import read_pixels
+from sample_models import make_model, save
 
 from toolkit import datasets
 from toolkit.model.inputs import to_floats
-
-
-def pixels(path):
-    with Image.open(path) as picture:
-        return np.array(picture)
 
 
 @pytest.mark.parametrize("split, flags", [("train", []), ("test", ["--rec_testdata"])])
@@ -30,14 +26,14 @@ def test_every_pair_has_its_number(run, model, model_file, tmp_path, split, flag
     x = to_floats(mx.array(stack), model.config)
     x, y = np.array(x), np.array(model.reconstruct(x))
     for i in (0, 1, 249, 250, 299):
-        pair = pixels(folder / names[i]).astype(int)
+        pair = read_pixels(folder / names[i]).astype(int)
         assert np.abs(pair[:, :16] - np.rint(x[i, :, :, 0] * 255)).max() <= 1
         assert np.abs(pair[:, 16:] - np.rint(y[i, :, :, 0] * 255)).max() <= 1
 
     error = np.square(x.astype(np.float64) - y).mean()
     assert float(re.search(r"Mean squared error ([\d.]+)", out)[1]) == pytest.approx(error, abs=2e-6)
     assert f"PSNR {10 * np.log10(1 / error):.2f} dB ({split} split)" in out
-    np.testing.assert_array_equal(pixels(folder / "overview.png")[:16, :32], pixels(folder / names[0]))
+    np.testing.assert_array_equal(read_pixels(folder / "overview.png")[:16, :32], read_pixels(folder / names[0]))
 
 
 def test_pictures_of_ones_own_keep_their_names(run, fails, model_file, tmp_path, monkeypatch):
@@ -54,7 +50,7 @@ def test_pictures_of_ones_own_keep_their_names(run, fails, model_file, tmp_path,
     assert sorted(path.name for path in folder.iterdir()) == sorted([*pairs, "overview.png", "sources.csv"])
     lines = (folder / "sources.csv").read_text().splitlines()
     assert lines == ["file,source", *(f"{a},{b}" for a, b in zip(pairs, [*images[:3], "a b.png"], strict=True))]
-    assert np.abs(pixels(folder / "my cat.png")[:, :16].astype(int) - 90).max() <= 1
+    assert np.abs(read_pixels(folder / "my cat.png")[:, :16].astype(int) - 90).max() <= 1
 
 
 def test_the_sources_of_a_split_are_in_a_list(run, model_file, tmp_path):
@@ -70,7 +66,7 @@ def test_the_sources_of_a_split_are_in_a_list(run, model_file, tmp_path):
         assert len(lines) == len(list(folder.glob("img_*.png"))) and "cats/5.png" not in [line[1] for line in lines]
         for file, source in lines:
             shade = 10 * int(source.removeprefix("cats/").removesuffix(".png"))
-            assert np.abs(pixels(folder / file)[:, :16].astype(int) - shade).max() <= 1
+            assert np.abs(read_pixels(folder / file)[:, :16].astype(int) - shade).max() <= 1
 
 
 def test_another_data_set_than_the_model_was_trained_on(run, model_file, mnist_folder, tmp_path):
@@ -88,7 +84,7 @@ def test_what_does_not_fit(fails, model_file, tmp_path):
 def test_a_coloured_model_sees_grey_images_too(run, tmp_path):
     save(tmp_path / "rgb.npz", make_model(channels=3), dataset="synthetic")
     assert run("reconstruct", "--model", tmp_path / "rgb.npz", "--limit", 2, "--outdir", tmp_path)[0] == 0
-    pair = pixels(tmp_path / "synthetic_train" / "0003_latent_dims" / "img_00000000.png")
+    pair = read_pixels(tmp_path / "synthetic_train" / "0003_latent_dims" / "img_00000000.png")
     assert pair.shape == (16, 32, 3) and (pair[:, :16, 0] == pair[:, :16, 2]).all()
 
 

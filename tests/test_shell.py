@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from conftest import make_model, save
+from sample_models import make_model, save
 
 import toolkit
 from toolkit.architectures import ModelConfig

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import save
 from PIL import Image
+from sample_models import save
 
 from toolkit import datasets
 from toolkit.errors import UserError

@@ -6,9 +6,9 @@ import mlx.core as mx
 import mlx.optimizers as optim
 import numpy as np
 import pytest
-from conftest import make_model
 from mlx.utils import tree_flatten
 from PIL import Image
+from sample_models import make_model, random_images, split_keys
 
 import vae
 from toolkit.architectures import ARCHITECTURES, ModelConfig, activations, build, config_of, layers
@@ -151,22 +151,13 @@ def test_labels_reach_encoder_and_decoder(arch):
         assert (other[0] != other[1]).any()
 
 
-def images_of(count, size=16):
-    """Images as a model takes them."""
-    return mx.array(np.random.default_rng(7).random((count, size, size, 1), np.float32))
-
-
-def keys_of(count, seed=0):
-    return mx.random.split(mx.random.key(seed), count)
-
-
 def weights_after(model, **options):
     """All weights after one step of plain gradient descent."""
     beta = options.pop("beta", 1.0)
     optimizer = optim.SGD(learning_rate=1e-2)
     optimizer.init(model.trainable_parameters())
     model.train()
-    vae.training_step(model, optimizer, Elbo(**options))(images_of(19), None, keys_of(19), mx.array(beta))
+    vae.training_step(model, optimizer, Elbo(**options))(random_images(19), None, split_keys(19), mx.array(beta))
     return {key: np.array(array) for key, array in tree_flatten(model.trainable_parameters())}
 
 
@@ -192,7 +183,7 @@ def test_free_bits_make_kl_below_them_free():
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_both_forms_of_the_layers_compute_the_same(arch, likelihood):
     """The form that a GPU runs, run here on the CPU: same reconstructions, same step."""
-    images = images_of(19)
+    images = random_images(19)
     results = []
     for form in (plain, cpu):
         forms.choose(form)
@@ -201,7 +192,7 @@ def test_both_forms_of_the_layers_compute_the_same(arch, likelihood):
         optimizer = optim.SGD(learning_rate=1e-3)
         optimizer.init(model.trainable_parameters())
         model.train()
-        seen.append(np.array(vae.training_step(model, optimizer)(images, None, keys_of(19), 1)))
+        seen.append(np.array(vae.training_step(model, optimizer)(images, None, split_keys(19), 1)))
         seen += [np.array(array) for _, array in tree_flatten(model.parameters())]
         results.append(seen)
     for ours, theirs in zip(*results, strict=True):
@@ -229,7 +220,7 @@ def test_the_planes_of_a_label(kind, factor, value):
 def test_bounds_stay_within_theirs():
     """However far a step goes; and a scale that has left them can come back."""
     model = make_model(arch="bounded")
-    x = images_of(4)
+    x = random_images(4)
     for scale, bound in ((0.3, 1), (50.0, 50), (400.0, 100)):
         model.encoder.mu_scale, model.encoder.logv_scale = mx.array(scale), mx.full((1, 3), scale)
         mean, log_var = model.encoder(x)
@@ -313,13 +304,13 @@ def test_compiled_step_draws_new_noise_every_time():
         model = make_model()
         model.train()
         step = make_step(model)
-        images = images_of(6)
-        first, second, again = (step(images, None, keys_of(6, seed), 1).tolist() for seed in (1, 2, 1))
+        images = random_images(6)
+        first, second, again = (step(images, None, split_keys(6, seed), 1).tolist() for seed in (1, 2, 1))
     finally:
         mx.disable_compile()
     assert first[0] != second[0]
     assert first == again
-    plain = make_step(model)(images, None, keys_of(6, 1), 1).tolist()
+    plain = make_step(model)(images, None, split_keys(6, 1), 1).tolist()
     np.testing.assert_allclose(first, plain, rtol=1e-4)
 
 
@@ -329,7 +320,7 @@ def test_training_step_changes_weights_and_statistics():
     optimizer = optim.AdamW(learning_rate=0.01)
     optimizer.init(model.trainable_parameters())
     model.train()
-    vae.training_step(model, optimizer)(images_of(5), None, keys_of(5), 1)
+    vae.training_step(model, optimizer)(random_images(5), None, split_keys(5), 1)
     normed = {"encoder.conv1.bias", "encoder.conv2.bias", "encoder.conv3.bias"}  # batch norm takes these away
     normed |= {"decoder.upconv1.conv.bias", "decoder.upconv2.conv.bias"}
     for key, array in tree_flatten(model.parameters()):
@@ -339,7 +330,7 @@ def test_training_step_changes_weights_and_statistics():
 
 def test_inference_does_not_depend_on_the_batch():
     model = make_model()
-    images, reconstruct = images_of(7), model.reconstruct
+    images, reconstruct = random_images(7), model.reconstruct
     together = np.array(reconstruct(images))
     apart = np.concatenate([np.array(reconstruct(images[i : i + 1])) for i in range(7)])
     np.testing.assert_allclose(together, apart, atol=1e-5)
@@ -395,7 +386,7 @@ def test_a_log_variance_that_runs_away_costs_no_run():
 
     def loss(bias):
         model.encoder.proj_log_var.bias = bias
-        return sum(term.sum() for term in model.terms(x, None, keys_of(2)))
+        return sum(term.sum() for term in model.terms(x, None, split_keys(2)))
 
     value, gradient = mx.value_and_grad(loss)(mx.array([-5.0, 1.0, 80.0]))
     assert value.item() < 1e4 and np.isfinite(np.array(gradient)).all() and np.abs(np.array(gradient)).max() < 1e3
