@@ -1,6 +1,6 @@
-"""MNIST and Fashion-MNIST: the same four IDX files, plain or gzipped, downloaded where they are missing.
+"""MNIST and Fashion-MNIST: four IDX files each, plain or gzipped, downloaded if missing.
 
-The structure of files in place is checked here; `toolkit/files/download.py` checks downloads against the published MD5.
+Existing files are checked for their structure, downloads against the published MD5 (toolkit/files/download.py).
 """
 
 import gzip
@@ -46,12 +46,12 @@ MD5 = {  # of the gzipped files
     ("fashion-mnist", "t10k-labels-idx1-ubyte"): "bb300cfdad3c16e7a12a480ee83cd310",
 }
 COUNTS = {"train": 60_000, "test": 10_000}
-DRAWN = (28, 20)  # pixels: the sides of an image, and of the box that a digit fills
+DRAWN = (28, 20)  # pixels: the side of an image, and of the box around a digit
 LARGEST_DOWNLOAD = 2**25  # bytes
 
 
 def load(split: str, data_dir: Path | str, dataset: str = "mnist") -> tuple[np.ndarray, np.ndarray]:
-    """One split, "train" or "test": images (N, 28, 28, 1) as bytes, and labels (N,)."""
+    """Load one split, "train" or "test": images (N, 28, 28, 1) as bytes, and labels (N,)."""
     images_file, labels_file = (find(Path(data_dir) / dataset, name) for name in NAMES[split])
     images = read_idx(images_file, (28, 28), COUNTS[split])
     labels = read_idx(labels_file, (), COUNTS[split])
@@ -65,7 +65,7 @@ def load(split: str, data_dir: Path | str, dataset: str = "mnist") -> tuple[np.n
 
 
 def find(folder, name):
-    """The file of that name, plain or gzipped, downloaded if it is missing."""
+    """The path of a file, plain or gzipped; downloads it if it is missing."""
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
@@ -74,9 +74,9 @@ def find(folder, name):
 
 
 def read_idx(path, item, most):
-    """The array of at most `most` items in an IDX file.
+    """Read an array of at most `most` items from an IDX file.
 
-    It begins with two zeros, type 8 (bytes), the number of dimensions and their sizes; then come the values.
+    The header is two zeros, the type 8 (bytes), the number of dimensions and their sizes; the values follow.
     """
     dimensions = 1 + len(item)
     length = 4 + 4 * dimensions
@@ -84,14 +84,14 @@ def read_idx(path, item, most):
         with opened(path) as raw, gzip.open(raw) if path.suffix == ".gz" else raw as file:
             header = file.read(length)
             if len(header) < length or header[:4] != bytes([0, 0, 8, dimensions]):
-                raise damaged(path, f"it does not begin like an IDX file of {dimensions} dimension(s)")
+                raise damaged(path, f"its header is not that of an IDX file with {dimensions} dimension(s)")
             shape = struct.unpack(f">{dimensions}I", header[4:])
             if shape[1:] != item:
                 raise damaged(path, f"its images are {shape[1]}×{shape[2]}, not {item[0]}×{item[1]}")
             if shape[0] > most:
-                raise damaged(path, f"its header states {shape[0]} items, there are {most}")
+                raise damaged(path, f"its header states {shape[0]} items, more than the {most} of this split")
             size = math.prod(shape)
-            data = file.read(size + 1)  # anything beyond what the header states is not unpacked
+            data = file.read(size + 1)  # one more byte is enough to see that the file is too long
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise damaged(path, f"gzip: {error}") from None
     except OSError as error:

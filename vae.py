@@ -5,14 +5,14 @@ into the parameters of a likelihood p(x | z). Training maximises a lower bound o
 
     log p(x)  ≥  E[log p(x | z)] - KL(q(z | x) || p(z)),        z = mean + exp(log_var / 2) · eps,  eps ~ N(0, I)
 
-where an encoder gives mean and log-variance of the Gaussian q(z | x). The first term is the negative reconstruction
-error; the KL divergence is the penalty for a q(z | x) that differs from the prior.
+where an encoder computes the mean and log-variance of q(z | x), a Gaussian. The first term is the negative
+reconstruction error; the second, the KL divergence, penalises a q(z | x) that differs from the prior.
 
-Images are floats (N, S, S, C) in [0, 1], labels integers (N,), or None if the model has no classes. All randomness
-comes from random keys, one for each image (N, 2). The layers' `forms` are MLX's own on a GPU, and faster ones with the
-same results on a CPU. `toolkit.architectures.build(config)` puts a model together; then
+Images are floats (N, S, S, C) in [0, 1]; labels are integers (N,), or None if the model has no classes. All randomness
+comes from random keys (N, 2), one per image. The layers in `forms` are MLX's own on a GPU, and faster ones with the
+same results on a CPU. `toolkit.architectures.build(config)` builds a model; then
 
-    step = training_step(model, optimizer)                           # training: a step for each batch
+    step = training_step(model, optimizer)                           # training: one step per batch
     step(images, labels, keys, mx.array(1.0))
     model.eval()
     images = model.decode(model.prior.sample(count, key), labels)    # new images
@@ -33,7 +33,7 @@ from toolkit.random import noise
 
 
 class Encoder(nn.Module):
-    """Image → mean and log-variance of q(z | x), with three convolutions, each halving the resolution; F filters."""
+    """Image → mean and log-variance of q(z | x): three convolutions, each halving the resolution; F filters."""
 
     def __init__(self, image_size: int, channels: int, filters: int, latent_dims: int, num_classes: int = 0):
         super().__init__()
@@ -52,20 +52,20 @@ class Encoder(nn.Module):
         h = forms.down(x, self.conv1, self.bn1)  # (N, S/2, S/2, F/4): convolution, batch norm, leaky ReLU
         h = forms.down(h, self.conv2, self.bn2)  # (N, S/4, S/4, F/2)
         h = forms.down(h, self.conv3, self.bn3)  # (N, S/8, S/8, F)
-        h = forms.labelled(forms.flatten(h), labels, self.num_classes)  # appends one-hot labels, if any
+        h = forms.append_labels(forms.flatten(h), labels, self.num_classes)  # one-hot, if the model has classes
         return forms.heads(h, self.proj_mu, self.proj_log_var)  # (N, D) each
 
 
 def sample(mean: mx.array, log_var: mx.array, key: mx.array) -> mx.array:
-    """Draw z ~ q(z | x), (…, D), by one random key or one for each image, whose samples it serves.
+    """Draw z ~ q(z | x), (…, D), from one random key or from one per image.
 
-    The reparameterisation trick: the noise does not depend on mean or log_var, so gradients flow through to both.
+    The reparameterisation trick: the noise does not depend on mean or log_var, so gradients flow to both.
     """
     return mean + mx.exp(0.5 * log_var) * noise(key, mean.shape)
 
 
 class Upsampling(nn.Module):
-    """Nearest ×2 upsampling and a convolution; with a norm, batch norm and leaky ReLU follow."""
+    """Nearest ×2 upsampling and a convolution; if a norm is given, batch norm and leaky ReLU follow."""
 
     def __init__(self, channels: int, filters: int):
         super().__init__()
@@ -76,9 +76,9 @@ class Upsampling(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent vector → parameters of the likelihood, with three layers that each double the resolution.
+    """Latent vector → parameters of the likelihood, through three layers that each double the resolution.
 
-    There are `outputs` numbers for each pixel: its channels times the parameters that each of them has.
+    Each pixel has `outputs` values: the number of channels times the parameters per channel.
     """
 
     def __init__(self, image_size: int, outputs: int, filters: int, latent_dims: int, num_classes: int = 0):
@@ -92,26 +92,26 @@ class Decoder(nn.Module):
         self.grid, self.num_classes = image_size // 8, num_classes
 
     def __call__(self, z: mx.array, labels: mx.array | None = None) -> mx.array:  # (N, D)
-        h = forms.linear(forms.labelled(z, labels, self.num_classes), self.lin1)  # no activation
+        h = forms.linear(forms.append_labels(z, labels, self.num_classes), self.lin1)  # no activation
         h = forms.reshape(h, self.grid)  # (N, S/8, S/8, F)
         h = self.upconv1(h, self.bn1)  # (N, S/4, S/4, F/2)
         h = self.upconv2(h, self.bn2)  # (N, S/2, S/2, F/4)
-        return forms.reshape(self.upconv3(h), 8 * self.grid)  # (N, S, S, outputs): puts a CPU's parts together
+        return forms.reshape(self.upconv3(h), 8 * self.grid)  # (N, S, S, outputs); on a CPU joins the parts
 
 
 def compiled(method: Callable) -> cached_property:
-    """A method compiled on first use, for a model that is not training: batch norm uses its running statistics."""
+    """A method compiled on first use, for a model in eval mode, where batch norm uses its running statistics."""
 
-    def of_trained(model, *arguments):
+    def evaluate(model, *arguments):
         if model.training:
             raise RuntimeError("call model.eval() first")
         return method(model, *arguments)
 
-    return cached_property(lambda model: mx.compile(partial(of_trained, model), inputs=model.state))
+    return cached_property(lambda model: mx.compile(partial(evaluate, model), inputs=model.state))
 
 
 class VAE(nn.Module):
-    """Encoder, decoder, likelihood p(x | z) and prior p(z), all modules; `config` is what they were built from."""
+    """Encoder, decoder, likelihood p(x | z) and prior p(z), all modules, and the `config` they were built from."""
 
     def __init__(self, config: object, encoder: nn.Module, decoder: nn.Module, likelihood: Likelihood, prior: Prior):
         super().__init__()
@@ -124,18 +124,18 @@ class VAE(nn.Module):
     def posterior(self, x: mx.array, labels: mx.array | None = None) -> tuple[mx.array, mx.array]:
         """Mean and log-variance of q(z | x): (N, S, S, C) → (N, D) each.
 
-        A log-variance v above 1 is replaced by 1 + log v, which continues it smoothly: early in training an encoder may
-        give large ones, and their exponential would drive the KL into the millions.
+        A log-variance v above 1 is replaced by 1 + log v, a smooth continuation: early in training an encoder can
+        output large values, whose exponential would drive the KL into the millions.
         """
         mean, log_var = self.encoder(x, labels)
-        damped = 1 + mx.log(mx.maximum(log_var, 1))  # whose gradient is finite where it is not used, too
-        return mean, mx.where(log_var > 1, damped, log_var)
+        above_one = 1 + mx.log(mx.maximum(log_var, 1))  # the maximum keeps gradients finite where this is not used
+        return mean, mx.where(log_var > 1, above_one, log_var)
 
     def terms(self, x: mx.array, labels: mx.array | None, keys: mx.array) -> tuple[mx.array, mx.array]:
-        """The two terms of the negative bound: the error of each image (N,) and its KL (N, G).
+        """The two terms of the negative bound for each image: reconstruction error (N,) and KL (N, G).
 
-        The error is -log p(x | z), summed over pixels, without the likelihood's constant. G is D for a prior with a KL
-        in closed form, which has one for each dimension, and 1 for others, whose KL is estimated by z.
+        The error is -log p(x | z), summed over pixels, without the likelihood's constant. If the prior's KL has a
+        closed form, G = D, one value per dimension; otherwise G = 1, an estimate from z.
         """
         mean, log_var = self.posterior(x, labels)
         z = sample(mean, log_var, keys)
@@ -163,7 +163,7 @@ class VAE(nn.Module):
     def log_ratios(
         self, x: mx.array, labels: mx.array | None, keys: mx.array, samples: int
     ) -> tuple[mx.array, mx.array]:
-        """K samples z of each image (N, K, D), and log p(x | z) - log q(z | x) of each (N, K), for importance weights.
+        """For importance weights: K samples z per image (N, K, D), and log p(x | z) - log q(z | x) of each (N, K).
 
         The prior's log p(z) and the likelihood's constant are added later, the constant in higher precision.
         """
@@ -172,7 +172,7 @@ class VAE(nn.Module):
         return z, -self.errors(x, labels, z) - log_normal(z, mean, log_var)
 
     def errors(self, x: mx.array, labels: mx.array | None, z: mx.array) -> mx.array:
-        """The error of K latent vectors for each image: (N, S, S, C) and (N, K, D) → (N, K)."""
+        """The reconstruction errors of K latent vectors per image: (N, S, S, C) and (N, K, D) → (N, K)."""
         count, samples, dims = z.shape
         labels = None if labels is None else mx.repeat(labels, samples)
         output = self.decoder(z.reshape(-1, dims), labels)
@@ -186,8 +186,8 @@ class VAE(nn.Module):
 def elbo(
     model: VAE, x: mx.array, labels: mx.array | None, keys: mx.array, beta: mx.array | float = 1.0
 ) -> tuple[mx.array, mx.array]:
-    """What training minimises, mean error + β · mean KL, and for the log the negative bound, where β is 1, error and KL
-    of each image (3, N).
+    """The training loss, mean error + β · mean KL; and for the log the negative bound (with β = 1), error and KL of
+    each image (3, N).
 
     toolkit/model/objectives.py has alternatives with the same arguments.
     """
@@ -199,11 +199,11 @@ def elbo(
 def training_step(
     model: VAE, optimizer: optim.Optimizer, objective: Callable = elbo, add_up: Callable = lambda own: own
 ) -> Callable:
-    """A compiled function that updates the model on one batch: (images, labels, keys, β as an array) → the sums of the
-    negative bound, error and KL over the batch.
+    """A compiled function that updates the model on one batch: (images, labels, keys, β as an array) → negative bound,
+    error and KL, summed over the batch.
 
-    Where several processes train, each passes its images and their `share` of the batch, and `add_up` returns what all
-    of them have computed, summed. Batch norm does the same inside the layers.
+    When several processes train together, each passes its own images and their `share` of the batch, and `add_up` sums
+    the results over all processes. Batch norm does the same inside the layers.
     """
 
     def loss(x, labels, keys, beta, share):
@@ -216,5 +216,5 @@ def training_step(
         optimizer.update(model, gradients)
         return sums
 
-    state = [model.state, optimizer.state]  # the arrays that a step reads and replaces
+    state = [model.state, optimizer.state]  # the arrays that a step reads and updates
     return mx.compile(step, inputs=state, outputs=state)

@@ -212,7 +212,7 @@ return seen;
 def test_half_precision_is_what_it_says(run, model_file, tmp_path):
     """The page computes with the rounded model, whose error the command prints, and is smaller."""
     model, out = make_model(), tmp_path / "a.html"
-    rounded, z = network.folded(model, half=True), np.random.default_rng(0).normal(size=(1, 3)).astype(np.float32)
+    rounded, z = network.fold_norms(model, half=True), np.random.default_rng(0).normal(size=(1, 3)).astype(np.float32)
     asked = {"image": [0.5] * 256, "z": z[0].tolist(), "label": 0} | told(page_of(model, half=True))
     pixels = in_node(ANSWERS, {"a": asked})["a"]["pixels"]
     np.testing.assert_allclose(pixels, inference.decode(rounded, z).ravel(), atol=1e-5)

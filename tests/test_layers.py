@@ -48,7 +48,7 @@ def whole(h):
 
 
 def our_transposed(x, conv, norm=None):
-    return whole(cpu.transposed(x, conv, norm))
+    return whole(cpu.conv_transpose(x, conv, norm))
 
 
 def our_down(x, conv, norm):
@@ -194,9 +194,9 @@ def test_rectified(cores, slope):
 
 def rectified_by(form, x, slope):
     def loss(x):
-        return whole(form.rectified(x, slope)).sum()
+        return whole(form.rectify(x, slope)).sum()
 
-    return np.array(whole(form.rectified(x, slope))), np.array(mx.grad(loss)(x))
+    return np.array(whole(form.rectify(x, slope))), np.array(mx.grad(loss)(x))
 
 
 def test_sigmoid(cores):

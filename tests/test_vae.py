@@ -404,7 +404,7 @@ def test_it_imports_mlx_and_the_few_rooms_that_a_reader_needs():
 def test_layers_are_recorded_as_they_are_called():
     model = make_model(num_classes=2)
     encoder, decoder = layers(model)
-    assert [call.name for call in encoder] == ["down", "down", "down", "flatten", "labelled", "heads"]
-    assert [call.name for call in decoder] == ["labelled", "linear", "reshape", "up", "up", "up", "reshape"]
-    assert encoder[0].given == [model.encoder.conv1, model.encoder.bn1] and encoder[0].shape == (1, 8, 8, 2)
+    assert [call.name for call in encoder] == ["down", "down", "down", "flatten", "append_labels", "heads"]
+    assert [call.name for call in decoder] == ["append_labels", "linear", "reshape", "up", "up", "up", "reshape"]
+    assert encoder[0].modules == [model.encoder.conv1, model.encoder.bn1] and encoder[0].shape == (1, 8, 8, 2)
     assert activations(model) > 16 * 16

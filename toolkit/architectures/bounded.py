@@ -53,9 +53,8 @@ def doubling(channels: int, filters: int) -> nn.ConvTranspose2d:
     return by_he(nn.ConvTranspose2d(channels, filters, 4, stride=2, padding=1), 16 * channels)
 
 
-def rectified(h):
-    """ReLU of each number."""
-    return forms.rectified(h, slope=0)
+def relu(h):
+    return forms.rectify(h, slope=0)
 
 
 def within(scale: mx.array) -> mx.array:
@@ -78,9 +77,9 @@ class Encoder(nn.Module):
         self.num_classes, self.options = config.num_classes, config.net
 
     def __call__(self, x: mx.array, labels: mx.array | None = None) -> tuple[mx.array, mx.array]:  # (N, S, S, C)
-        h = rectified(forms.conv(self.with_planes(x, labels), self.cnn1))  # (N, S/2, S/2, F)
-        h = rectified(forms.conv(h, self.cnn2))  # (N, S/4, S/4, F)
-        h = rectified(forms.conv(h, self.cnn3))  # (N, S/8, S/8, F)
+        h = relu(forms.conv(self.with_planes(x, labels), self.cnn1))  # (N, S/2, S/2, F)
+        h = relu(forms.conv(h, self.cnn2))  # (N, S/4, S/4, F)
+        h = relu(forms.conv(h, self.cnn3))  # (N, S/8, S/8, F)
         mean, variance = mx.split(mx.sigmoid(self.dense(forms.flatten(h))), 2, axis=1)  # (N, D) each, as shares
         return within(self.mu_scale) * (2 * mean - 1), mx.log(within(self.logv_scale) * variance + 1e-8)
 
@@ -108,9 +107,9 @@ class Decoder(nn.Module):
 
     def __call__(self, z: mx.array, labels: mx.array | None = None) -> mx.array:  # (N, D)
         h = forms.reshape(forms.dense(z, self.dense, nn.relu), self.grid)  # (N, S/8, S/8, F)
-        h = rectified(forms.transposed(h, self.cnn1))  # (N, S/4, S/4, F)
-        h = rectified(forms.transposed(h, self.cnn2))  # (N, S/2, S/2, F)
-        return forms.reshape(forms.transposed(h, self.cnn3), 8 * self.grid)  # (N, S, S, outputs)
+        h = relu(forms.conv_transpose(h, self.cnn1))  # (N, S/4, S/4, F)
+        h = relu(forms.conv_transpose(h, self.cnn2))  # (N, S/2, S/2, F)
+        return forms.reshape(forms.conv_transpose(h, self.cnn3), 8 * self.grid)  # (N, S, S, outputs)
 
 
 BOUNDED = Architecture(

@@ -25,7 +25,7 @@ class Encoder(nn.Module):
         self.num_classes = config.num_classes
 
     def __call__(self, x: mx.array, labels: mx.array | None = None) -> tuple[mx.array, mx.array]:  # (N, S, S, C)
-        h = forms.labelled(forms.flatten(x), labels, self.num_classes)
+        h = forms.append_labels(forms.flatten(x), labels, self.num_classes)
         h = forms.dense(h, self.lin1, nn.relu)  # (N, F)
         h = forms.flatten(forms.dense(h, self.lin2, nn.relu))  # (N, F/8)
         return forms.heads(h, self.proj_mu, self.proj_log_var)  # (N, D) each
@@ -43,7 +43,7 @@ class Decoder(nn.Module):
         self.num_classes, self.size = config.num_classes, config.image_size
 
     def __call__(self, z: mx.array, labels: mx.array | None = None) -> mx.array:  # (N, D)
-        h = forms.labelled(z, labels, self.num_classes)
+        h = forms.append_labels(z, labels, self.num_classes)
         h = forms.dense(h, self.lin1, nn.relu)  # (N, F/8)
         h = forms.dense(h, self.lin2, nn.relu)  # (N, F)
         return forms.reshape(forms.dense(h, self.lin3), self.size)  # (N, S, S, outputs)

@@ -83,7 +83,7 @@ class Encoder(nn.Module):
         h = forms.conv(h, self.down2)  # (N, S/4, S/4, F)
         for block in self.blocks2:
             h = block(h)
-        h = forms.labelled(forms.flatten(forms.rectified(h)), labels, self.num_classes)
+        h = forms.append_labels(forms.flatten(forms.rectify(h)), labels, self.num_classes)
         h = forms.flatten(forms.dense(h, self.hidden, nn.leaky_relu))  # (N, 8 F)
         return forms.heads(h, self.proj_mu, self.proj_log_var)  # (N, D) each
 
@@ -103,14 +103,14 @@ class Decoder(nn.Module):
         self.up2 = kernel(narrow, config.outputs, gain=1)
 
     def __call__(self, z: mx.array, labels: mx.array | None = None) -> mx.array:  # (N, D)
-        h = forms.dense(forms.labelled(z, labels, self.num_classes), self.hidden1, nn.leaky_relu)  # (N, 8 F)
+        h = forms.dense(forms.append_labels(z, labels, self.num_classes), self.hidden1, nn.leaky_relu)  # (N, 8 F)
         h = forms.reshape(forms.dense(h, self.hidden2), self.grid)  # (N, S/4, S/4, F)
         for block in self.blocks1:
             h = block(h)
         h = forms.up(h, self.up1)  # (N, S/2, S/2, F/2)
         for block in self.blocks2:
             h = block(h)
-        return forms.reshape(forms.up(forms.rectified(h), self.up2), 4 * self.grid)  # (N, S, S, outputs)
+        return forms.reshape(forms.up(forms.rectify(h), self.up2), 4 * self.grid)  # (N, S, S, outputs)
 
 
 RESNET = Architecture("resnet", "residual blocks without norms", Encoder, Decoder, 32, 2, 4, 4, Options)

@@ -1,9 +1,9 @@
-"""The layers of all architectures: one name each, in the form that suits the device.
+"""The layers of all architectures, each under one name, in the form that suits the device.
 
-Two files hold the same functions with the same arguments and results: plain.py, textbook MLX for a GPU, and cpu.py,
-which is fast on a CPU. Models call `forms.down(x, conv, norm)` and get the form for MLX's default device; `choose` sets
-another one. Between two layers of the CPU's form, features are a `Parts` of a batch; `flatten` and `reshape` make an
-array of them. Beside the layers, `forms.streams()` are where independent work may go on side by side.
+Two files define the same functions, with the same arguments and results: plain.py, textbook MLX for a GPU, and cpu.py,
+which is fast on a CPU. Models call `forms.down(x, conv, norm)` and get the form for MLX's default device; `choose`
+overrides it. Between layers, the CPU form passes a batch as `Parts`; `flatten` and `reshape` return an array.
+`forms.streams()` returns streams for independent work.
 """
 
 from collections.abc import Iterator
@@ -14,35 +14,35 @@ from toolkit.layers import cpu, plain
 from toolkit.machine.process import on_cpu
 
 NAMES = (
-    *("down", "up", "transposed", "conv", "residual", "rectified", "dense", "linear", "heads"),
-    *("flatten", "reshape", "labelled", "sigmoid", "squared_error", "cross_entropy", "level_error", "streams"),
+    *("down", "up", "conv_transpose", "conv", "residual", "rectify", "dense", "linear", "heads"),
+    *("flatten", "reshape", "append_labels", "sigmoid", "squared_error", "cross_entropy", "level_error", "streams"),
 )
-chosen: Any = None
+current: Any = None  # the form in use; None selects by device
 
 
 def choose(form: Any = None) -> None:
-    """Use a form of the layers from now on; without one, that for the default device."""
-    global chosen
-    chosen = form
+    """Use this form of the layers from now on; None restores the default, the form for the device."""
+    global current
+    current = form
 
 
 def __getattr__(name: str) -> Any:
     if name in NAMES:
-        return getattr(chosen or (cpu if on_cpu() else plain), name)
+        return getattr(current or (cpu if on_cpu() else plain), name)
     raise AttributeError(name)
 
 
 class Call(NamedTuple):
-    """A layer that was called."""
+    """One call of a layer."""
 
     name: str
-    given: list[Any]  # its modules, and its activation
-    shape: tuple[int, ...]  # of what it returned
+    modules: list[Any]  # with the activation, if any
+    shape: tuple[int, ...]  # of the result
 
 
 @contextmanager
 def recording() -> Iterator[list[Call]]:
-    """A block in which layers are noted in the order of their calls, for programs that run a model elsewhere."""
+    """Record the layers that the block calls, in order, for programs that run a model elsewhere."""
     calls: list[Call] = []
 
     class Recorder:
@@ -55,7 +55,7 @@ def recording() -> Iterator[list[Call]]:
 
             return layer
 
-    before = chosen
+    before = current
     choose(Recorder())
     try:
         yield calls

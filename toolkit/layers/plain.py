@@ -1,6 +1,6 @@
-"""The layers as a textbook has them, on MLX's own convolutions: the form for a GPU.
+"""The layers as in a textbook, on MLX's own convolutions: the form for a GPU.
 
-`conv` and `norm` are modules of mlx.nn, `norm` a batch norm. Images are (N, H, W, C).
+`conv` and `norm` are modules of mlx.nn; `norm` is a batch norm. Images are (N, H, W, C).
 """
 
 from collections.abc import Callable
@@ -12,32 +12,32 @@ from toolkit.machine import ranks
 
 
 def streams() -> list[mx.Stream]:
-    """Where independent work may go on side by side: on a GPU all is one stream."""
+    """Streams for independent work: on a GPU a single one."""
     return [mx.default_stream(mx.default_device())]
 
 
 def down(x: mx.array, conv: nn.Conv2d, norm: nn.BatchNorm) -> mx.array:
-    """A convolution of stride 2, batch norm, leaky ReLU: (N, H, W, C) → (N, H/2, W/2, O)."""
-    return finished(mx.conv2d(x, conv.weight, stride=2, padding=1), conv.bias, norm)
+    """A convolution with stride 2, batch norm, leaky ReLU: (N, H, W, C) → (N, H/2, W/2, O)."""
+    return add_bias_and_norm(mx.conv2d(x, conv.weight, stride=2, padding=1), conv.bias, norm)
 
 
 def up(x: mx.array, conv: nn.Conv2d, norm: nn.BatchNorm | None = None) -> mx.array:
-    """Nearest ×2 upsampling and a convolution, then with `norm` batch norm and leaky ReLU → (N, 2H, 2W, O)."""
+    """Nearest ×2 upsampling and a convolution; with `norm`, batch norm and leaky ReLU follow → (N, 2H, 2W, O)."""
     x = mx.repeat(mx.repeat(x, 2, axis=1), 2, axis=2)
-    return finished(mx.conv2d(x, conv.weight, padding=1), conv.bias, norm)
+    return add_bias_and_norm(mx.conv2d(x, conv.weight, padding=1), conv.bias, norm)
 
 
-def transposed(x: mx.array, conv: nn.ConvTranspose2d, norm: nn.BatchNorm | None = None) -> mx.array:
-    """A transposed convolution, 3×3 or 4×4, then with `norm` batch norm and leaky ReLU → (N, 2H, 2W, O)."""
-    missing = 4 - conv.weight.shape[1]  # of the last row and column
+def conv_transpose(x: mx.array, conv: nn.ConvTranspose2d, norm: nn.BatchNorm | None = None) -> mx.array:
+    """A 3×3 or 4×4 transposed convolution; with `norm`, batch norm and leaky ReLU follow → (N, 2H, 2W, O)."""
+    missing = 4 - conv.weight.shape[1]  # rows and columns at the end
     x = mx.conv_transpose2d(x, conv.weight, stride=2, padding=1, output_padding=missing)
-    return finished(x, conv.bias, norm)
+    return add_bias_and_norm(x, conv.bias, norm)
 
 
-def finished(x: mx.array, bias: mx.array, norm: nn.BatchNorm | None) -> mx.array:
-    """What follows a convolution: its bias, and with `norm` batch norm and leaky ReLU.
+def add_bias_and_norm(x: mx.array, bias: mx.array, norm: nn.BatchNorm | None) -> mx.array:
+    """Add a convolution's bias; with `norm`, apply batch norm and leaky ReLU.
 
-    In training the statistics are those of all ranks, and the bias is left out, as batch norm would take it away again.
+    In training the statistics are over all ranks, and the bias is left out, as batch norm would subtract it again.
     """
     if norm is None:
         return x + bias
@@ -52,31 +52,31 @@ def finished(x: mx.array, bias: mx.array, norm: nn.BatchNorm | None) -> mx.array
 
 
 def statistics(sums: mx.array) -> tuple[mx.array, mx.array, mx.array]:
-    """Mean, variance and count of the pixels of each channel, from their sum, that of their squares, and the count."""
+    """Mean, variance and number of the pixels in each channel, from their sum, sum of squares and number."""
     first, second, count = sums
     mean = first / count
     return mean, mx.maximum(second / count - mean * mean, 0), count
 
 
 def track(norm: nn.BatchNorm, mean: mx.array, variance: mx.array, count: mx.array) -> None:
-    """Let the running statistics follow those of a batch, whose variance is made unbiased."""
+    """Update the running statistics with those of a batch, using the unbiased variance."""
     keep, unbiased = 1 - norm.momentum, variance * (count / mx.maximum(1, count - 1))
     norm.running_mean = keep * norm.running_mean + norm.momentum * mean
     norm.running_var = keep * norm.running_var + norm.momentum * unbiased
 
 
 def conv(x: mx.array, conv: nn.Conv2d) -> mx.array:
-    """A 3×3 convolution of padding 1, with a stride of 1 or 2."""
+    """A 3×3 convolution with padding 1 and stride 1 or 2."""
     return conv(x)
 
 
 def residual(x: mx.array, first: nn.Conv2d, second: nn.Conv2d) -> mx.array:
-    """A residual block: x and what two 3×3 convolutions add to it, each after a leaky ReLU; same shape."""
-    return x + second(rectified(first(rectified(x))))
+    """A residual block: x plus two 3×3 convolutions, each after a leaky ReLU; same shape."""
+    return x + second(rectify(first(rectify(x))))
 
 
-def rectified(x: mx.array, slope: float = 0.01) -> mx.array:
-    """Leaky ReLU of each number; with a slope of 0, ReLU."""
+def rectify(x: mx.array, slope: float = 0.01) -> mx.array:
+    """Leaky ReLU, elementwise; with a slope of 0, ReLU."""
     return nn.leaky_relu(x, slope) if slope else nn.relu(x)
 
 
@@ -101,24 +101,24 @@ def flatten(x: mx.array) -> mx.array:
 
 
 def reshape(x: mx.array, side: int) -> mx.array:
-    """Numbers of each image as a square map: (N, …) → (N, side, side, C)."""
+    """The values of each image as a square feature map: (N, …) → (N, side, side, C)."""
     return x.reshape(len(x), side, side, -1)
 
 
-def labelled(x: mx.array, labels: mx.array | None, num_classes: int) -> mx.array:
-    """Features (N, C) followed by the label of each image as 0s and a 1; without classes as they are."""
+def append_labels(x: mx.array, labels: mx.array | None, num_classes: int) -> mx.array:
+    """Features (N, C) followed by one-hot labels; unchanged if there are no classes."""
     return mx.concatenate([x, one_hot(labels, num_classes)], axis=1) if num_classes else x
 
 
 def one_hot(labels: mx.array | None, num_classes: int) -> mx.array:
-    """The label of each image as 0s and a 1: (N,) → (N, classes)."""
+    """One-hot labels: (N,) → (N, classes)."""
     if labels is None:
         raise ValueError(f"the model is class-conditional: give a label from 0 to {num_classes - 1} for each image")
     return (labels[:, None] == mx.arange(num_classes)).astype(mx.float32)
 
 
 def sigmoid(logits: mx.array) -> mx.array:
-    """The logistic function of each number."""
+    """The logistic function, elementwise."""
     return mx.sigmoid(logits)
 
 
@@ -128,16 +128,16 @@ def squared_error(x: mx.array, logits: mx.array) -> mx.array:
 
 
 def cross_entropy(x: mx.array, logits: mx.array) -> mx.array:
-    """-Σ x log σ(logits) + (1 - x) log(1 - σ(logits)) over the pixels, exact at any logit → (N,)."""
+    """-Σ x log σ(logits) + (1 - x) log(1 - σ(logits)) over the pixels, accurate for any logit → (N,)."""
     return (mx.logaddexp(0, logits) - x * logits).sum(axis=(1, 2, 3))
 
 
 def level_error(x: mx.array, middle: mx.array, log_scale: mx.array, levels: int) -> mx.array:
-    """-Σ log of what a logistic distribution has between the borders of each pixel's level → (N,).
+    """-Σ log P(level) over the pixels → (N,), with the probability of a level from a logistic distribution.
 
-    With a and b the upper and the lower border in scales from the middle, and σ the logistic function, that is
-    σ(a) - σ(b) = σ(a) σ(-b) (1 - exp(b - a)), whose logarithm is exact far out, too. Black has no lower border, white
-    no upper one.
+    P is the difference of the logistic CDF σ at the level's borders a and b, in scales from the middle. Written as
+    σ(a) - σ(b) = σ(a) σ(-b) (1 - exp(b - a)), its logarithm is accurate far from the middle, too. Black has no lower
+    border, white no upper one.
     """
     top = levels - 1
     level = mx.round(top * x)

@@ -1,4 +1,4 @@
-"""A trained model over many images, chunk by chunk, out as NumPy."""
+"""Run a trained model over many images in chunks; results are NumPy arrays."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -13,50 +13,49 @@ from toolkit.model.inputs import Images, batches
 from toolkit.random import image_keys
 
 CHUNK = 250  # images at a time
-LARGEST_MEAN, LARGEST_LOG_VAR = 1e15, 300  # of latent vectors; beyond, squares and exponentials overflow
-BLOCK = 20  # samples of an image that are drawn at once; changing it changes results
+LARGEST_MEAN, LARGEST_LOG_VAR = 1e15, 300  # of posteriors; beyond these, squares and exponentials overflow
+BLOCK = 20  # samples per image drawn at once; changing it changes results
 
 
 def encode(
     model: Any, split: Images, size: int = CHUNK, watch: Callable[[int], None] = lambda images: None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and log-variance of every image of a split: (N, D) each, float64; each rank encodes its share."""
-    count, dims = len(split.images), model.config.latent_dims
-    found = [np.zeros((2, 0, dims))]
+    """Posterior mean and log-variance of every image of a split, (N, D) each, float64; each rank encodes its share."""
+    count = len(split.images)
+    chunks = [np.zeros((2, 0, model.config.latent_dims))]
     for x, _, labels in batches(split, size, model.config, ranks.share(np.arange(count))):
-        found.append(np.stack([np.array(array, np.float64) for array in model.encode(x, labels)]))
+        chunks.append(np.stack([np.array(array, np.float64) for array in model.encode(x, labels)]))
         watch(len(x) * ranks.size)
-    both = np.concatenate(found, axis=1)
-    means, log_vars = ranks.gather(both[0], count), ranks.gather(both[1], count)
+    means, log_vars = (ranks.gather(own, count) for own in np.concatenate(chunks, axis=1))
     if not (np.abs(means) < LARGEST_MEAN).all() or not (np.abs(log_vars) < LARGEST_LOG_VAR).all():
-        raise UserError("some images have impossible latent vectors: the model's weights are broken — train it again")
+        raise UserError("some images have impossible latent vectors: the model's weights are broken — retrain it")
     return means, log_vars
 
 
 def decode(
     model: Any, z: mx.array | np.ndarray, labels: np.ndarray | None = None, keys: mx.array | None = None
 ) -> np.ndarray:
-    """Latent vectors (N, D), and labels for a class-conditional model → pixels in [0, 1].
+    """Latent vectors (N, D), with labels for a class-conditional model → pixels in [0, 1].
 
-    They are the means of the likelihood; with a random key for each image, samples of it.
+    These are the means of the likelihood or, given one random key per image, samples from it.
     """
-    z, pixels = mx.array(z).astype(mx.float32), []
+    z, images = mx.array(z).astype(mx.float32), []
     for i in range(0, len(z), CHUNK):
         part = slice(i, i + CHUNK)
         known = None if labels is None else mx.array(labels[part])
-        made = model.decode(z[part], known) if keys is None else model.draw(z[part], known, keys[part])
-        pixels.append(np.array(made))
-    return np.concatenate(pixels)
+        pixels = model.decode(z[part], known) if keys is None else model.draw(z[part], known, keys[part])
+        images.append(np.array(pixels))
+    return np.concatenate(images)
 
 
 def reconstruct(model: Any, split: Images) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Inputs, and reconstructions from the posterior mean, chunk by chunk."""
+    """Chunks of inputs and of their reconstructions from the posterior mean."""
     for x, _, labels in batches(split, CHUNK, model.config):
         yield np.array(x), np.array(model.reconstruct(x, labels))
 
 
 class LogSum:
-    """log Σ exp of values that come one block after another, (N, K) each."""
+    """A running log Σ exp over blocks of values, (N, K) each."""
 
     def __init__(self, count: int):
         self.highest, self.sums = mx.full((count,), -math.inf), mx.zeros(count)
@@ -80,10 +79,10 @@ def importance_bound(
     watch: Callable[[float], None] = lambda images: None,
     chosen: np.ndarray | None = None,
 ) -> np.ndarray:
-    """A lower bound of log p(x) of each image (Burda et al. 2015), by `samples` each, at most `size` at once.
+    """A lower bound on log p(x) of each image (Burda et al. 2015) from `samples` samples each, at most `size` at once.
 
-    Samples depend on the seed, the number of an image and the index of a sample alone, so how images are put into
-    batches changes results by rounding only.
+    A sample depends only on the seed, the image's number and its index, so the batch size changes results by rounding
+    only.
     """
     bounds = []
     for x, numbers, labels in batches(split, max(1, size // min(BLOCK, samples)), model.config, chosen):

@@ -1,8 +1,8 @@
-"""Likelihoods: how probable an image is, given what a decoder made of a latent vector.
+"""Likelihoods p(x | z): how probable an image is, given the output of a decoder.
 
-A likelihood is a class and its row in LIKELIHOODS; flags, losses, pictures, metrics and checkpoints ask the object.
-A decoder returns `outputs` numbers for each number of an image. Parameters that a likelihood has itself are arrays of
-its module, trained and saved with the rest. docs/contributing.md adds one.
+A likelihood is a class and its row in LIKELIHOODS; flags, losses, pictures, metrics and checkpoints use the object. A
+decoder returns `outputs` values per pixel and channel. A likelihood's own parameters are arrays of its module, trained
+and saved with the model. docs/contributing.md shows how to add one.
 """
 
 import math
@@ -12,28 +12,31 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from toolkit.layers import forms
-from toolkit.model.inputs import PIXELS, drawn
+from toolkit.model.inputs import PIXELS, draw_binary
 from toolkit.random import noise, uniform
 
 LEVELS = 256  # of brightness
 
 
 class Likelihood(nn.Module):
-    """What all have in common; an image has so many `pixels`, which are of the kind `binarize`."""
+    """The interface. `pixels` counts the values of an image, `channels` those of a pixel."""
 
     name: str  # of --likelihood
     words: str  # what training minimises
-    Options = None  # it has none of its own
-    outputs = 1  # of the decoder for each number of an image
-    mean_of: tuple[str, float, float] = ("sigmoid", 1.0, 0.0)  # what `mean` does, for programs that run it elsewhere:
-    # a function, and scale and shift of the numbers that it takes, which are the first of each pixel
+    title: str  # the distribution with its parameters
+    Options = None  # no options of its own
+    outputs = 1  # of the decoder, per pixel and channel
+    constant = 0.0  # additive constant of log p(x | output), per image
+    is_distribution = True  # over the values that pixels can have, so that log p(x) is meaningful
+    mean_of: tuple[str, float, float] = ("sigmoid", 1.0, 0.0)  # `mean`, for programs that run the model elsewhere:
+    # a function, and the scale and shift of its argument, the first outputs of each pixel
 
     def __init__(self, pixels: int, channels: int, binarize: str = "none"):
         super().__init__()
         self.pixels, self.channels, self.is_binary = pixels, channels, PIXELS[binarize].binary
 
     def error(self, x: mx.array, output: mx.array) -> mx.array:
-        """-log p(x | output) of each image in nats, without `constant`: (N, S, S, C) and what a decoder made → (N,)."""
+        """-log p(x | output) of each image in nats, without `constant`: images and decoder outputs → (N,)."""
         raise NotImplementedError
 
     def mean(self, output: mx.array) -> mx.array:
@@ -41,26 +44,11 @@ class Likelihood(nn.Module):
         return forms.sigmoid(output)
 
     def draw(self, output: mx.array, keys: mx.array) -> mx.array:
-        """An image with all the noise that the distribution gives its pixels, by a random key for each."""
+        """Images sampled from the likelihood, with one random key each."""
         raise NotImplementedError
-
-    @property
-    def title(self) -> str:
-        """The distribution by its name, with its parameters."""
-        raise NotImplementedError
-
-    @property
-    def constant(self) -> float:
-        """What log p(x | output) has besides the error, per image."""
-        return 0.0
-
-    @property
-    def is_distribution(self) -> bool:
-        """Whether it is a distribution over what the pixels can be, so that log p(x) means something."""
-        return True
 
     def bits_per_dimension(self, log_probability: float) -> float | None:
-        """log p(x) of an image in bits per pixel and channel, negated; None where these compare with nobody's."""
+        """-log p(x) of an image in bits per pixel and channel; None if not comparable with published values."""
         return None
 
     def bits(self, log_probability: float) -> float:
@@ -68,7 +56,7 @@ class Likelihood(nn.Module):
 
 
 class SquaredError(Likelihood):
-    """A Gaussian of variance ½ around each pixel, whose error is the squared distance."""
+    """A Gaussian with variance ½ for each pixel, whose error is the squared distance."""
 
     name = "mse"
     words = "squared error"
@@ -86,7 +74,7 @@ class SquaredError(Likelihood):
 
 
 class Bernoulli(Likelihood):
-    """Pixels that are 0 or 1; of grey ones the error is still a useful loss, but of no distribution."""
+    """Pixels are 0 or 1. For grey pixels the error is still a useful loss, but not a log-probability."""
 
     name = "bce"
     words = "binary cross-entropy"
@@ -96,7 +84,7 @@ class Bernoulli(Likelihood):
         return forms.cross_entropy(x, output)
 
     def draw(self, output: mx.array, keys: mx.array) -> mx.array:
-        return drawn(self.mean(output), keys)
+        return draw_binary(self.mean(output), keys)
 
     @property
     def is_distribution(self) -> bool:
@@ -107,14 +95,14 @@ class Bernoulli(Likelihood):
 
 
 class Normal(Likelihood):
-    """A Gaussian around each pixel whose variance, one number for the whole model, is learned with it."""
+    """A Gaussian for each pixel, with one learned variance for the whole model."""
 
     name = "normal"
     words = "Gaussian with a learned variance"
 
     def __init__(self, *kind: Any):
         super().__init__(*kind)
-        self.log_variance = mx.array(-2.0)  # about the mean squared error of a model that has just begun to learn
+        self.log_variance = mx.array(-2.0)  # close to the mean squared error early in training
 
     def error(self, x: mx.array, output: mx.array) -> mx.array:
         squared = forms.squared_error(x, output)
@@ -132,16 +120,16 @@ class Normal(Likelihood):
         return -0.5 * self.pixels * math.log(2 * math.pi)
 
     def bits_per_dimension(self, log_probability: float) -> float | None:
-        """The density at a pixel times the width of a grey level stands for the probability of that level."""
+        """The probability of a grey level is approximated by the density times the level's width."""
         return None if self.is_binary else self.bits(log_probability) + math.log2(LEVELS)
 
 
 class Logistic(Likelihood):
-    """Probabilities of the 256 levels of a pixel: what a logistic distribution has between the borders of each.
+    """Probabilities of the 256 levels of a pixel: the difference of a logistic CDF over each bin.
 
-    The outermost levels have its tails, too, so the 256 sum to one. For every pixel and channel the decoder says where
-    the middle of the distribution is, and the logarithm of its scale (Kingma et al. 2016, Salimans et al. 2017). The
-    middle may lie outside [0, 1], so that black and white can be certain.
+    The outermost bins include the tails, so the probabilities sum to one. Per pixel and channel the decoder returns the
+    middle of the distribution and the logarithm of its scale (Kingma et al. 2016, Salimans et al. 2017). The middle may
+    lie outside [0, 1], so black and white can be certain.
     """
 
     name = "logistic"
@@ -149,7 +137,7 @@ class Logistic(Likelihood):
     title = f"logistic over {LEVELS} levels, with a scale for each pixel"
     outputs = 2
     mean_of = ("clip", 0.25, 0.5)
-    FIRST_LOG_SCALE = -2.0  # where the decoder says 0: about that of a model that has just begun to learn
+    FIRST_LOG_SCALE = -2.0  # for an output of 0; close to that early in training
 
     def middle_and_log_scale(self, output: mx.array) -> tuple[mx.array, mx.array]:
         """(N, S, S, 2 C) → (N, S, S, C) twice, in brightness from 0 to 1."""

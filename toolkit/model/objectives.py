@@ -1,6 +1,6 @@
-"""Objectives: what training minimises. Each is a function of a model, images, labels, random keys and β.
+"""Objectives: the functions that training minimises, of a model, images, labels, random keys and β.
 
-It returns the loss of a batch, and loss, error and KL of each image (3, N); `vae.elbo` is the usual one.
+Each returns the loss of a batch, and loss, error and KL of each image (3, N). `vae.elbo` is the default.
 """
 
 import math
@@ -21,7 +21,7 @@ class Elbo(NamedTuple):
 
     free_bits: float = 0
 
-    samples = 1  # of each image
+    samples = 1  # per image
     name = "elbo"
     words = "evidence lower bound"
 
@@ -36,15 +36,15 @@ class Elbo(NamedTuple):
         return terms["reconstruction"] + beta * terms["kl"]
 
     def title(self, errors: str, kl: str) -> str:
-        """In words, made of those for its two terms."""
+        """A description, from those of the two terms."""
         return f"{errors} + {kl}" + (f", {self.free_bits:g} free nats per dimension" if self.free_bits else "")
 
 
 class ImportanceWeighted(NamedTuple):
     """Minus the importance-weighted bound: log of the mean of p(x, z) / q(z | x) over K samples (Burda et al. 2015).
 
-    The gradients are the doubly reparametrised ones (Tucker et al. 2019): the densities of q hold its parameters fixed,
-    and on its way from a sample to the encoder a gradient is multiplied once more by that sample's share of the sum.
+    Gradients are doubly reparametrised (Tucker et al. 2019): the parameters of q are constants in its density, and a
+    gradient on its way from a sample to the encoder is multiplied once more by that sample's share of the sum.
     """
 
     samples: int = 8
@@ -56,7 +56,7 @@ class ImportanceWeighted(NamedTuple):
         mean, log_var = model.posterior(x, labels)
         shape = len(mean), self.samples, mean.shape[1]
         many, widths = (mx.broadcast_to(a[:, None], shape) for a in (mean, log_var))
-        shares = []  # holds the share that every sample has in its sum, by the time that gradients are asked for
+        shares = []  # will hold each sample's share of the sum before gradients are computed
 
         @mx.custom_function
         def to_decoder(z):

@@ -1,7 +1,7 @@
-"""Priors p(z) over latent vectors: what samples are drawn from, and what the KL divergence is measured against.
+"""Priors p(z) over latent vectors: samples are drawn from them, and the KL term is measured against them.
 
-A prior samples, knows its density, and how far a posterior is from it. The standard normal is what models are trained
-with; mixture.py is fitted to a trained model. docs/contributing.md adds one.
+A prior has samples, a density, and a KL from the posterior. Models are trained with the standard normal; mixture.py is
+fitted to a trained model. docs/contributing.md shows how to add one.
 """
 
 import math
@@ -17,13 +17,13 @@ def log_normal(z: mx.array, mean: mx.array, log_var: mx.array) -> mx.array:
 
 
 class Prior(nn.Module):
-    """What all have in common. Its arrays are trained and saved with the model, as `prior.*`."""
+    """The interface. A prior's arrays are trained and saved with the model, as `prior.*`."""
 
     name: str
     words: str
 
     def sample(self, count: int, key: mx.array, temperature: float = 1.0, labels: Any = None) -> mx.array:
-        """Latent vectors (count, D), with their noise scaled by `temperature`."""
+        """Latent vectors (count, D), with the noise scaled by `temperature`."""
         raise NotImplementedError
 
     def log_density(self, z: mx.array, labels: Any = None) -> mx.array:
@@ -31,7 +31,7 @@ class Prior(nn.Module):
         raise NotImplementedError
 
     def kl(self, mean: mx.array, log_var: mx.array, z: mx.array, labels: Any = None) -> mx.array:
-        """KL of each image's posterior from the prior, (N, D) → (N, G): estimated by the one sample z, as one group."""
+        """KL of each posterior from the prior, (N, D) → (N, G). By default estimated from the sample z, with G = 1."""
         return (log_normal(z, mean, log_var) - self.log_density(z, labels))[:, None]
 
 
@@ -52,7 +52,7 @@ class StandardNormal(Prior):
         return log_normal(z, mx.zeros_like(z), mx.zeros_like(z))
 
     def kl(self, mean: mx.array, log_var: mx.array, z: Any = None, labels: Any = None) -> mx.array:
-        """In closed form, (N, D): whatever was sampled."""
+        """In closed form, (N, D), whatever the sample."""
         return 0.5 * (mean * mean + mx.exp(log_var) - 1 - log_var)
 
 

@@ -49,8 +49,7 @@ class Model {
   sample(fitted, temperature, label = 0) {
     /* A latent vector from the fitted mixture, or from the prior of the training. */
     const eps = Float64Array.from({ length: this.dims }, () => temperature * gaussian());
-    const { middle, spread } = this.facts.prior;
-    if (!fitted) return Float32Array.from(eps, (e, i) => middle[i] + spread[i] * e);
+    if (!fitted) return Float32Array.from(eps);
     const [weights, means, scales] = ["weights", "means", "scales"].map((name) => this.arrays[`mixture_${name}`]);
     const components = weights.shape[1], first = (weights.shape[0] > 1 ? label : 0) * components;
     let left = Math.random(), m = -1;

@@ -19,7 +19,7 @@ const KINDS = {
   conv: { fold: SAME, step: 1, first: 0, cell: 1, cells: (side) => side },
   down: { fold: SAME, step: 2, first: 0, cell: 1, cells: (side) => side / 2 },
   up: { fold: UP, step: 1, first: 0, cell: 0, cells: (side) => side + 1 },
-  transposed: { fold: TRANSPOSED, step: 1, first: 1, cell: 1, cells: (side) => side },
+  conv_transpose: { fold: TRANSPOSED, step: 1, first: 1, cell: 1, cells: (side) => side },
 };
 const SLOPE = 0.01; // of leaky ReLU below zero
 const BLOCK = 4; // outputs that are summed at a time
@@ -144,7 +144,7 @@ class Network {
     });
   }
 
-  rectified(h) {
+  rectify(h) {
     const y = new Features(h.side, h.channels, h.border);
     this.steps.push(() => {
       const from = h.data, to = y.data;
@@ -155,7 +155,7 @@ class Network {
 
   residual(h, layer, [weight1, bias1, weight2, bias2]) {
     const channels = weight1.shape[3], x = this.asImage(h, channels);
-    const a = this.rectified(x), b = new Features(x.side, channels, 1), y = new Features(x.side, channels, 1);
+    const a = this.rectify(x), b = new Features(x.side, channels, 1), y = new Features(x.side, channels, 1);
     this.convolution(KINDS.conv, a, b, weight1, bias1, SLOPE);
     this.convolution(KINDS.conv, b, y, weight2, bias2, 1);
     this.steps.push(() => {
@@ -180,7 +180,7 @@ class Network {
     if (kind.cell === 0) this.steps.push(() => y.clearBorder()); // that the outer cells have written to
   }
 }
-Network.prototype.down = Network.prototype.up = Network.prototype.transposed = Network.prototype.conv;
+Network.prototype.down = Network.prototype.up = Network.prototype.conv_transpose = Network.prototype.conv;
 
 function folded(fold, { shape, data }) {
   /* A kernel (O, 3, 3, C) as the outputs of a cell, each with its kernel of taps × taps: (pixels², O, taps, taps, C). */

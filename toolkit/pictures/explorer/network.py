@@ -1,6 +1,6 @@
-"""A model as network.js runs it: the names of its layers, and their arrays with batch norms folded into the kernels.
+"""A model as network.js runs it: layer names, and arrays with batch norms folded into the kernels.
 
-Half precision rounds those arrays; `rounding_error` says what that changes.
+Half precision rounds those arrays; `rounding_error` measures the effect.
 """
 
 from typing import Any
@@ -18,29 +18,29 @@ from toolkit.model import inference
 from toolkit.model.inputs import Images
 from vae import VAE
 
-LAST = ("heads", "reshape")  # layers at the ends of encoders and decoders that network.js knows
-LARGEST = 2**24  # parameters of a model that a browser is given
-TRIED_ON = 100  # latent vectors, and images, that rounding is tried on
+LAST = ("heads", "reshape")  # final layers of encoders and decoders that network.js supports
+LARGEST = 2**24  # parameters of a model in a page
+TRIED_ON = 100  # latent vectors on which the effect of rounding is measured
 
 
 def check_fit(model: VAE) -> None:
-    """Stop where a browser cannot run a model: its layers are not among those of network.js, or it is too large."""
+    """Raise UserError if a browser cannot run a model: network.js lacks its layers, or it is too large."""
     if any(calls[-1].name not in LAST for calls in layers(model)):
-        raise UserError(f"the explorer cannot run a model of --arch {model.config.arch} — take one of another --arch")
+        raise UserError(f"the explorer cannot run a model of --arch {model.config.arch} — use one of another --arch")
     if (count := model.parameter_count()) > LARGEST:
         raise UserError(
-            f"the model is too large for a browser: it has {count:,} parameters, at most {LARGEST:,} go into a page — "
+            f"the model is too large for a browser: {count:,} parameters, more than {LARGEST:,} — "
             "train one with a smaller --max_filters or --image_size"
         )
 
 
-def folded(model: VAE, half: bool = False) -> VAE:
-    """A copy whose convolutions do the work of the batch norms behind them; with `half`, rounded to half precision."""
+def fold_norms(model: VAE, half: bool = False) -> VAE:
+    """A copy with each batch norm folded into the convolution before it; with `half`, rounded to half precision."""
     copy = build(model.config)
     copy.update(model.parameters())
-    for _, given, _ in sum(layers(copy), []):
-        if given and isinstance(norm := given[-1], nn.BatchNorm):
-            conv, scale = given[0], norm.weight * mx.rsqrt(norm.running_var + norm.eps)
+    for _, modules, _ in sum(layers(copy), []):
+        if modules and isinstance(norm := modules[-1], nn.BatchNorm):
+            conv, scale = modules[0], norm.weight * mx.rsqrt(norm.running_var + norm.eps)
             conv.weight = conv.weight * scale[:, None, None, None]
             conv.bias = norm.bias + (conv.bias - norm.running_mean) * scale
             one = mx.ones_like(scale)
@@ -54,7 +54,7 @@ def folded(model: VAE, half: bool = False) -> VAE:
 
 
 def rounding_error(model: VAE, rounded: VAE, z: np.ndarray, labels: np.ndarray | None, test: Images | None) -> str:
-    """What half precision changes, in words: the pixels of latent vectors, and the latent vectors of test images."""
+    """The effect of half precision in words: on decoded pixels, and on the latent vectors of test images."""
     before, after = (inference.decode(one, z, labels) for one in (model, rounded))
     words = f"pixels differ by at most {255 * np.abs(before - after).max():.2f} of 255 levels"
     if test is None:
@@ -63,22 +63,22 @@ def rounding_error(model: VAE, rounded: VAE, z: np.ndarray, labels: np.ndarray |
     return f"{words}, latent vectors by at most {np.abs(before - after).max():.4f}"
 
 
-def described(calls: list[Call], arrays: list[np.ndarray]) -> list[dict[str, Any]]:
-    """The layers of an encoder or a decoder as network.js takes them; their weights are put into `arrays`.
+def describe(calls: list[Call], arrays: list[np.ndarray]) -> list[dict[str, Any]]:
+    """The layers of an encoder or a decoder for network.js; appends their weights to `arrays`.
 
-    A batch norm, folded by now, has left its leaky ReLU behind: `slope` is that of the activation below zero.
+    `slope` is that of the activation below zero; of a folded batch norm, its leaky ReLU remains.
     """
     described = []
-    for name, given, _ in calls:
+    for name, modules, _ in calls:
         if name in ("flatten", "reshape"):
             continue
-        weighted = [module for module in given if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
-        last, first = given[-1] if given else None, len(arrays)
+        weighted = [module for module in modules if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
+        last, first = modules[-1] if modules else None, len(arrays)
         leaky = isinstance(last, nn.BatchNorm) or last is nn.leaky_relu
         slope = SLOPE if leaky else 0 if last is nn.relu else 1
         halves = any(isinstance(module, nn.Conv2d) and module.stride == (2, 2) for module in weighted)
         for module in weighted:
             arrays += [np.array(module.weight), np.array(module.bias)]
-        name = {"labelled": "labels", "linear": "dense"}.get(name, name)
+        name = {"append_labels": "labels", "linear": "dense"}.get(name, name)
         described.append({"name": name, "slope": slope, "halves": halves, "weights": [*range(first, len(arrays))]})
     return described
