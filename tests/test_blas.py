@@ -52,9 +52,9 @@ REASONS = {  # what is made of the machine, and what is said of it
     "pip install scipy-openblas32": """
 blas.importlib.util.find_spec = lambda name: None
 def missing(*_): raise OSError("no such file")
-blas.loaded = missing
+blas.load = missing
 """,
-    "not known on riscv64": "blas.platform.machine = lambda: 'riscv64'",
+    "not supported on riscv64": "blas.platform.machine = lambda: 'riscv64'",
     "this C library": "blas.platform.libc_ver = lambda: ('', '')",
     "libmlx.so is not loaded": "blas.mappings = lambda: iter([])",
     "libmlx.so has 0 slots": "blas.NAME = b'cblas_zgemm'",
@@ -64,12 +64,12 @@ blas.find_slot = lambda: ctypes.c_uint64(ctypes.cast(ctypes.CDLL(None).abs, ctyp
     "file too short": """
 import pathlib, tempfile
 file = tempfile.NamedTemporaryFile(); file.write(b"no library"); file.flush()
-real = blas.loaded
-blas.loaded = lambda name, prefix: real(file.name, prefix)
+real = blas.load
+blas.load = lambda name, prefix: real(file.name, prefix)
 """,
-    "its page cannot be made writable": """
+    "the page of its slot cannot be made writable": """
 blas.mappings, real = (lambda: ((a, b, r.replace("w", "-"), f) for a, b, r, f in real())), blas.mappings
-def refused(page, rights): raise blas.Unexpected("its page cannot be made writable: Permission denied")
+def refused(page, rights): raise blas.Unexpected("the page of its slot cannot be made writable: Permission denied")
 blas.protect = refused
 """,
     "its products are wrong": """
@@ -114,7 +114,7 @@ def test_an_old_openblas_of_the_system_is_asked_for_the_best_kernels(monkeypatch
     asked = []
     monkeypatch.setattr(blas.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(blas, "kernels_for_this_cpu", lambda: "HASWELL")
-    monkeypatch.setattr(blas, "loaded", lambda *_: asked.append(blas.os.environ.get("OPENBLAS_CORETYPE")))
+    monkeypatch.setattr(blas, "load", lambda *_: asked.append(blas.os.environ.get("OPENBLAS_CORETYPE")))
     monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
     blas.openblas()
     assert asked == ["HASWELL"] and "OPENBLAS_CORETYPE" not in blas.os.environ  # programs started later choose anew

@@ -1,5 +1,4 @@
-"""The table of architectures, the configuration of a model, and the model that it makes. A new architecture is one file
-and one row."""
+"""The table of architectures, the configuration of a model, and `build`. A new architecture is one file and one row."""
 
 import math
 from dataclasses import asdict, dataclass, fields
@@ -33,14 +32,14 @@ def widths_in_words() -> str:
 
 
 def sizes_in_words() -> str:
-    """The help of --image_size."""
+    """The help text of --image_size."""
     others = {row.name: row.multiple for row in ARCHITECTURES.values() if row.multiple not in (1, CONV.multiple)}
     return f"side; a multiple of {CONV.multiple}, or {' or '.join(by_value(others))}"
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that defines a model: shapes, input format, likelihood. Every checkpoint holds it."""
+    """Everything that defines a model: shapes, input format, likelihood. It is part of every checkpoint."""
 
     latent_dims: int = option(8, "size of the latent vector", "model", kind=count, unit="N", aliases=("hidden_dim",))
     arch: str = option("conv", "", "model", kind=text, rows=lambda: ARCHITECTURES)
@@ -49,11 +48,11 @@ class ModelConfig:
     )
     image_size: int = option(64, sizes_in_words, "model", kind=number(int, 1, 2**15), unit="N")
     channels: int = 1  # 1 for grey, 3 for colour
-    num_classes: int = 0  # of a class-conditional model, which sees the label
+    num_classes: int = 0  # of a class-conditional model; 0 for others
     likelihood: str = option("mse", "", "objective", kind=text, rows=lambda: LIKELIHOODS, aliases=("likelihood_type",))
     binarize: str = option(
         "none",
-        "pixels of 0 or 1: threshold at 128; dynamic: drawn by brightness in each step; none",
+        "pixels of 0 or 1. threshold: above 128; dynamic: sampled by brightness in each step; none",
         "objective",
         choices=("none", "threshold", "dynamic"),
     )
@@ -71,7 +70,7 @@ class ModelConfig:
         if self.net is None and row.Options:
             object.__setattr__(self, "net", row.Options())
         if type(self.net) is not (row.Options or type(None)):
-            raise UserError(f"--arch {self.arch} has no such options — leave them out")
+            raise UserError(f"these options belong to another architecture than --arch {self.arch} — leave them out")
         least = {"latent_dims": 1, "channels": 1, "num_classes": 0}
         for name, value in (least | {"max_filters": row.least_width, "image_size": row.least_size}).items():
             if (found := getattr(self, name)) < value:
@@ -87,12 +86,12 @@ class ModelConfig:
 
     @property
     def decoder_classes(self) -> int:
-        """Classes that the decoder is conditioned on."""
+        """Classes the decoder is conditioned on."""
         return self.num_classes if self.architecture.decodes_classes else 0
 
     @property
     def pixels(self) -> int:
-        """Numbers in one image."""
+        """Values in one image."""
         return self.image_size**2 * self.channels
 
     @property
@@ -101,13 +100,13 @@ class ModelConfig:
         return self.channels * LIKELIHOODS[self.likelihood].outputs
 
     def values(self) -> dict[str, Any]:
-        """Name and value of everything, the architecture's own options among them, as files hold it."""
+        """All names and values, including the architecture's own options, as stored in files."""
         own = asdict(self.net) if self.net else {}
         return {name: value for name, value in vars(self).items() if name != "net"} | own
 
 
 def config_of(values: dict[str, Any]) -> ModelConfig:
-    """The configuration with these values, each checked; ValueError or UserError where they make none."""
+    """The configuration with these values; raises ValueError or UserError if they are invalid."""
     arch = values.get("arch", ModelConfig.arch)
     row = ARCHITECTURES.get(arch) if isinstance(arch, str) else None
     own = {name for name, _, _ in options_of(row.Options)} if row and row.Options else set()
@@ -118,14 +117,14 @@ def config_of(values: dict[str, Any]) -> ModelConfig:
 
 
 def build(config: ModelConfig) -> VAE:
-    """A model with random weights, which are only computed when they are used."""
+    """A model with random weights, which are computed lazily."""
     row = config.architecture
     try:
         likelihood = LIKELIHOODS[config.likelihood](config.pixels, config.channels, config.binarize)
         prior = PRIORS[config.prior](config.latent_dims)
         model = VAE(config, row.encoder(config), row.decoder(config), likelihood, prior)
         fits = model.parameter_count() <= MOST_PARAMETERS
-    except (OverflowError, ValueError, TypeError, RuntimeError):  # beyond what MLX can count
+    except (OverflowError, ValueError, TypeError, RuntimeError):  # sizes beyond MLX's limits
         fits = False
     if not fits:
         raise UserError(
@@ -136,9 +135,9 @@ def build(config: ModelConfig) -> VAE:
 
 
 def layers(model: VAE) -> tuple[list[forms.Call], list[forms.Call]]:
-    """The layers of encoder and decoder in the order of their calls, for one image of zeros."""
+    """The layer calls of encoder and decoder in order, recorded with an image and a latent vector of zeros."""
     config, was_training = model.config, model.training
-    model.eval()  # in training, batch norm would take note of the zeros
+    model.eval()  # in training mode, the zeros would enter batch norm's statistics
     labels = mx.zeros(1, dtype=mx.int32) if config.num_classes else None
     with forms.recording() as encoder:
         model.encoder(mx.zeros((1, config.image_size, config.image_size, config.channels)), labels)
@@ -149,5 +148,5 @@ def layers(model: VAE) -> tuple[list[forms.Call], list[forms.Call]]:
 
 
 def activations(model: VAE) -> int:
-    """A lower bound on the numbers that a training step keeps of one image."""
+    """A lower bound on the activations that a training step stores per image."""
     return sum(math.prod(call.shape) for calls in layers(model) for call in calls)

@@ -1,7 +1,7 @@
-"""The architecture of the β-annealed VAE: convolutions without norms, and trained bounds of means and variances.
+"""The architecture of the β-annealed VAE: convolutions without norms, and learned bounds on means and variances.
 
-Its encoder sees the class of an image as planes behind the pixels. Its decoder never sees the class, so none can be
-asked for.
+The encoder receives the label of an image as additional channels. The decoder receives none, so it cannot generate a
+given class.
 """
 
 import math
@@ -11,20 +11,20 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from toolkit.architectures.row import Architecture, normal_start
+from toolkit.architectures.row import Architecture, init_normal
 from toolkit.layers import forms, plain
 from toolkit.options import option, text, weight, whole
 
-LEAST, MOST = 1, 100  # that the bounds may be
-FIRST = 4.0  # bound of means at the start: with a bound of 1, large first gradients would press all means against it
+LEAST, MOST = 1, 100  # limits of the learned bounds
+FIRST = 4.0  # initial bound of the means: with 1, the large first gradients would push all means to the bound
 
 
 @dataclass(frozen=True)
 class Options:
-    decoder_filters: int = option(0, "filters of the decoder; 0: as --max_filters", "model", kind=whole, unit="N")
+    decoder_filters: int = option(0, "filters of the decoder; 0: --max_filters", "model", kind=whole, unit="N")
     label_planes: str = option(
         "one_hot",
-        "how the encoder sees the label. one_hot: as a plane for each class; cat: as one plane filled with its number",
+        "how the encoder receives the label. one_hot: one plane per class; cat: one plane filled with its number",
         "model",
         kind=text,
         choices=("one_hot", "cat"),
@@ -36,34 +36,34 @@ class Options:
 
 
 def planes_of(config) -> int:
-    """How many planes show the class of an image."""
+    """Number of label planes."""
     return {"cat": min(1, config.num_classes), "one_hot": config.num_classes}[config.net.label_planes]
 
 
-def by_he(layer: Any, fan: int) -> Any:
-    """A layer with weights by He et al. (2015), which keep the variance of gradients if each meets `fan` of them."""
-    return normal_start(layer, math.sqrt(2 / fan))
+def init_he(layer: Any, fan: int) -> Any:
+    """Initialise a layer as in He et al. (2015), which preserves the variance of gradients for a fan-out of `fan`."""
+    return init_normal(layer, math.sqrt(2 / fan))
 
 
 def halving(channels: int, filters: int) -> nn.Conv2d:
-    return by_he(nn.Conv2d(channels, filters, 3, stride=2, padding=1), 9 * filters)
+    return init_he(nn.Conv2d(channels, filters, 3, stride=2, padding=1), 9 * filters)
 
 
 def doubling(channels: int, filters: int) -> nn.ConvTranspose2d:
-    return by_he(nn.ConvTranspose2d(channels, filters, 4, stride=2, padding=1), 16 * channels)
+    return init_he(nn.ConvTranspose2d(channels, filters, 4, stride=2, padding=1), 16 * channels)
 
 
 def relu(h):
     return forms.rectify(h, slope=0)
 
 
-def within(scale: mx.array) -> mx.array:
-    """A trained scale within its bounds; its gradient is that of the scale itself, so that it can come back."""
+def clip_scale(scale: mx.array) -> mx.array:
+    """A learned scale clipped to its limits, with the gradient of the unclipped scale, so that it can return."""
     return scale + mx.stop_gradient(mx.clip(scale, LEAST, MOST) - scale)
 
 
 class Encoder(nn.Module):
-    """Image and class → mean and log-variance of a Gaussian over latent vectors."""
+    """Image and label → mean and log-variance of q(z | x)."""
 
     def __init__(self, config):
         super().__init__()
@@ -71,20 +71,20 @@ class Encoder(nn.Module):
         self.cnn1 = halving(config.channels + planes_of(config), width)
         self.cnn2 = halving(width, width)
         self.cnn3 = halving(width, width)
-        self.dense = by_he(nn.Linear((config.image_size // 8) ** 2 * width, 2 * dims), 2 * dims)
-        self.mu_scale = mx.array(FIRST)  # means lie between its negative and it
-        self.logv_scale = mx.full((1, dims), float(LEAST))  # variances lie below
+        self.dense = init_he(nn.Linear((config.image_size // 8) ** 2 * width, 2 * dims), 2 * dims)
+        self.mu_scale = mx.array(FIRST)  # bound of the means' absolute values
+        self.logv_scale = mx.full((1, dims), float(LEAST))  # upper bound of the variances
         self.num_classes, self.options = config.num_classes, config.net
 
     def __call__(self, x: mx.array, labels: mx.array | None = None) -> tuple[mx.array, mx.array]:  # (N, S, S, C)
         h = relu(forms.conv(self.with_planes(x, labels), self.cnn1))  # (N, S/2, S/2, F)
         h = relu(forms.conv(h, self.cnn2))  # (N, S/4, S/4, F)
         h = relu(forms.conv(h, self.cnn3))  # (N, S/8, S/8, F)
-        mean, variance = mx.split(mx.sigmoid(self.dense(forms.flatten(h))), 2, axis=1)  # (N, D) each, as shares
-        return within(self.mu_scale) * (2 * mean - 1), mx.log(within(self.logv_scale) * variance + 1e-8)
+        mean, variance = mx.split(mx.sigmoid(self.dense(forms.flatten(h))), 2, axis=1)  # (N, D) each, in (0, 1)
+        return clip_scale(self.mu_scale) * (2 * mean - 1), mx.log(clip_scale(self.logv_scale) * variance + 1e-8)
 
     def with_planes(self, x: mx.array, labels: mx.array | None) -> mx.array:  # (N, S, S, C) → (N, S, S, C + P)
-        """Images with the planes of their class behind them: one filled with its number, or one for each class."""
+        """Images followed by their label planes: one filled with the label's number, or one per class."""
         if not self.num_classes:
             return x
         values = plain.one_hot(labels, self.num_classes)  # (N, P)
@@ -100,7 +100,7 @@ class Decoder(nn.Module):
     def __init__(self, config):
         super().__init__()
         width, self.grid = config.net.decoder_filters or config.max_filters, config.image_size // 8
-        self.dense = by_he(nn.Linear(config.latent_dims, self.grid**2 * width), self.grid**2 * width)
+        self.dense = init_he(nn.Linear(config.latent_dims, self.grid**2 * width), self.grid**2 * width)
         self.cnn1 = doubling(width, width)
         self.cnn2 = doubling(width, width)
         self.cnn3 = doubling(width, config.outputs)

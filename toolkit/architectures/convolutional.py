@@ -1,4 +1,4 @@
-"""The default architecture: the encoder and the decoder of vae.py."""
+"""The default architecture: the encoder and decoder of vae.py."""
 
 import vae
 from toolkit.architectures.row import Architecture

@@ -1,4 +1,4 @@
-"""The fully connected architecture: two hidden layers on either side of the latent vector, for images of any size."""
+"""The fully connected architecture: two hidden layers in encoder and decoder, for images of any size."""
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -13,7 +13,7 @@ def widths(config) -> tuple[int, int]:
 
 
 class Encoder(nn.Module):
-    """Image → mean and log-variance of a Gaussian over latent vectors."""
+    """Image → mean and log-variance of q(z | x)."""
 
     def __init__(self, config):
         super().__init__()

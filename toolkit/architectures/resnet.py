@@ -1,8 +1,8 @@
-"""The residual architecture: blocks that add to what they are given, without norms, at half and quarter size, and a
-hidden layer between them and the latent vector.
+"""The residual architecture: residual blocks without norms at half and quarter resolution, and a hidden layer between
+them and the latent vector.
 
-Where nothing is normalised, how weights begin decides whether a deep network can be trained: every block begins as the
-identity, as the second of its convolutions begins at zero (Zhang et al. 2019, De & Smith 2020).
+Without normalisation, the initial weights decide whether a deep network can be trained: every block starts as the
+identity, because its second convolution starts at zero (Zhang et al. 2019, De & Smith 2020).
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
-from toolkit.architectures.row import Architecture, normal_start
+from toolkit.architectures.row import Architecture, init_normal
 from toolkit.layers import forms
 from toolkit.options import number, option
 
@@ -24,12 +24,12 @@ class Options:
 
 
 def widths(config) -> tuple[int, int]:
-    """Channels at a half and at a quarter of the size."""
+    """Channels at half and at quarter resolution."""
     return config.max_filters // 2, config.max_filters
 
 
 def features(config) -> int:
-    """Numbers in the smallest feature map of one image."""
+    """Values in the smallest feature map of one image."""
     return (config.image_size // 4) ** 2 * config.max_filters
 
 
@@ -39,18 +39,18 @@ def hidden(config) -> int:
 
 
 def dense(inputs: int, units: int, gain: float = 1) -> nn.Linear:
-    """A linear layer whose weights keep the variance of what goes through it."""
-    return normal_start(nn.Linear(inputs, units), gain / math.sqrt(inputs))
+    """A linear layer whose initial weights preserve the variance of its input."""
+    return init_normal(nn.Linear(inputs, units), gain / math.sqrt(inputs))
 
 
 def kernel(channels: int, filters: int, stride: int = 1, gain: float = math.sqrt(2)) -> nn.Conv2d:
-    """A 3×3 convolution whose weights keep the variance of what goes through it, by He et al. (2015)."""
+    """A 3×3 convolution whose initial weights preserve the variance of its input, as in He et al. (2015)."""
     conv = nn.Conv2d(channels, filters, 3, stride=stride, padding=1)
-    return normal_start(conv, gain / math.sqrt(9 * channels))
+    return init_normal(conv, gain / math.sqrt(9 * channels))
 
 
 class Block(nn.Module):
-    """x and what two convolutions add to it; nothing at first."""
+    """A residual block, which starts as the identity."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -62,7 +62,7 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Image → mean and log-variance of a Gaussian over latent vectors."""
+    """Image → mean and log-variance of q(z | x)."""
 
     def __init__(self, config):
         super().__init__()

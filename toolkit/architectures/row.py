@@ -1,7 +1,7 @@
-"""What an architecture is: a row of the table in `toolkit/architectures`, with a file for all that is its own.
+"""The definition of an architecture: a row of the table in `toolkit/architectures`, in a file of its own.
 
-An encoder returns mean and log-variance (N, D) of images (N, S, S, C), a decoder of latent vectors (N, D) the
-parameters of the likelihood (N, S, S, C · outputs). Both take the labels of a class-conditional model.
+An encoder maps images (N, S, S, C) to mean and log-variance (N, D), a decoder latent vectors (N, D) to parameters of
+the likelihood (N, S, S, C · outputs). Both also take the labels of a class-conditional model.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import mlx.nn as nn
 
 
 class Architecture(NamedTuple):
-    """One row. `encoder` and `decoder` make a module from a ModelConfig."""
+    """One row. `encoder` and `decoder` build a module from a ModelConfig."""
 
     name: str  # of --arch
     words: str
@@ -21,13 +21,13 @@ class Architecture(NamedTuple):
     width: int  # the default of --max_filters
     least_width: int
     least_size: int  # of images, in pixels
-    multiple: int = 1  # image sizes are multiples of it
-    Options: type | None = None  # a frozen dataclass of the options that it alone has; `config.net` is one
-    decodes_classes: bool = True  # whether its decoder is conditioned on the label
+    multiple: int = 1  # image sizes must be multiples of this
+    Options: type | None = None  # a frozen dataclass of its own options; `config.net` is an instance
+    decodes_classes: bool = True  # whether the decoder is conditioned on the label
 
 
-def normal_start(layer: Any, spread: float) -> Any:
-    """A layer whose weights are drawn from a normal of that spread, and whose biases are zero."""
+def init_normal(layer: Any, spread: float) -> Any:
+    """Initialise a layer with normal weights of this standard deviation and zero biases."""
     layer.weight = spread * mx.random.normal(layer.weight.shape)
     layer.bias = mx.zeros_like(layer.bias)
     return layer

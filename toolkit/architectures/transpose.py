@@ -9,7 +9,7 @@ from toolkit.layers import forms
 
 
 class Decoder(nn.Module):
-    """Latent vector → parameters of the likelihood, by three transposed convolutions that double the image."""
+    """Latent vector → parameters of the likelihood: three transposed convolutions that each double the resolution."""
 
     def __init__(self, config):
         super().__init__()

@@ -1,17 +1,16 @@
 """A fast BLAS for MLX on a Linux CPU.
 
 MLX's wheel for Linux CPUs multiplies matrices with the reference BLAS, at about 5 GFLOP/s on a core that can do 100.
-OpenBLAS can; the package scipy-openblas32 brings it, with kernels for every CPU, under names that begin with `scipy_`.
-MLX calls `cblas_sgemm` through one slot of libmlx.so: an entry of its table of jump slots, where the dynamic linker
-keeps the address of the function. `connect` puts the address of OpenBLAS's function there.
+OpenBLAS reaches that; the package scipy-openblas32 provides it, with kernels for every CPU and names that begin with
+`scipy_`. MLX calls `cblas_sgemm` through one jump slot of libmlx.so, where the dynamic linker stores the function's
+address. `connect` writes the address of OpenBLAS's function there.
 
     code of MLX  →  slot of cblas_sgemm in libmlx.so  →  reference BLAS     (before)
                                                       →  OpenBLAS           (after)
 
-It looks before it leaps. The slot must be the only one of that name and point to a function of that name in a library
-that is a reference BLAS; a product before and one after must agree with NumPy's. Where anything is otherwise (another
-C library, another system, a future MLX with a good BLAS of its own, memory that cannot be made writable), MLX is left
-as it is, and the reason is said in the `Device:` line.
+It checks first. There must be exactly one such slot, and it must point to a `cblas_sgemm` in a reference BLAS; matrix
+products before and after must agree with NumPy's. If anything differs (another C library or system, a future MLX with a
+faster BLAS, memory that cannot be made writable), MLX stays as it is, and the `Device:` line gives the reason.
 """
 
 import ctypes
@@ -29,22 +28,22 @@ import mlx.core as mx
 import numpy as np
 
 NAME = b"cblas_sgemm"
-# Of the dynamic section and of relocations, from elf.h; and the sizes of Elf64_Sym and Elf64_Rela.
+# From elf.h: tags of the dynamic section, types of relocations, and the sizes of Elf64_Sym and Elf64_Rela.
 DT_PLTRELSZ, DT_STRTAB, DT_SYMTAB, DT_STRSZ, DT_SYMENT, DT_PLTREL, DT_JMPREL, DT_RELA = 2, 5, 6, 10, 11, 20, 23, 7
 JUMP_SLOT = {"x86_64": 7, "aarch64": 1026}
 SYMBOL, RELOCATION = 24, 24
 PROT_READ, PROT_WRITE = 1, 2
-# What an old OpenBLAS of the system is asked for by what the CPU can do: it may not know the CPU by its name.
+# The kernels to request by CPU flag: an old OpenBLAS of the system may not recognise the CPU itself.
 KERNELS = (("avx512_bf16", "COOPERLAKE"), ("avx512f", "SKYLAKEX"), ("avx2", "HASWELL"))
 
 
 class Unexpected(ValueError):
-    """Says why MLX is left as it is."""
+    """The reason why MLX is left as it is."""
 
 
 @functools.cache
 def connect() -> str:
-    """Make MLX use OpenBLAS, once; returns in words what multiplies matrices now."""
+    """Make MLX use OpenBLAS, once; returns a description of the BLAS in use."""
     try:
         slot = find_slot()
         check_product()  # this also lets the linker fill the slot
@@ -60,7 +59,7 @@ def connect() -> str:
             write(slot, before)
             raise
         return words
-    except (OSError, AttributeError, ValueError, KeyError, IndexError) as error:  # also those of ctypes and the system
+    except (OSError, AttributeError, ValueError, KeyError, IndexError) as error:  # some come from ctypes
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         return f"reference BLAS, 7 times slower ({reason})"
 
@@ -69,24 +68,24 @@ def connect() -> str:
 
 
 def find_slot() -> c_uint64:
-    """The slot of `cblas_sgemm` in libmlx.so, as a number in memory."""
+    """The slot of `cblas_sgemm` in libmlx.so, as an integer in memory."""
     kind = JUMP_SLOT.get(platform.machine())
     if sys.platform != "linux" or kind is None or sys.maxsize < 2**32 or platform.libc_ver()[0] != "glibc":
-        raise Unexpected(f"not known on {platform.machine()} with {platform.libc_ver()[0] or 'this C library'}")
+        raise Unexpected(f"not supported on {platform.machine()} with {platform.libc_ver()[0] or 'this C library'}")
     path = next((name for *_, name in mappings() if name.endswith("/libmlx.so")), None)
     if path is None:
         raise Unexpected("libmlx.so is not loaded")
     with open(path, "rb") as file:
         if file.read(6) != b"\x7fELF\x02\x01":  # 64 bits, little-endian
             raise Unexpected("libmlx.so is not an ELF64 library")
-    # A handle of glibc's dlopen points to its struct link_map, which begins so (link.h).
+    # A handle of glibc's dlopen points to a struct link_map, which begins with these fields (link.h).
     handle = ctypes.CDLL(path, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)._handle
     base, name, dynamic = (c_uint64 * 3).from_address(handle)
     if not name or not os.path.samefile(ctypes.string_at(name), path):
-        raise Unexpected("the linker's list looks unfamiliar")
+        raise Unexpected("the linker's list of libraries has another format")
     sections = dynamic_section(dynamic)
     if sections.get(DT_PLTREL) != DT_RELA or sections.get(DT_SYMENT) != SYMBOL:
-        raise Unexpected("libmlx.so has no jump slots of the usual form")
+        raise Unexpected("libmlx.so has no jump slots in the usual format")
     found = []
     count = sections[DT_PLTRELSZ] // RELOCATION
     for offset, info, _ in (c_uint64 * 3 * count).from_address(sections[DT_JMPREL]):
@@ -94,7 +93,7 @@ def find_slot() -> c_uint64:
         known = name + len(NAME) < sections[DT_STRSZ]
         if known and ctypes.string_at(sections[DT_STRTAB] + name, len(NAME) + 1) == NAME + b"\0":
             if info & 0xFFFFFFFF != kind:
-                raise Unexpected("cblas_sgemm is reached in another way")
+                raise Unexpected("libmlx.so does not call cblas_sgemm through a jump slot")
             found.append(base + offset)
     if len(found) != 1:
         raise Unexpected(f"libmlx.so has {len(found)} slots of cblas_sgemm")
@@ -102,17 +101,17 @@ def find_slot() -> c_uint64:
 
 
 def dynamic_section(address: int) -> dict[int, int]:
-    """The tags and values of a loaded library's dynamic section; glibc has made addresses of offsets."""
+    """The tags and values of a loaded library's dynamic section; glibc has turned its offsets into addresses."""
     sections = {}
     for tag, value in (c_uint64 * 2 * 1000).from_address(address):
         if tag == 0:
             return sections
         sections.setdefault(tag, value)
-    raise Unexpected("its dynamic section does not end")
+    raise Unexpected("the dynamic section of libmlx.so has no end")
 
 
 def library_of(address: int) -> str:
-    """The file of the library whose `cblas_sgemm` is at an address."""
+    """The file of the library with `cblas_sgemm` at this address."""
     info = (ctypes.c_char_p * 4)()  # Dl_info: file, base, symbol, address
     if not ctypes.CDLL(None).dladdr(c_void_p(address), info) or info[2] != NAME:
         raise Unexpected("the slot does not point to a cblas_sgemm")
@@ -120,7 +119,7 @@ def library_of(address: int) -> str:
 
 
 def write(slot: c_uint64, address: int) -> None:
-    """Put an address into the slot; its page is made writable for that where it is not."""
+    """Write an address into the slot, making its page writable for that if necessary."""
     at = ctypes.addressof(slot)
     writable = any(start <= at < end and "w" in rights for start, end, rights, _ in mappings())
     if not writable:
@@ -131,13 +130,13 @@ def write(slot: c_uint64, address: int) -> None:
 
 
 def protect(page: int, rights: int) -> None:
-    """Change the rights of a page of memory."""
+    """Change the access rights of a page of memory."""
     if ctypes.CDLL(None, use_errno=True).mprotect(c_void_p(page), ctypes.c_size_t(mmap.PAGESIZE), rights):
-        raise Unexpected(f"its page cannot be made writable: {os.strerror(ctypes.get_errno())}")
+        raise Unexpected(f"the page of its slot cannot be made writable: {os.strerror(ctypes.get_errno())}")
 
 
 def mappings() -> Iterator[tuple[int, int, str, str]]:
-    """Start, end, rights and file of every mapping of this process's memory."""
+    """Start, end, access rights and file of every memory mapping of this process."""
     with open("/proc/self/maps") as lines:
         for line in lines:
             span, rights, _, _, _, *file = line.rstrip("\n").split(maxsplit=5)
@@ -146,7 +145,7 @@ def mappings() -> Iterator[tuple[int, int, str, str]]:
 
 
 def check_product() -> None:
-    """Stop where MLX's products are not those of NumPy, for matrices as they are and transposed."""
+    """Raise Unexpected if MLX's products of plain or transposed matrices differ from NumPy's."""
     random = np.random.default_rng(0)
     a, b = (random.normal(size=shape).astype(np.float32) for shape in ((37, 65), (65, 29)))
     with mx.stream(mx.cpu):
@@ -160,15 +159,15 @@ def check_product() -> None:
 
 
 def openblas() -> tuple[str, int]:
-    """OpenBLAS from the package, or the one of the system: as `loaded` returns it."""
+    """Load OpenBLAS from the package or, without it, from the system; returns what `load` does."""
     package = importlib.util.find_spec("scipy_openblas32")
     if package is not None and package.origin:
-        return loaded(str(Path(package.origin).parent / "lib" / "libscipy_openblas.so"), "scipy_")
+        return load(str(Path(package.origin).parent / "lib" / "libscipy_openblas.so"), "scipy_")
     before = os.environ.get("OPENBLAS_CORETYPE")
     try:
         if before is None and (kernels := kernels_for_this_cpu()):
             os.environ["OPENBLAS_CORETYPE"] = kernels
-        return loaded("libopenblas.so.0", "")
+        return load("libopenblas.so.0", "")
     except OSError:
         raise Unexpected("pip install scipy-openblas32") from None
     finally:
@@ -176,12 +175,12 @@ def openblas() -> tuple[str, int]:
             os.environ.pop("OPENBLAS_CORETYPE", None)
 
 
-def loaded(file: str, prefix: str) -> tuple[str, int]:
-    """Name, version and kernels of an OpenBLAS whose names begin with a prefix, and the address of its cblas_sgemm.
+def load(file: str, prefix: str) -> tuple[str, int]:
+    """Load an OpenBLAS whose names begin with a prefix: its version and kernels, and the address of its cblas_sgemm.
 
-    It gets one thread: cpu.py keeps every core busy with a stream.
+    It gets one thread, as cpu.py keeps every core busy with a stream.
     """
-    library = ctypes.CDLL(file)  # stays loaded: ctypes closes none
+    library = ctypes.CDLL(file)  # stays loaded: ctypes never closes a library
     library[f"{prefix}openblas_set_num_threads"](1)
     config, core = (library[f"{prefix}openblas_get_{what}"] for what in ("config", "corename"))
     config.restype = core.restype = ctypes.c_char_p
@@ -191,7 +190,7 @@ def loaded(file: str, prefix: str) -> tuple[str, int]:
 
 
 def kernels_for_this_cpu() -> str | None:
-    """The best kernels for what this CPU can do, by OpenBLAS's name for them; None where it knows best."""
+    """OpenBLAS's name of the best kernels for this CPU; None leaves the choice to OpenBLAS."""
     with open("/proc/cpuinfo") as lines:
         flags = next((line.split() for line in lines if line.startswith("flags")), [])
     return next((kernels for flag, kernels in KERNELS if flag in flags), None)

@@ -1,4 +1,4 @@
-"""Choosing the device that computes, and preparing the machine for it."""
+"""Choose the device, and prepare the machine for it."""
 
 import sys
 
@@ -7,11 +7,11 @@ from toolkit.machine.process import cores, keep_memory, on_cpu
 
 
 def start(cpu: bool = False, together: bool = False) -> str:
-    """Choose the device and prepare the machine for it; returns the device in words.
+    """Choose the device and prepare the machine for it; returns a description of the device.
 
-    What can be done `together` meets the other ranks, if mlx.launch has started any. Functions are compiled on a GPU,
-    where that pays at once. On a CPU MLX writes C++ and calls g++, which takes 20 seconds for a training step and makes
-    the forms of cpu.py no faster (bench/RESULTS.md).
+    A command that can run `together` joins the other ranks, if mlx.launch started any. Functions are compiled only on a
+    GPU. On a CPU, MLX generates C++ and calls g++, which takes 20 seconds for a training step and does not make cpu.py
+    faster (bench/RESULTS.md).
     """
     try:
         import mlx.core as mx
@@ -24,7 +24,7 @@ def start(cpu: bool = False, together: bool = False) -> str:
         mx.set_default_device(mx.cpu)
     ranks.join()
     if ranks.size > 1 and not together:
-        raise UserError("this command runs in one process — call it without mlx.launch")
+        raise UserError("this command runs in one process — start it without mlx.launch")
     others = f"{ranks.size} ranks, " if ranks.size > 1 else ""
     if on_cpu():
         mx.disable_compile()

@@ -1,7 +1,7 @@
-"""This process: its cores, its memory, and how it ends where mlx.launch has started it.
+"""This process: its cores, its memory, and how it ends under mlx.launch.
 
-MLX computes outside of Python. There the sum that a lost rank should have joined may never end, and then no signal
-handler of Python runs either. So a thread looks after signals, the launcher, and waiting that takes long.
+MLX computes outside Python. If a rank is lost, a sum over the ranks may never return, and meanwhile Python's signal
+handlers do not run. So a thread watches for signals, the end of the launcher, and long waits.
 """
 
 import ctypes
@@ -15,15 +15,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-# Parameters of glibc's mallopt, from its malloc.h.
+# Parameters of glibc's mallopt, from malloc.h.
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX, ARENA_MAX = -1, -2, -4, -8
-RANK = ("MLX_RANK", "OMPI_COMM_WORLD_RANK")  # variables in which mlx.launch and mpirun tell a process which one it is
-LOST = "another rank was lost — start again; a training goes on with --resume from its last whole epoch"
-PATIENCE = 5  # seconds that others have to speak, or this process to end by itself
-SLOW = 30  # seconds of waiting after which a line says so
+RANK = ("MLX_RANK", "OMPI_COMM_WORLD_RANK")  # environment variables set by mlx.launch and mpirun
+LOST = "another rank was lost — start again; --resume continues a training after its last complete epoch"
+PATIENCE = 5  # seconds for other ranks to print their error, or for this process to end by itself
+SLOW = 30  # seconds of waiting before a message is printed
 
-neighbours = 1  # processes of this training on this machine, with this one
-waiting_since: float | None = None  # when this one began to wait for others
+neighbours = 1  # processes of this training on this machine, including this one
+waiting_since: float | None = None  # when this process began to wait for other ranks
 
 
 def on_cpu() -> bool:
@@ -34,18 +34,17 @@ def on_cpu() -> bool:
 
 
 def cores() -> int:
-    """Cores for this process: those that it may use, shared with its neighbours."""
+    """Cores for this process: its share of the usable ones."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, usable // neighbours)
 
 
 @functools.cache
 def keep_memory() -> None:
-    """Have glibc keep freed memory instead of returning it to the system."""
-    # Without it a step of the default model takes 1.1 times as long, although MLX 0.32 keeps some memory itself.
+    """Make glibc keep freed memory; otherwise a step of the default model takes 1.1 times as long."""
     if sys.platform != "linux":
         return
-    with suppress(OSError, AttributeError):  # another C library than glibc has no mallopt
+    with suppress(OSError, AttributeError):  # only glibc has mallopt
         libc = ctypes.CDLL(None)
         for parameter, value in ((MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, 2**26), (ARENA_MAX, 1)):
             libc.mallopt(parameter, value)
@@ -55,16 +54,16 @@ def keep_memory() -> None:
 
 
 def launched_as() -> int | None:
-    """The rank that a launcher has given this process; None if it is alone."""
+    """The rank of this process under a launcher; None if it runs alone."""
     hosts = os.environ.get("MLX_HOSTFILE")
     if hosts and os.path.isfile(hosts) and os.path.getsize(hosts) < 2:
-        return None  # mlx.launch -n 1 writes an empty line there, which MLX cannot read
+        return None  # mlx.launch -n 1 writes an empty line to it, which MLX cannot read
     return next((int(os.environ[name]) for name in RANK if os.environ.get(name, "").isdecimal()), None)
 
 
 @contextmanager
 def waiting() -> Iterator[None]:
-    """A block that may wait for other ranks; the thread beside it sees how long."""
+    """Mark a block that may wait for other ranks, so that `watch` can report long waits."""
     global waiting_since
     waiting_since = time.monotonic()
     try:
@@ -75,20 +74,20 @@ def waiting() -> Iterator[None]:
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """Let this process end by a signal, and with its launcher, even while MLX waits for other ranks."""
+    """Let signals, or the end of the launcher, end this process even while MLX waits for other ranks."""
     if launched_as() is None:
         yield
         return
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    before = signal.signal(signal.SIGTERM, lambda *_: None)  # a signal with a handler arrives in the pipe
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # only signals with a handler arrive in the pipe
     watching = threading.Thread(target=watch, args=(reading, os.getppid()), daemon=True)
     watching.start()
     try:
         yield
     finally:
-        # Who prints can say what happened before mlx.launch ends it.
+        # Rank 0 still has to print what happened before mlx.launch ends it.
         signal.signal(signal.SIGTERM, before if launched_as() else signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
         os.close(writing)  # ends the thread
@@ -96,30 +95,30 @@ def watched() -> Iterator[None]:
 
 
 def watch(signals: int, launcher: int) -> None:
-    """Look after a process until the pipe of its signals is closed."""
-    pressed = said = None
+    """Watch a process until the pipe of its signals is closed."""
+    pressed = reported = None
     while True:
         ready, _, _ = select.select([signals], [], [], 1)
         numbers = os.read(signals, 64) if ready else b""
         if ready and not numbers:
             os.close(signals)
             return
-        if signal.SIGTERM in numbers:  # from mlx.launch, which has seen another one end
+        if signal.SIGTERM in numbers:  # from mlx.launch, after another rank has ended
             end(f"error: {LOST}")
         if signal.SIGINT in numbers:
             pressed = pressed or time.monotonic()
         if pressed and time.monotonic() - pressed > PATIENCE:
-            end("interrupted — files written so far are kept; a training goes on with --resume", 130)
+            end("interrupted — files written so far are kept; --resume continues a training", 130)
         if os.getppid() != launcher:
             end("")
         since = waiting_since
-        if since and since != said and time.monotonic() - since > SLOW:
-            said, why = since, "it prepares its data, is slow, or does not answer; Ctrl-C ends all"
+        if since and since != reported and time.monotonic() - since > SLOW:
+            reported, why = since, "it is still loading its data, slow, or not responding; Ctrl-C ends all ranks"
             print(f"Waiting for another rank for {SLOW} s: {why}", file=sys.stderr)
 
 
 def end(message: str, status: int = 2) -> None:
-    """End this process at once, whatever its other threads do: files are whole at any time."""
+    """End this process at once, whatever its other threads do; files are complete at any time."""
     if message:
         with suppress(OSError, ValueError):
             print(message, file=sys.stderr)

@@ -1,8 +1,7 @@
-"""The processes that compute together, if mlx.launch has started several: their number, their sums, their shares.
+"""Processes that compute together under mlx.launch: their number, shares and sums.
 
-Each of them is a rank and runs the whole command; rank 0 alone prints and writes. Sums go over MLX's own engine,
-whatever carries it (ring, MPI, JACCL, NCCL). For a process that is alone, everything here leaves its arguments as they
-are, and costs nothing.
+Each process is a rank and runs the whole command; only rank 0 prints and writes. Sums use mx.distributed with any
+backend (ring, MPI, JACCL, NCCL). In a single process, all functions here return their arguments and cost nothing.
 """
 
 import functools
@@ -26,31 +25,31 @@ from toolkit.errors import RankError, UserError
 from toolkit.machine import process
 from toolkit.machine.process import waiting
 
-rank, size = 0, 1  # of this process; how many there are
-LONGEST = 120  # seconds for the ranks to meet
-leads = True  # whether this one is the first of its host
+rank, size = 0, 1  # of this process; number of processes
+LONGEST = 120  # seconds for all ranks to join
+leads = True  # whether this is the first rank on its host
 
 
 def join() -> None:
-    """Meet the other ranks, if there are any, and share this machine's cores with those that are here, too."""
+    """Join the other ranks, if any, and share this machine's cores among those that run on it."""
     global rank, size, leads
     if process.launched_as() is None:
         return
-    # No Python runs while MLX waits for the others, so signals must end the process by themselves.
+    # Python cannot run while MLX waits for other ranks, so signals get their default action: to end the process.
     handlers = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.alarm(LONGEST)
     try:
         group = mx.distributed.init()
     except (RuntimeError, ValueError) as error:
-        ways = "did all of them start, and is the port free (mlx.launch -p takes another)?"
-        raise UserError(f"the ranks cannot meet: {error} — {ways}") from None
+        ways = "check that all of them started and that the port is free (mlx.launch -p sets another)"
+        raise UserError(f"the ranks cannot connect: {error} — {ways}") from None
     finally:
         signal.alarm(0)
         for number, handler in handlers.items():
             signal.signal(number, handler)
     rank, size = group.rank(), group.size()
     if size > 1:
-        host = zlib.crc32(platform.node().encode())  # names may share it, but then only cores stay idle
+        host = zlib.crc32(platform.node().encode())  # a collision of two names only leaves cores idle
         hosts = gather(np.array([host], np.uint32), size)
         process.neighbours, leads = int((hosts == host).sum()), int(np.argmax(hosts == host)) == rank
         versions = {"version of MLX": mx.__version__, "version of this toolkit": version()}
@@ -58,7 +57,7 @@ def join() -> None:
 
 
 def version() -> str:
-    """The version of this toolkit, with a checksum of its Python files."""
+    """The toolkit's version, with a checksum of its Python files."""
     root, checksum = Path(toolkit.__file__).parents[1], 0
     for path in sorted((*root.glob("*.py"), *root.glob("toolkit/**/*.py"))):
         checksum = zlib.crc32(path.read_bytes(), checksum)
@@ -69,21 +68,22 @@ def version() -> str:
 
 
 def share(values: Any) -> Any:
-    """This rank's part of an array or list: consecutive elements, in parts of about equal size."""
+    """This rank's share of an array or list: consecutive elements, about the same number on each rank."""
     return values[len(values) * rank // size : len(values) * (rank + 1) // size]
 
 
 def gather(own: np.ndarray, count: int) -> np.ndarray:
-    """All `count` elements of an array of which every rank has its share, bit for bit."""
+    """The whole array of `count` elements, from the `share` of each rank, bit for bit."""
     if size == 1:
         return own
     whole = np.zeros((count, *own.shape[1:]), own.dtype)
     share(whole)[:] = own
-    return total(whole.reshape(-1).view(np.uint32)).view(own.dtype).reshape(whole.shape)  # sums of zeros and one number
+    # Each sum is that of one value and zeros.
+    return total(whole.reshape(-1).view(np.uint32)).view(own.dtype).reshape(whole.shape)
 
 
 def broadcast(value: Any) -> Any:
-    """The value of rank 0, on all ranks; anything that JSON can hold."""
+    """The value of rank 0 on all ranks; any value that JSON can represent."""
     if size == 1:
         return value
     text = np.frombuffer(json.dumps(value).encode() if rank == 0 else b"", np.uint8)
@@ -93,11 +93,11 @@ def broadcast(value: Any) -> Any:
 
 
 def broadcast_arrays(tree: Any) -> Any:
-    """The arrays of a tree as rank 0 has them, on all ranks."""
+    """The arrays of rank 0's tree on all ranks."""
     if size > 1:
         tree = tree_map(lambda array: all_sum(array if rank == 0 else mx.zeros_like(array)), tree)
         with waiting():
-            mx.eval(tree)  # now, as ranks must not meet in different orders
+            mx.eval(tree)  # now: all ranks must communicate in the same order
     return tree
 
 
@@ -105,18 +105,18 @@ def broadcast_arrays(tree: Any) -> Any:
 
 
 def all_sum(x: mx.array) -> mx.array:
-    """The sum of an array over the ranks."""
+    """The sum of an array over all ranks."""
     return mx.distributed.all_sum(x) if size > 1 else x
 
 
 def total(values: np.ndarray) -> np.ndarray:
-    """The same for numbers of NumPy, computed at once."""
+    """`all_sum` for NumPy arrays, computed at once."""
     with waiting():
         return np.array(all_sum(mx.array(values)))
 
 
 def differentiable_sum(x: mx.array) -> mx.array:
-    """The same for what losses are made of: a gradient is the sum of those that the ranks have for it."""
+    """`all_sum` for use in a loss: its gradient is the sum of the gradients of all ranks."""
     if size == 1:
         return x
     forward = mx.custom_function(all_sum)
@@ -125,7 +125,7 @@ def differentiable_sum(x: mx.array) -> mx.array:
 
 
 def mean(x: mx.array) -> mx.array:
-    """The mean over the rows that the ranks have, (N, D) → (D,), for what losses are made of."""
+    """The mean over the rows of all ranks, (N, D) → (D,), for use in a loss."""
     if size == 1:
         return x.mean(axis=0)
     rows = mx.full((1,), len(x), dtype=x.dtype)
@@ -134,7 +134,7 @@ def mean(x: mx.array) -> mx.array:
 
 
 def sum_gradients(tree: Any) -> Any:
-    """The sums of all arrays in a tree, sent as one."""
+    """The sums over all ranks of the arrays in a tree, sent as one array."""
     if size == 1:
         return tree
     arrays = [array for _, array in tree_flatten(tree)]
@@ -147,17 +147,17 @@ def sum_gradients(tree: Any) -> Any:
 
 
 def leader_first(load: Callable[[], Any]) -> Any:
-    """What `load` returns, called by the first rank of each host, and then by others, which find what it has made."""
-    loaded = None
+    """The result of `load`, called on the first rank of each host, then on the others, which find its cache."""
+    result = None
     for turn in (True, False):
         with fail_together():
             if leads == turn:
-                loaded = load()
-    return loaded
+                result = load()
+    return result
 
 
 def rank_zero_only(function: Callable) -> Callable:
-    """Decorator: rank 0 alone calls the function, and all end where it fails; the others get None."""
+    """Decorator: only rank 0 calls the function; the others return None. If it fails, all ranks end."""
 
     @functools.wraps(function)
     def run(*args, **kwargs):
@@ -169,7 +169,7 @@ def rank_zero_only(function: Callable) -> Callable:
 
 @contextmanager
 def fail_together() -> Iterator[None]:
-    """What one rank cannot do ends all of them, with the words of the first that could not."""
+    """If the block fails on one rank, end all ranks, with the error of the first that failed."""
     error = None
     try:
         yield
@@ -177,7 +177,7 @@ def fail_together() -> Iterator[None]:
         error = raised
     failed = gather(np.array([error is not None], np.uint32), size)
     if failed.any() and np.argmax(failed) != rank:
-        time.sleep(1)  # mlx.launch ends all with the first that ends, so the one that failed has to speak before
+        time.sleep(1)  # mlx.launch ends all ranks after the first; the one that failed must print its error before
         sys.exit(2)
     if error and rank:
         raise RankError(f"rank {rank} of {size}: {error}") from None
@@ -186,9 +186,9 @@ def fail_together() -> Iterator[None]:
 
 
 def check_same(what: dict[str, Any], ways: str) -> None:
-    """Stop where ranks differ in what they must have in common."""
+    """Raise UserError if the ranks differ in what they must have in common."""
     common = broadcast(what)
     with fail_together():
         for name, value in json.loads(json.dumps(what)).items():
             if value != common[name]:
-                raise UserError(f"its {name} is {value}, and that of rank 0 is {common[name]} — {ways}")
+                raise UserError(f"its {name} is {value}, that of rank 0 is {common[name]} — {ways}")

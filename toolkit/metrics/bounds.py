@@ -1,4 +1,4 @@
-"""The terms of the bound on a split, image by image, and how near reconstructions are."""
+"""The terms of the bound and the reconstruction quality for each image of a split."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ from toolkit.random import image_keys
 def single_sample_terms(
     model: vae.VAE, split: Split, seed: int, batch_size: int, watch: Callable[[int], None]
 ) -> tuple[np.ndarray, ...]:
-    """Of every image: error and KL of one sample; and squared error and SSIM of the reconstruction from the mean."""
+    """Error and KL of one sample, and squared error and SSIM of the reconstruction from the mean, of each image."""
     count, terms = len(split.images), [np.zeros((4, 0))]
     for x, numbers, labels in batches(split, batch_size, model.config, ranks.share(np.arange(count))):
         error, kl = model.score(x, labels, image_keys(seed, 0, numbers))

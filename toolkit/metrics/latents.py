@@ -1,4 +1,4 @@
-"""What latent vectors hold: information about their images, and their classes. In NumPy, float64 where it matters."""
+"""What latent vectors encode: information about images and their classes. In NumPy, with float64 where it matters."""
 
 import math
 from typing import Any
@@ -9,15 +9,16 @@ import numpy as np
 from toolkit.random import generator
 
 NEIGHBOURS = 5
+STEPS = 300  # of training the linear probe
 
 
 def information(
     means: np.ndarray, log_vars: np.ndarray, prior: Any, seed: int, labels: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """How the mean KL splits: the mutual information I(x; z), and the KL of the aggregate posterior from the prior.
+    """The two parts of the mean KL: mutual information I(x; z), and KL of the aggregate posterior from the prior.
 
-    The density of the aggregate posterior is estimated as the mean of those of the images at hand; with N of them no
-    information above log N can be seen.
+    The density of the aggregate posterior is estimated as the mean of the N posteriors' densities, so the estimate of
+    I(x; z) cannot exceed log N.
     """
     count, dims = means.shape
     z = means + np.exp(0.5 * log_vars) * generator(seed, 1).normal(size=means.shape)
@@ -36,27 +37,22 @@ def information(
 
 
 def kl_by_dimension(means: np.ndarray, log_vars: np.ndarray) -> np.ndarray:
-    """The mean KL of each dimension from the standard normal, whatever the prior: what dimensions are ordered by."""
+    """The mean KL of each dimension from the standard normal, whatever the prior; dimensions are ordered by it."""
     return (0.5 * (means**2 + np.exp(log_vars) - 1 - log_vars)).mean(axis=0)
 
 
 def linear_probe(
-    train: np.ndarray,
-    train_labels: np.ndarray,
-    test: np.ndarray,
-    test_labels: np.ndarray,
-    classes: int,
-    steps: int = 300,
+    train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray, classes: int
 ) -> float:
-    """Share of test images whose class a linear softmax classifier finds, trained on the training split's means."""
+    """Test accuracy of a linear softmax classifier of posterior means, trained on the training split."""
     shift, scale = train.mean(axis=0), train.std(axis=0) + 1e-8
     train, test = ((np.hstack([(a - shift) / scale, np.ones((len(a), 1))])).astype(np.float32) for a in (train, test))
     weights = np.zeros((train.shape[1], classes), np.float32)
     before, momentum = weights, weights
-    # Nesterov's accelerated descent; the step is safe, as softmax curves by at most a half of the largest eigenvalue.
+    # Nesterov's method; the step is safe because the curvature is at most half the largest eigenvalue.
     rate = 2 / np.linalg.eigvalsh(train.T.astype(np.float64) @ train / len(train)).max()
     rows = np.arange(len(train))
-    for i in range(steps):
+    for i in range(STEPS):
         scores = train @ momentum
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         scores /= scores.sum(axis=1, keepdims=True)
@@ -69,17 +65,17 @@ def linear_probe(
 def nearest_neighbours(
     train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray, classes: int
 ) -> float:
-    """Share of test images whose class most of their nearest training means have; the nearest one breaks ties."""
+    """Test accuracy of the majority class among the nearest training means; the nearest one breaks ties."""
     train = train.astype(np.float32)
     lengths = (train**2).sum(axis=1)
-    right, count = 0, min(NEIGHBOURS, len(train))
+    correct, count = 0, min(NEIGHBOURS, len(train))
     for start in range(0, len(test), 200):
         part = test[start : start + 200].astype(np.float32)
         distances = lengths - 2 * part @ train.T
         nearest = np.argpartition(distances, count - 1, axis=1)[:, :count]
         order = np.take_along_axis(distances, nearest, axis=1).argsort(axis=1)
-        found = train_labels[np.take_along_axis(nearest, order, axis=1)]  # (n, count), the nearest first
-        votes = (found[:, :, None] == np.arange(classes)).sum(axis=1) + 0.0
-        votes[np.arange(len(part)), found[:, 0]] += 0.5
-        right += (votes.argmax(axis=1) == test_labels[start : start + 200]).sum()
-    return float(right / len(test))
+        labels = train_labels[np.take_along_axis(nearest, order, axis=1)]  # (n, count), the nearest first
+        votes = (labels[:, :, None] == np.arange(classes)).sum(axis=1) + 0.0
+        votes[np.arange(len(part)), labels[:, 0]] += 0.5
+        correct += (votes.argmax(axis=1) == test_labels[start : start + 200]).sum()
+    return float(correct / len(test))

@@ -1,4 +1,4 @@
-"""All metrics of a trained model on a split, as a dictionary. words.py puts them into words."""
+"""All metrics of a trained model on a split, as a dictionary; words.py describes them."""
 
 import math
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from toolkit.model import inference
 from toolkit.model.priors import Prior
 from vae import VAE
 
-ACTIVE = 0.01  # variance of its mean over the data, from which on a dimension counts as used
+ACTIVE = 0.01  # a dimension is active if the variance of its posterior mean over the data exceeds this
 
 
 def with_error(values: np.ndarray) -> dict[str, float]:
-    """The mean over images with its standard error."""
+    """The mean over images and its standard error."""
     spread = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return {"mean": float(values.mean()), "standard_error": float(spread)}
 
@@ -32,9 +32,9 @@ def measure(
     batch_size: int,
     watch: Callable[[str, float, int], None],
 ) -> dict[str, Any]:
-    """All metrics of a model on a split; `train` is for the classifiers, None to leave them out.
+    """All metrics of a model on a split; without `train`, those of the classifiers are left out.
 
-    `watch(work, images, total)` sees the progress of every piece of work.
+    `watch(work, images, total)` receives the progress of each task.
     """
 
     def step(work, images=split.images):
@@ -63,26 +63,18 @@ def measure(
         "variance_by_dimension": variances.tolist(),
         "mutual_information": mutual_information,
     }
-    trained = isinstance(prior, Prior)  # and not fitted afterwards
-    if trained or not model.config.decoder_classes:  # else it is another distribution for each class
+    trained = isinstance(prior, Prior)  # not fitted afterwards
+    if trained or not model.config.decoder_classes:  # otherwise the prior differs between classes
         metrics["marginal_kl"] = marginal_kl
     if trained:
         metrics["kl_by_dimension"] = latents.kl_by_dimension(means, log_vars).tolist()
     if (bits := likelihood.bits_per_dimension(elbo.mean())) is not None:
         metrics["bits_per_dimension"] = float(bits)
     if likelihood.is_distribution and importance_samples:
-        numbers = np.arange(len(split.images))
-        shown = step("Importance sampling")
-        bound = inference.importance_bound(
-            model,
-            split,
-            importance_samples,
-            seed,
-            batch_size,
-            lambda done: shown(done * ranks.size),
-            ranks.share(numbers),
-        )
-        bound = ranks.gather(bound, len(numbers))
+        numbers, done = np.arange(len(split.images)), step("Importance sampling")
+        every_rank = (lambda images: done(images * ranks.size), ranks.share(numbers))
+        own = inference.importance_bound(model, split, importance_samples, seed, batch_size, *every_rank)
+        bound = ranks.gather(own, len(numbers))
         metrics["log_likelihood"] = with_error(bound) | {"importance_samples": importance_samples}
         if (bits := likelihood.bits_per_dimension(bound.mean())) is not None:
             metrics["log_likelihood"]["bits_per_dimension"] = float(bits)

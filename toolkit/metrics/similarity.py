@@ -1,4 +1,4 @@
-"""How alike an image and its reconstruction are, on pixels in [0, 1]."""
+"""Similarity of images and their reconstructions, for pixels in [0, 1]."""
 
 import math
 
@@ -12,7 +12,7 @@ def psnr(mean_squared_error: float) -> float:
 
 
 def ssim(x: mx.array, y: mx.array) -> mx.array:
-    """Structural similarity per image, as defined by Wang et al. (2004): Gaussian windows of 11×11 and σ = 1.5."""
+    """Structural similarity of each image, as defined by Wang et al. (2004): 11×11 Gaussian windows with σ = 1.5."""
     size = min(11, x.shape[1])
     window = np.exp(-0.5 * ((np.arange(size) - (size - 1) / 2) / 1.5) ** 2)
     side = x.shape[1] - size + 1
