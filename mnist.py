@@ -26,10 +26,7 @@ MIRRORS = {
 }
 CLASSES = {
     "mnist": tuple("0123456789"),
-    "fashion-mnist": (
-        *("T-shirt", "trousers", "pullover", "dress", "coat"),
-        *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
-    ),
+    "fashion-mnist": tuple("T-shirt,trousers,pullover,dress,coat,sandal,shirt,sneaker,bag,ankle boot".split(",")),
 }
 NAMES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),

@@ -7,17 +7,12 @@ from toolkit.architectures.row import Architecture
 from toolkit.layers import forms
 
 
-def widths(config) -> tuple[int, int]:
-    """Units of the two hidden layers, the narrower first."""
-    return config.max_filters // 8, config.max_filters
-
-
 class Encoder(nn.Module):
     """Image → mean and log-variance of q(z | x)."""
 
     def __init__(self, config):
         super().__init__()
-        narrow, wide = widths(config)
+        narrow, wide = config.max_filters // 8, config.max_filters
         self.lin1 = nn.Linear(config.image_size**2 * config.channels + config.num_classes, wide)
         self.lin2 = nn.Linear(wide, narrow)
         self.proj_mu = nn.Linear(narrow, config.latent_dims)
@@ -36,7 +31,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        narrow, wide = widths(config)
+        narrow, wide = config.max_filters // 8, config.max_filters
         self.lin1 = nn.Linear(config.latent_dims + config.num_classes, narrow)
         self.lin2 = nn.Linear(narrow, wide)
         self.lin3 = nn.Linear(wide, config.image_size**2 * config.outputs)

@@ -23,21 +23,6 @@ class Options:
     )
 
 
-def widths(config) -> tuple[int, int]:
-    """Channels at half and at quarter resolution."""
-    return config.max_filters // 2, config.max_filters
-
-
-def features(config) -> int:
-    """Values in the smallest feature map of one image."""
-    return (config.image_size // 4) ** 2 * config.max_filters
-
-
-def hidden(config) -> int:
-    """Units of the hidden layer."""
-    return 8 * config.max_filters
-
-
 def dense(inputs: int, units: int, gain: float = 1) -> nn.Linear:
     """A linear layer whose initial weights preserve the variance of its input."""
     return init_normal(nn.Linear(inputs, units), gain / math.sqrt(inputs))
@@ -66,14 +51,15 @@ class Encoder(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        narrow, wide = widths(config)
+        narrow, wide, units = config.max_filters // 2, config.max_filters, 8 * config.max_filters
+        features = (config.image_size // 4) ** 2 * wide
         self.down1 = kernel(config.channels, narrow, stride=2)
         self.blocks1 = [Block(narrow) for _ in range(config.net.depth)]
         self.down2 = kernel(narrow, wide, stride=2, gain=1)
         self.blocks2 = [Block(wide) for _ in range(config.net.depth)]
-        self.hidden = dense(features(config) + config.num_classes, hidden(config), gain=math.sqrt(2))
-        self.proj_mu = nn.Linear(hidden(config), config.latent_dims)
-        self.proj_log_var = nn.Linear(hidden(config), config.latent_dims)
+        self.hidden = dense(features + config.num_classes, units, gain=math.sqrt(2))
+        self.proj_mu = nn.Linear(units, config.latent_dims)
+        self.proj_log_var = nn.Linear(units, config.latent_dims)
         self.num_classes = config.num_classes
 
     def __call__(self, x: mx.array, labels: mx.array | None = None) -> tuple[mx.array, mx.array]:  # (N, S, S, C)
@@ -93,10 +79,11 @@ class Decoder(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        narrow, wide = widths(config)
+        narrow, wide, units = config.max_filters // 2, config.max_filters, 8 * config.max_filters
+        features = (config.image_size // 4) ** 2 * wide
         self.grid, self.num_classes = config.image_size // 4, config.num_classes
-        self.hidden1 = dense(config.latent_dims + config.num_classes, hidden(config))
-        self.hidden2 = dense(hidden(config), features(config), gain=math.sqrt(2))
+        self.hidden1 = dense(config.latent_dims + config.num_classes, units)
+        self.hidden2 = dense(units, features, gain=math.sqrt(2))
         self.blocks1 = [Block(wide) for _ in range(config.net.depth)]
         self.up1 = kernel(wide, narrow, gain=1)
         self.blocks2 = [Block(narrow) for _ in range(config.net.depth)]

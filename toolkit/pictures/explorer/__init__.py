@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import mlx.core as mx
 import numpy as np
 
 from toolkit import datasets
@@ -96,7 +95,7 @@ def make(title: str, subject: Subject, count: int | None = None, half: bool = Fa
         about |= describe_images(subject, test, named)
     kept = np.float16 if half else np.float32
     block, about["arrays"] = pack([array.astype(kept) for array in arrays], named)
-    return Explorer(assemble(title, about, block), rounding(subject, folded, test) if half else "")
+    return Explorer(assemble(title, about, block), network.rounding_error(model, folded, test) if half else "")
 
 
 def first_images(test: Any, channels: int, count: int | None) -> Any:
@@ -130,14 +129,6 @@ def describe_images(subject: Subject, test: Any, named: dict[str, np.ndarray]) -
         named["places"] = plane.places[: len(pixels)].astype(np.float32)
         named["plane"] = np.vstack([plane.middle, plane.directions]).astype(np.float32)
     return about
-
-
-def rounding(subject: Subject, rounded: Any, test: Any) -> str:
-    """The effect of half precision in words, measured on vectors from the prior and on the page's images."""
-    classes = subject.model.config.num_classes
-    labels = np.arange(network.TRIED_ON) % classes if classes else None
-    z = subject.model.prior.sample(network.TRIED_ON, mx.random.key(0), 1.0, labels)
-    return network.rounding_error(subject.model, rounded, z, labels, test)
 
 
 def pack(weights: list[np.ndarray], named: dict[str, np.ndarray]) -> tuple[str, dict[str, Any]]:

@@ -53,8 +53,10 @@ def fold_norms(model: VAE, half: bool = False) -> VAE:
     return copy
 
 
-def rounding_error(model: VAE, rounded: VAE, z: np.ndarray, labels: np.ndarray | None, test: Images | None) -> str:
+def rounding_error(model: VAE, rounded: VAE, test: Images | None) -> str:
     """The effect of half precision in words: on decoded pixels, and on the latent vectors of test images."""
+    labels = np.arange(TRIED_ON) % model.config.num_classes if model.config.num_classes else None
+    z = model.prior.sample(TRIED_ON, mx.random.key(0), 1.0, labels)
     before, after = (inference.decode(one, z, labels) for one in (model, rounded))
     words = f"pixels differ by at most {255 * np.abs(before - after).max():.2f} of 255 levels"
     if test is None:
