@@ -201,7 +201,7 @@ const press = (key) => $("drawing").dispatchEvent(new KeyboardEvent("keydown", {
 await look("keyed");
 $("surprise").click();
 seen.kept = $("kept").children.length;
-const made = gif((await filmed()).map((one) => enlarged(one, 16, 1, 16)), 256, 1, 60);
+const made = gif((await renderWalk()).map((one) => enlarge(one, 16, 1, 16)), 256, 1, 60);
 seen.film = btoa(new Uint8Array(await made.arrayBuffer()).reduce((text, byte) => text + String.fromCharCode(byte), ""));
 seen.loaded = performance.getEntriesByType("resource").filter((one) => !one.name.startsWith("blob:")).length;
 seen.title = document.title;
@@ -258,9 +258,9 @@ def test_a_drawing_is_centred_as_mnist_is_and_resized_as_the_model_wants():
     body = """
       const drawing = new Drawing(112, 4.5);
       drawing.line(10, 20, 30, 100), drawing.line(30, 100, 44, 96);
-      const image = drawing.centred(28, 20), matrix = { shape: [16, 28], data: question };
-      const empty = [...new Drawing(112, 4).centred(28, 20)];
-      return { image: [...image], resized: [...resized(image, matrix)], empty };
+      const image = drawing.centre(28, 20), matrix = { shape: [16, 28], data: question };
+      const empty = [...new Drawing(112, 4).centre(28, 20)];
+      return { image: [...image], resized: [...resizeImage(image, matrix)], empty };
     """
     matrix = resize_matrix(28, 16)
     found = in_node(body, matrix.ravel().tolist())

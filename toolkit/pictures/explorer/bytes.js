@@ -1,11 +1,11 @@
-/* The arrays of the page, from one compressed block of text. */
+/* Read the arrays of the page from one compressed block of text. */
 
 "use strict";
 
 const TYPES = { float32: Float32Array, float16: Uint16Array, uint8: Uint8Array, uint16: Uint16Array };
 
 async function unpack(text, table) {
-  /* {name: {shape, data}} of what Python's `packed` has made. */
+  /* The result of Python's `pack` as {name: {shape, data}}. */
   const letters = atob(text);
   const bytes = new Uint8Array(letters.length);
   for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
@@ -21,7 +21,7 @@ async function unpack(text, table) {
 }
 
 function single(half) {
-  /* The number that 16 bits of half precision stand for. */
+  /* The value of a half-precision number, given as 16 bits. */
   const sign = half & 0x8000 ? -1 : 1, exponent = (half >> 10) & 31, fraction = half & 1023;
   return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : (2 ** -14 * fraction) / 1024);
 }

@@ -1,9 +1,9 @@
-/* Files to keep: a film as GIF, written here, and pictures as PNG, written by the browser. */
+/* Files to save: animations as GIF, written here, and pictures as PNG, written by the browser. */
 
 "use strict";
 
 function gif(frames, side, channels, milliseconds) {
-  /* An endless GIF of frames of values in [0, 1], in 256 greys, or in 252 colours with dithering. */
+  /* A looping GIF of frames with values in [0, 1], in 256 greys, or in 252 colours with dithering. */
   const bytes = [], word = (value) => bytes.push(value & 255, value >> 8);
   bytes.push(...Array.from("GIF89a", (letter) => letter.charCodeAt(0)));
   word(side), word(side);
@@ -15,7 +15,7 @@ function gif(frames, side, channels, milliseconds) {
     bytes.push(0x21, 0xf9, 4, 0), word(Math.round(milliseconds / 10)), bytes.push(0, 0);
     bytes.push(0x2c, 0, 0, 0, 0), word(side), word(side), bytes.push(0);
     toPalette(frame, indices, side, channels);
-    parts.push(Uint8Array.from(bytes), compressed(indices));
+    parts.push(Uint8Array.from(bytes), lzw(indices));
   }
   parts.push(Uint8Array.of(0x3b));
   return new Blob(parts, { type: "image/gif" });
@@ -43,8 +43,8 @@ function toPalette(frame, indices, side, channels) {
   }
 }
 
-function compressed(indices) {
-  /* Bytes as GIF's image data: LZW with codes of 9 to 12 bits, in blocks of 255 bytes. */
+function lzw(indices) {
+  /* GIF image data: LZW with codes of 9 to 12 bits, in blocks of 255 bytes. */
   const CLEAR = 256, END = 257, table = new Uint16Array(4096 * 256), out = [];
   let bits = 0, count = 0, width = 9, next = 258, prefix = indices[0];
   const emit = (code) => {
@@ -70,7 +70,7 @@ function compressed(indices) {
     prefix = indices[i];
   }
   emit(prefix);
-  if (next === 1 << width && width < 12) width++; // a reader has learned one code more by now
+  if (next === 1 << width && width < 12) width++; // the decoder has one more code by now
   emit(END);
   if (count) out.push(bits & 255);
   const blocks = [8]; // bits of an index
@@ -78,8 +78,8 @@ function compressed(indices) {
   return Uint8Array.from([...blocks, 0]);
 }
 
-function enlarged(values, side, channels, factor) {
-  /* Linear interpolation, as a browser enlarges a canvas. */
+function enlarge(values, side, channels, factor) {
+  /* Enlarge by linear interpolation, like a browser does with a canvas. */
   const large = side * factor, made = new Float32Array(large * large * channels);
   const position = (i) => Math.min(side - 1, Math.max(0, (i + 0.5) / factor - 0.5));
   for (let y = 0, at = 0; y < large; y++) {

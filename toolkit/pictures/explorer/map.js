@@ -1,11 +1,11 @@
-/* The map: test images as points of a plane of the latent space. */
+/* The map: test images as points in a plane of the latent space. */
 
 "use strict";
 
-const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }; // how far each key goes right and down
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }; // steps to the right and down
 
 class LatentMap {
-  /* `tell` has what happens to a vector: preview(z), leave(), keep(z), and `near(number, x, y)` for a point or null. */
+  /* Callbacks in `tell`: preview(z), leave(), keep(z), step(z), and near(number or null, x, y). */
   constructor(canvas, facts, arrays, tell) {
     Object.assign(this, { canvas, facts, tell, places: arrays.places.data, count: arrays.places.shape[0] });
     this.labels = arrays.labels && arrays.labels.data;
@@ -14,7 +14,7 @@ class LatentMap {
     this.directions = [data.subarray(dims, 2 * dims), data.subarray(2 * dims)];
     this.origin = this.placeOf(facts.prior.middle);
     this.context = canvas.getContext("2d");
-    this.still = document.createElement("canvas"); // points and circles, which stay
+    this.still = document.createElement("canvas"); // points and circles, drawn once
     this.marks = { now: [0, 0], kept: [] };
     this.listen();
   }
@@ -112,7 +112,7 @@ class LatentMap {
   }
 
   nearTo(x, y, within) {
-    /* The number of the point nearest to a pixel, if it is near enough. */
+    /* The number of the point nearest to a pixel, or null if none is within reach. */
     let best = null, least = within ** 2;
     for (let i = 0; i < this.count; i++) {
       const [u, v] = this.toPixels([this.places[2 * i], this.places[2 * i + 1]]), distance = (u - x) ** 2 + (v - y) ** 2;
@@ -146,6 +146,6 @@ class LatentMap {
 }
 
 function shade([r, g, b], dark) {
-  /* A class's colour, lighter on a dark page. */
+  /* The CSS colour of a class, lighter on a dark page. */
   return `rgb(${(dark ? [r, g, b].map((value) => Math.round(0.52 * value + 0.48 * 255)) : [r, g, b]).join(" ")})`;
 }

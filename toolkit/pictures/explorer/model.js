@@ -1,4 +1,4 @@
-/* The model: encoder, decoder, and what latent vectors are sampled from. */
+/* The model: encoder, decoder, and the distributions of latent vectors. */
 
 "use strict";
 
@@ -19,14 +19,14 @@ class Model {
   }
 
   encode(pixels, label = 0) {
-    /* Pixels in [0, 1] → `mean` and `logVariance` of their latent vector, always the same arrays. */
+    /* Pixels in [0, 1] → the posterior `mean`; also sets `logVariance`. Both arrays are reused. */
     this.encoder.input.data.set(pixels);
     this.encoder.run(label);
     return this.mean;
   }
 
   decode(z, label = 0) {
-    /* A latent vector → `pixels` in [0, 1], always the same array. */
+    /* A latent vector → `pixels` in [0, 1]. The array is reused. */
     this.decoder.input.data.set(z);
     this.decoder.run(label).copyTo(this.made);
     const { made, pixels, channels } = this;
@@ -38,7 +38,7 @@ class Model {
   }
 
   bestLabel(pixels) {
-    /* The class with which a picture is reconstructed best; 0 without classes. */
+    /* The class that gives the best reconstruction of a picture; 0 without classes. */
     const errors = Array.from({ length: this.decoder.classes }, (_, label) => {
       const made = this.decode(this.encode(pixels, label), label);
       return made.reduce((sum, value, i) => sum + (value - pixels[i]) ** 2, 0);
@@ -47,14 +47,14 @@ class Model {
   }
 
   sample(fitted, temperature, label = 0) {
-    /* A latent vector from the fitted mixture, or from the prior of the training. */
+    /* A latent vector from the fitted mixture or from the standard normal. */
     const eps = Float64Array.from({ length: this.dims }, () => temperature * gaussian());
     if (!fitted) return Float32Array.from(eps);
     const [weights, means, scales] = ["weights", "means", "scales"].map((name) => this.arrays[`mixture_${name}`]);
     const components = weights.shape[1], first = (weights.shape[0] > 1 ? label : 0) * components;
     let left = Math.random(), m = -1;
     while (left >= 0 && m < components - 1) left -= weights.data[first + ++m];
-    while (!weights.data[first + m]) m--; // rounding has led beyond the last of this class
+    while (!weights.data[first + m]) m--; // skip components of other classes after rounding errors
     const z = means.data.slice(m * this.dims, (m + 1) * this.dims);
     for (let row = 0, k = m * scales.shape[1]; row < this.dims; row++) {
       for (let column = 0; column <= row; column++) z[row] += scales.data[k++] * eps[column];
@@ -68,7 +68,7 @@ function gaussian() {
 }
 
 function between(a, b, share, spherical) {
-  /* A latent vector on the way from a to b: on the straight line, or on the arc around the origin. */
+  /* A latent vector between a and b: on the straight line, or on the arc around the origin. */
   const dot = (u, v) => u.reduce((sum, value, i) => sum + value * v[i], 0);
   const cosine = dot(a, b) / (Math.sqrt(dot(a, a) * dot(b, b)) + 1e-12);
   const angle = Math.acos(Math.min(1, Math.max(-1, cosine))), sine = Math.sin(angle);
@@ -78,7 +78,7 @@ function between(a, b, share, spherical) {
 }
 
 function nearest(z, vectors, count) {
-  /* The numbers of the rows of `vectors` that are nearest to z, the nearest first. */
+  /* The numbers of the rows of `vectors` nearest to z, the nearest first. */
   const { shape: [rows, dims], data } = vectors;
   const distances = Array.from({ length: rows }, (_, i) => {
     let sum = 0;

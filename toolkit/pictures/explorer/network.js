@@ -1,20 +1,20 @@
-/* The model: the layers of toolkit/layers on typed arrays, all of which are made once.
+/* The layers of toolkit/layers on typed arrays, which are allocated once.
 
-An image is one array of rows of pixels of channels. Those that convolutions read have a border of zeros, one pixel wide,
-so that every row of a window is one run of numbers. All convolutions are one function: windows of taps × taps pixels,
-`step` apart, each of which gives 1 pixel or, where the image is doubled, a cell of 2×2. A doubled image is never made:
-through the doubling a pixel sees two pixels in each direction only (the docstring of toolkit/layers/cpu.py has the
-algebra), so the 3×3 kernel becomes four of 2×2. */
+An image is one array: rows of pixels of channels. The inputs of convolutions have a border of zeros, one pixel wide, so
+every row of a window is contiguous. One function computes all convolutions: windows of taps × taps pixels, `step` apart,
+each give one pixel or, if the layer doubles the image, a cell of 2×2. The doubled image is never stored: through the
+doubling, an output pixel depends on only two pixels in each direction (the docstring of toolkit/layers/cpu.py derives
+this), so the 3×3 kernel becomes four 2×2 kernels. */
 
 "use strict";
 
-// What entry k of a 3×3 kernel does to pixel `tap` of a window, for the first and the second pixel of a cell.
+// [pixel of a cell][tap of a window][k]: whether entry k of a 3×3 kernel connects them.
 const UP = [[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]];
 const TRANSPOSED = [[[0, 1, 0], [0, 0, 0]], [[0, 0, 1], [1, 0, 0]]];
 const SAME = [[[1, 0, 0], [0, 1, 0], [0, 0, 1]]];
 
-// For each kind its fold, the step from window to window, where the first window begins and where the first cell, counted
-// with the border, and how many cells a side has.
+// For each kind: its fold, the step between windows, the positions of the first window and the first cell (including the
+// border), and the number of cells per side.
 const KINDS = {
   conv: { fold: SAME, step: 1, first: 0, cell: 1, cells: (side) => side },
   down: { fold: SAME, step: 2, first: 0, cell: 1, cells: (side) => side / 2 },
@@ -22,10 +22,10 @@ const KINDS = {
   conv_transpose: { fold: TRANSPOSED, step: 1, first: 1, cell: 1, cells: (side) => side },
 };
 const SLOPE = 0.01; // of leaky ReLU below zero
-const BLOCK = 4; // outputs that are summed at a time
+const BLOCK = 4; // outputs that are summed at once
 
 class Features {
-  /* side × side pixels of channels; a vector is one pixel without a border. */
+  /* side × side pixels with channels; a vector is one pixel without a border. */
   constructor(side, channels, border) {
     Object.assign(this, { side, channels, border });
     this.row = (side + 2 * border) * channels;
@@ -42,7 +42,7 @@ class Features {
   }
 
   copyTo(other) {
-    /* The same numbers in the same order, whatever the borders. */
+    /* Copy all values in order, whatever the borders. */
     const to = other.data, from = this.data;
     const width = this.side * this.channels, otherWidth = other.side * other.channels;
     for (let i = 0, n = this.length; i < n; i++) {
@@ -63,7 +63,7 @@ class Features {
 }
 
 class Network {
-  /* `layers` as network.py describes them; `arrays` of {shape, data}; `input` is what `run` reads. */
+  /* `layers` as described by network.py; `arrays` of {shape, data}; `run` reads `input`. */
   constructor(layers, arrays, input, classes) {
     Object.assign(this, { input, classes, steps: [], label: 0, multiplications: 0 });
     let h = input;
@@ -122,7 +122,7 @@ class Network {
     this.product(x, y, dims, logVarWeight, logVarBias, 1);
     const heads = y.data;
     this.steps.push(() => {
-      for (let i = dims; i < 2 * dims; i++) if (heads[i] > 1) heads[i] = 1 + Math.log(heads[i]); // damped
+      for (let i = dims; i < 2 * dims; i++) if (heads[i] > 1) heads[i] = 1 + Math.log(heads[i]); // as VAE.posterior does
     });
     return y;
   }
@@ -173,17 +173,17 @@ class Network {
   }
 
   convolution(kind, x, y, weight, bias, slope) {
-    const convolve = convolver(kind, x, y, folded(kind.fold, weight), bias.data, slope);
+    const convolve = convolver(kind, x, y, foldKernel(kind.fold, weight), bias.data, slope);
     const cells = kind.cells(x.side), taps = kind.fold[0].length;
     this.multiplications += cells * cells * kind.fold.length ** 2 * y.channels * taps * taps * x.channels;
     this.steps.push(convolve);
-    if (kind.cell === 0) this.steps.push(() => y.clearBorder()); // that the outer cells have written to
+    if (kind.cell === 0) this.steps.push(() => y.clearBorder()); // the outer cells have written to it
   }
 }
 Network.prototype.down = Network.prototype.up = Network.prototype.conv_transpose = Network.prototype.conv;
 
-function folded(fold, { shape, data }) {
-  /* A kernel (O, 3, 3, C) as the outputs of a cell, each with its kernel of taps × taps: (pixels², O, taps, taps, C). */
+function foldKernel(fold, { shape, data }) {
+  /* A kernel (O, 3, 3, C) → one kernel of taps × taps for each output of a cell: (pixels², O, taps, taps, C). */
   const [outputs, , , channels] = shape, pixels = fold.length, taps = fold[0].length;
   const made = new Float64Array(pixels * pixels * outputs * taps * taps * channels);
   let at = 0;
@@ -200,13 +200,13 @@ function folded(fold, { shape, data }) {
 }
 
 function convolver(kind, x, y, kernel, bias, slope) {
-  /* A function that convolves x into y. Outputs are summed BLOCK at a time for two windows at once, which keeps the
-  sums in registers. Outputs that the last block lacks are written where its first one is written after them. */
+  /* A function that convolves x into y. It sums BLOCK outputs of two windows at once, which keeps the sums in registers.
+  The last block may have fewer outputs; its padding is written to the place of its first output, which overwrites it. */
   const pixels = kind.fold.length, taps = kind.fold[0].length, cells = kind.cells(x.side), channels = y.channels;
   const outputs = pixels * pixels * channels, run = taps * x.channels, size = taps * run;
   const blocks = Math.ceil(outputs / BLOCK);
   const weights = new Float32Array(blocks * BLOCK * size), biases = new Float32Array(blocks * BLOCK);
-  const places = new Int32Array(blocks * BLOCK); // of each output, from the first number of a cell
+  const places = new Int32Array(blocks * BLOCK); // of each output, relative to the start of its cell
   for (let n = 0; n < outputs; n++) {
     const block = (n / BLOCK) | 0, phase = (n / channels) | 0, o = n % channels;
     for (let k = 0; k < size; k++) weights[(block * size + k) * BLOCK + (n % BLOCK)] = kernel[n * size + k];

@@ -1,23 +1,23 @@
-/* The page: what a person does, and what then is shown.
+/* The page: input events and what they show.
 
-`settled` is the latent vector that was chosen last, `shown` the one on the page: another one while the pointer moves over
-the map. Whatever changes asks for one new frame, in which everything is drawn. */
+`settled` is the latent vector that was set last, `shown` the one on the page; they differ while the pointer moves over the
+map. Every change requests one new frame, which draws everything. */
 
 "use strict";
 
-const FIRST_SLIDERS = 16; // shown before a person asks for all
-const FRAMES = 20; // of a film, from one vector to the next
-const MILLISECONDS = 60; // of each frame
-const SLOW = 150; // milliseconds for a picture
+const FIRST_SLIDERS = 16; // until "Show all" is clicked
+const FRAMES = 20; // of an animation, from one vector to the next
+const MILLISECONDS = 60; // per frame
+const SLOW = 150; // milliseconds per picture; beyond, the page warns
 const NEIGHBOURS = 5;
-const PEN = { side: 112, radius: 4.5, step: 4 }; // pixels of the drawing, of its pen, and of what a key moves that
+const PEN = { side: 112, radius: 4.5, step: 4 }; // in pixels: the drawing, its pen, and a step of the arrow keys
 
 const $ = (id) => document.getElementById(id);
 const facts = JSON.parse($("about").textContent);
 let model, arrays, map, film;
-let settled, shown, label = 0; // latent vectors, and the class of both
-let source = ""; // what was encoded to the settled one, in words
-let chosen = []; // the last two test images that were chosen
+let settled, shown, label = 0; // latent vectors, and their class
+let source = ""; // describes the picture that was encoded to `settled`
+let chosen = []; // the last two selected test images
 let kept = []; // {z, label}
 
 function element(name, properties = {}, ...children) {
@@ -38,7 +38,7 @@ const nameOf = (i) => facts.names[arrays.labels.data[i]] || "(no folder)";
 // What is shown
 
 function show(z, from = "") {
-  /* Show a vector from now on, and what was encoded to it. */
+  /* Show a latent vector and the name of the picture it came from. */
   settled = Float32Array.from(z);
   source = from;
   preview(settled);
@@ -106,7 +106,7 @@ function makeSliders() {
     frame();
   });
   $("vector-hint").textContent = facts.kl
-    ? "The most used dimension first, with its mean KL."
+    ? "Dimensions in order of their mean KL."
     : "One slider for each dimension.";
 }
 
@@ -130,7 +130,7 @@ function makeStage() {
       await navigator.clipboard.writeText(text);
       say("Copied.");
     } catch {
-      prompt("The latent vector:", text); // where a page may not write to the clipboard
+      prompt("The latent vector:", text); // if the page must not write to the clipboard
     }
   });
   if (!facts.classes.length) return;
@@ -151,7 +151,7 @@ function setLabel(i) {
   label = i;
   const chosen = document.querySelectorAll("[name=class]")[i], row = $("classes");
   chosen.checked = true;
-  row.scrollLeft = chosen.parentElement.offsetLeft - row.offsetLeft - row.clientWidth / 2; // where they are in one row
+  row.scrollLeft = chosen.parentElement.offsetLeft - row.offsetLeft - row.clientWidth / 2; // if they are in one row
 }
 
 // The map
@@ -250,7 +250,7 @@ function makeImages() {
 }
 
 function choose(i) {
-  /* Show the reconstruction of a test image; between it and the one before there is a way. */
+  /* Show the reconstruction of a test image, and offer to interpolate from the one before. */
   if (arrays.labels) setLabel(arrays.labels.data[i]);
   chosen = [...chosen.slice(-1), i];
   show(meanOf(i), `test image ${i}`);
@@ -271,13 +271,13 @@ function goBetween() {
 
 // Drawing, and pictures from files
 
-let drawn = null; // the pixels that were encoded last
+let drawn = null; // the model input that was encoded last
 
 function makeEasel() {
   if (facts.drawn) {
     $("open-label").hidden = true;
-    const also = facts.classes.length ? " Its class is the one that reconstructs it best." : "";
-    $("draw-hint").textContent = `It is centred as the data are, encoded and decoded while you draw.${also}`;
+    const also = facts.classes.length ? " The class is the one with the best reconstruction." : "";
+    $("draw-hint").textContent = `It is centred like the data set, then encoded and decoded while you draw.${also}`;
     const drawing = new Drawing(PEN.side, PEN.radius), canvas = new Screen($("drawing"), PEN.side, 1);
     canvas.show(drawing.ink);
     let last = null;
@@ -289,7 +289,7 @@ function makeEasel() {
       drawing.line(...(last || now), ...now);
       last = now;
       canvas.show(drawing.ink);
-      drawn = seen(resized(drawing.centred(facts.drawn.side, facts.drawn.box), arrays.resize));
+      drawn = toInput(resizeImage(drawing.centre(facts.drawn.side, facts.drawn.box), arrays.resize));
       setLabel(model.bestLabel(drawn));
       encodeDrawing();
     };
@@ -305,7 +305,7 @@ function makeEasel() {
         canvas.show(drawing.ink); // without the ring
       });
     }
-    let [x, y] = [PEN.side / 2, PEN.side / 2]; // of the pen that keys move
+    let [x, y] = [PEN.side / 2, PEN.side / 2]; // position of the keyboard pen
     $("drawing").addEventListener("keydown", (event) => {
       const [right, below] = ARROWS[event.key] || [0, 0];
       if (!ARROWS[event.key] && event.key !== " ") return;
@@ -326,20 +326,20 @@ function makeEasel() {
     return;
   }
   $("draw-title").textContent = "Your own picture";
-  $("draw-hint").textContent = "The square in its middle is encoded and decoded. It stays on your device.";
+  $("draw-hint").textContent = "Its central square is encoded and decoded. It stays on your device.";
   for (const id of ["drawing", "clear"]) $(id).hidden = true;
   $("open").addEventListener("change", async () => {
     try {
-      drawn = seen(await opened($("open").files[0], facts.size, facts.channels, facts.crop));
+      drawn = toInput(await readPicture($("open").files[0], facts.size, facts.channels, facts.crop));
       setLabel(model.bestLabel(drawn));
       encodeDrawing();
     } catch {
-      say("This file is not a picture that the browser can read.");
+      say("The browser cannot read this file as a picture.");
     }
   });
 }
 
-const seen = (pixels) => (facts.binary ? pixels.map((value) => Number(value > 128.5 / 255)) : pixels);
+const toInput = (pixels) => (facts.binary ? pixels.map((value) => Number(value > 128.5 / 255)) : pixels);
 
 function encodeDrawing() {
   const z = model.encode(drawn, label);
@@ -379,7 +379,7 @@ function updateKept() {
 }
 
 function* walk() {
-  /* The vectors of a walk through all that is kept, and back to the first. */
+  /* The latent vectors of a walk through all kept ones and back to the first. */
   const closed = kept.length > 2 ? [...kept, kept[0]] : [...kept, ...kept.slice(0, -1).reverse()];
   for (let i = 0; i + 1 < closed.length; i++) {
     for (let k = 0; k < FRAMES; k++) {
@@ -389,11 +389,11 @@ function* walk() {
   }
 }
 
-async function filmed() {
+async function renderWalk() {
   const frames = [];
   for (const { z, label } of walk()) {
     frames.push(model.decode(z, label).slice());
-    if (frames.length % 10 === 0) await new Promise((done) => setTimeout(done)); // so that the page stays alive
+    if (frames.length % 10 === 0) await new Promise((done) => setTimeout(done)); // keeps the page responsive
   }
   return frames;
 }
@@ -419,14 +419,14 @@ function makeKept() {
     $("play").ariaPressed = "true";
   });
   $("gif").addEventListener("click", async () => {
-    say("Making the film…");
+    say("Creating the animation…");
     const factor = Math.max(1, Math.floor(256 / facts.size)), { size, channels } = facts;
-    const frames = (await filmed()).map((frame) => enlarged(frame, size, channels, factor));
+    const frames = (await renderWalk()).map((frame) => enlarge(frame, size, channels, factor));
     save(gif(frames, size * factor, channels, MILLISECONDS), "walk.gif");
     say("Saved walk.gif.");
   });
   $("png").addEventListener("click", async () => {
-    sheet(await filmed(), facts.size, facts.channels).toBlob((blob) => save(blob, "walk.png"));
+    sheet(await renderWalk(), facts.size, facts.channels).toBlob((blob) => save(blob, "walk.png"));
     say("Saved walk.png.");
   });
   $("forget").addEventListener("click", () => {
@@ -437,7 +437,7 @@ function makeKept() {
   });
 }
 
-// Beginning
+// Start
 
 async function begin() {
   const many = facts.dims === 1 ? "1 number" : `${facts.dims} numbers`, yours = facts.drawn ? "draw a digit" : "open a picture";
@@ -452,22 +452,22 @@ async function begin() {
   makeKept();
   if (arrays.images) makeImages();
   if (arrays.plane) makeMap();
-  else document.querySelector("main").lastElementChild.append($("draw-section")); // where the map would be
+  else document.querySelector("main").lastElementChild.append($("draw-section")); // in place of the map
   if (arrays.labels) setLabel(arrays.labels.data[0]);
   show(arrays.means ? meanOf(0) : facts.prior.middle);
   measure();
 }
 
 function measure() {
-  /* Say how long a picture takes, by the quickest of some. */
+  /* Show how long a picture takes: the fastest of several. */
   const times = Array.from({ length: 8 }, () => {
     const start = performance.now();
     model.decode(settled, label);
     return performance.now() - start;
   });
   const time = Math.min(...times), millions = (model.decoder.multiplications / 1e6).toPrecision(2);
-  $("speed").textContent = `A picture takes ${time.toPrecision(2)} ms in this browser, for ${Number(millions)} million multiplications.`;
-  if (time > SLOW) say("This model is large for a browser: the picture follows slowly.");
+  $("speed").textContent = `A picture takes ${time.toPrecision(2)} ms in this browser (${Number(millions)} million multiplications).`;
+  if (time > SLOW) say("This model is large for a browser: the picture updates slowly.");
 }
 
 begin().catch((error) => say(`This browser cannot run the page: ${error.message}`));

@@ -1,9 +1,9 @@
-/* Pictures in and out: pixels on a canvas, strokes of a pen, and what the model is to see of them. */
+/* Pictures in and out: pixels on a canvas, strokes of a pen, and model inputs from both. */
 
 "use strict";
 
 class Screen {
-  /* A canvas of side × side pixels, each of 1 or 3 channels. */
+  /* A canvas of side × side pixels with 1 or 3 channels. */
   constructor(canvas, side, channels) {
     canvas.width = canvas.height = side;
     this.channels = channels;
@@ -12,7 +12,7 @@ class Screen {
   }
 
   show(values, white = 1, start = 0) {
-    /* `values` from 0 to `white`, from `start` on. */
+    /* Show `values`, from index `start` on; `white` is the largest value. */
     toRgba(values, this.image.data, this.channels, 255 / white, start);
     this.context.putImageData(this.image, 0, 0);
   }
@@ -21,7 +21,7 @@ class Screen {
 function toRgba(values, rgba, channels, scale, start = 0) {
   const green = channels === 3 ? 1 : 0;
   for (let i = 0, at = start; i < rgba.length; i += 4, at += channels) {
-    rgba[i] = scale * values[at]; // rounded, as the array is of clamped bytes
+    rgba[i] = scale * values[at]; // a clamped array rounds
     rgba[i + 1] = scale * values[at + green];
     rgba[i + 2] = scale * values[at + 2 * green];
     rgba[i + 3] = 255;
@@ -29,7 +29,7 @@ function toRgba(values, rgba, channels, scale, start = 0) {
 }
 
 function ring(context, x, y, radius, down) {
-  /* Where the pen is that keys move: thick while it draws. */
+  /* Mark the position of the keyboard pen, with a thick line while it draws. */
   context.strokeStyle = "#3b9cff";
   context.lineWidth = down ? 3 : 1.5;
   context.beginPath();
@@ -48,7 +48,7 @@ class Drawing {
   }
 
   line(x0, y0, x1, y1) {
-    /* A stroke with round ends and an edge one pixel soft. */
+    /* A stroke with round ends and a soft edge of one pixel. */
     const { side, radius, ink } = this, dx = x1 - x0, dy = y1 - y0, squared = dx * dx + dy * dy || 1;
     const low = (value) => Math.max(0, Math.floor(value - radius - 1));
     const high = (value) => Math.min(side - 1, Math.ceil(value + radius + 1));
@@ -62,8 +62,8 @@ class Drawing {
     }
   }
 
-  centred(size, box) {
-    /* As MNIST has its digits: the longer side fills the box, the centre of mass is that of size × size pixels. */
+  centre(size, box) {
+    /* size × size pixels, laid out like MNIST: the longer side fills the box, the centre of mass is in the middle. */
     const { side, ink } = this, made = new Float32Array(size * size);
     let [left, right, top, bottom, mass, sumX, sumY] = [side, -1, side, -1, 0, 0, 0];
     for (let i = 0; i < ink.length; i++) {
@@ -74,7 +74,7 @@ class Drawing {
       [mass, sumX, sumY] = [mass + ink[i], sumX + ink[i] * (x + 0.5), sumY + ink[i] * (y + 0.5)];
     }
     if (!mass) return made;
-    const scale = Math.max(right - left + 1, bottom - top + 1) / box; // pixels of the drawing for one of the image
+    const scale = Math.max(right - left + 1, bottom - top + 1) / box; // pixels of the drawing per pixel of the image
     const samples = Math.max(2, Math.ceil(scale));
     for (let i = 0; i < made.length; i++) {
       for (let s = 0; s < samples ** 2; s++) {
@@ -87,8 +87,8 @@ class Drawing {
   }
 }
 
-function resized(image, matrix) {
-  /* A grey image (n × n) as the model's size, by the matrix (size × n) that Python resizes by. */
+function resizeImage(image, matrix) {
+  /* Resize a grey image (n × n) to the model's size with Python's matrix (size × n). */
   const { shape: [size, side], data } = matrix;
   const rows = new Float32Array(size * side), made = new Float32Array(size * size);
   for (let y = 0; y < size; y++)
@@ -98,8 +98,8 @@ function resized(image, matrix) {
   return made;
 }
 
-async function opened(file, size, channels, crop) {
-  /* The square in the middle of a picture file, `crop` of its shorter side, as size × size pixels of 1 or 3 channels. */
+async function readPicture(file, size, channels, crop) {
+  /* The central square of a picture file, `crop` of its shorter side, as size × size pixels with 1 or 3 channels. */
   const bitmap = await createImageBitmap(file), side = crop * Math.min(bitmap.width, bitmap.height);
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = size;
