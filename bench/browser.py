@@ -1,4 +1,4 @@
-"""A headless Chromium, driven through chromedriver by the standard library, for benches and tests of pages."""
+"""A headless Chromium, driven through chromedriver with the standard library, for benchmarks and tests of pages."""
 
 import base64
 import json
@@ -16,14 +16,14 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 def missing() -> str:
-    """What is not installed here; empty where everything is."""
+    """The program that is not installed; empty if all are."""
     if not shutil.which("chromedriver"):
         return "chromedriver (apt-get install chromium-driver)"
     return "" if any(map(shutil.which, PROGRAMS)) else "chromium (apt-get install chromium)"
 
 
 class Browser:
-    """A browser with one page; leaving the block ends it."""
+    """A browser with one page, used in a `with` block."""
 
     def __init__(self, width: int = 1600, height: int = 1000, dark: bool = False, phone: bool = False):
         with socket.socket() as free:
@@ -58,7 +58,7 @@ class Browser:
         self.driver.wait()
 
     def ask(self, path: str, values: dict[str, Any] | None = None, method: str = "POST", patience: float = 0) -> Any:
-        """Send a command of the WebDriver protocol; `patience` are seconds to wait for the driver to be there."""
+        """Send a command of the WebDriver protocol; `patience` is how many seconds to wait for the driver."""
         data = json.dumps(values or {}).encode() if method == "POST" else None
         request = urllib.request.Request(self.address + path, data, {"Content-Type": "application/json"}, method=method)
         end = time.monotonic() + patience
@@ -77,7 +77,7 @@ class Browser:
         self.ask("/url", {"url": page.resolve().as_uri()})
 
     def run(self, script: str, *values: Any) -> Any:
-        """What an asynchronous function with this body returns; it sees `values`."""
+        """The result of an asynchronous function with this body, which can use `values`."""
         script = (
             f"const values = [...arguments], done = values.pop(); (async () => {{ {script} }})()"
             ".then(done, (error) => done('error: ' + error.stack))"
@@ -88,7 +88,7 @@ class Browser:
         return found
 
     def said(self) -> list[str]:
-        """What has been written to the console, errors above all."""
+        """The messages on the console, mostly errors."""
         return [entry["message"] for entry in self.ask("/se/log", {"type": "browser"})]
 
     def picture(self, path: Path) -> None:

@@ -1,11 +1,11 @@
 """python bench/distributed.py
 
-Time training steps of the default model in two processes with one core each, against one process with one core and one
-with both, in alternation; then count what a step sends, and time these sums alone. Prints Markdown. Cores are set aside
-on Linux only; elsewhere every process chooses for itself.
+Time training steps of the default model in two processes with one core each, in one process with one core and in one
+with both, taking turns; then measure how much data a step sends, and time these sums alone. Prints Markdown. Processes
+are pinned to cores on Linux only.
 
-The two are started here, with the variables that mlx.launch sets: while it waits, mlx.launch 0.32 keeps a whole core
-busy, and would be measured with them. `--launch` measures that.
+The two processes are started directly, with the variables that mlx.launch sets, because mlx.launch 0.32 keeps a whole
+core busy while it waits. `--launch` includes it in the measurement.
 """
 
 import argparse
@@ -25,12 +25,12 @@ PORT = 35000
 
 
 class Subject:
-    """Processes that train together when asked."""
+    """Processes that train together on request."""
 
     def __init__(self, name, options):
         self.name, self.speeds = name, []
         ranks, launch = SUBJECTS[name], []
-        places = [{}]  # variables that tell each process its place
+        places = [{}]  # environment variables of each process
         if ranks > 1 and options.launch:
             program = Path(sys.executable).with_name("mlx.launch")
             launch = [program, "-n", ranks, "-p", PORT, "--backend", "ring", "--python"]
@@ -43,7 +43,7 @@ class Subject:
         command = list(map(str, [*launch, sys.executable, __file__, "--work", name, *shape]))
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.processes = [subprocess.Popen(command, env=os.environ | place, **pipes) for place in places]
-        self.ask("train")  # which compiles and warms up
+        self.ask("train")  # compiles and warms up
 
     def tell(self, task):
         for process in self.processes:
@@ -61,7 +61,7 @@ class Subject:
 
 
 def work(name, batch, filters, side, steps):
-    """What a process does: an epoch of so many steps, or the sums of a step, whenever a line asks for it."""
+    """One process: trains for `steps` steps, or times the sums of a step, for each line that it reads."""
     rank = int(os.environ.get("MLX_RANK", 0))
     if hasattr(os, "sched_setaffinity"):
         usable = sorted(os.sched_getaffinity(0))
@@ -97,7 +97,7 @@ def work(name, batch, filters, side, steps):
         return batch * steps / (time.perf_counter() - start)
 
     def sums():
-        """Parameters, bytes of the sums of a step, and the seconds that they take one after the other."""
+        """Number of parameters, bytes of each sum of a step, and the seconds that all sums take in sequence."""
         sizes = [array.size for _, array in tree_flatten(trainer.model.trainable_parameters())]
         arrays = [mx.ones(shape, dtype) for shape, dtype in sent]
         mx.eval(arrays)
@@ -119,12 +119,12 @@ def work(name, batch, filters, side, steps):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9, help="turns that every subject takes (default: 9)")
-    parser.add_argument("--steps", type=int, default=10, help="steps of a turn (default: 10)")
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each subject (default: 9)")
+    parser.add_argument("--steps", type=int, default=10, help="steps per turn (default: 10)")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--filters", type=int, default=64)
     parser.add_argument("--side", type=int, default=64)
-    parser.add_argument("--launch", action="store_true", help="let mlx.launch start the two")
+    parser.add_argument("--launch", action="store_true", help="start the two processes with mlx.launch")
     options = parser.parse_args()
     subjects = [Subject(name, options) for name in SUBJECTS]
     for _ in range(options.rounds):
@@ -141,10 +141,10 @@ def main():
         low, middle, high = min(subject.speeds), statistics.median(subject.speeds), max(subject.speeds)
         print(f"| {subject.name} | {middle:.0f} ({low:.0f} – {high:.0f}) | {ratio:.2f} |")
     step = options.batch / statistics.median(subjects[-1].speeds)
+    total, largest = sum(sent) / 1e6, max(sent) / 1e6
     print(
-        f"\nA step sums {len(sent)} buffers of {sum(sent) / 1e6:.3f} MB in all, the largest of {max(sent) / 1e6:.3f}; "
-        f"{parameters:,} parameters are {4 * parameters / 1e6:.3f} MB. Alone these sums take {seconds * 1e3:.1f} ms, "
-        f"{seconds / step:.1%} of a step."
+        f"\nA step sums {len(sent)} buffers with a total of {total:.3f} MB, the largest {largest:.3f} MB ({parameters:,} "
+        f"parameters). On their own these sums take {seconds * 1e3:.1f} ms, {seconds / step:.1%} of a step."
     )
 
 

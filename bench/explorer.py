@@ -1,7 +1,7 @@
 """python bench/explorer.py
 
-How long the page of `visualize.py explorer` takes for a picture, in a headless Chromium (bench/browser.py): the time of
-each of 300 decodings and encodings after 50 others, for the shipped model with 8 latent dimensions or those named.
+Time the page of `visualize.py explorer` in a headless Chromium (bench/browser.py): 300 decodings and encodings, after
+50 to warm up, for the included model with 8 latent dimensions or the given models.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """python bench/faults.py
 
 Kill one rank of a small training at a random moment, 20 times, with mlx.launch on this machine. Each time all processes
-must end within 30 seconds, leave no file half written, and a resumed run must end with the bits of an unbroken one.
-Prints what was seen; exit status 1 if anything was not as it should be.
+must end within 30 seconds and leave no partial file, and the resumed run must give exactly the same result as one that
+never stopped. Prints what happened; the exit status is 1 after any failure.
 """
 
 import argparse
@@ -26,12 +26,12 @@ import mlx.core as mx  # noqa: E402
 
 LAUNCH = Path(sys.executable).with_name("mlx.launch")
 RUN = "--dataset synthetic --limit 64 --image_size 8 --max_filters 8 --latent_dims 2 --batchsize 32 --epochs 12"
-SECONDS = 30  # in which all must have ended
+SECONDS = 30  # until all processes must have ended
 FIRST_PORT = 34000
 
 
 def start(count: int, port: int, outdir: Path, arch: str, *more: str) -> subprocess.Popen:
-    """mlx.launch in a session of its own; what it says goes to a file beside the run."""
+    """Start mlx.launch in a new session, with its output in a file next to the run."""
     command = [LAUNCH, "-n", count, "-p", port, "--backend", "ring", "--python", sys.executable]
     command += ["train.py", *RUN.split(), "--arch", arch, "--outdir", outdir, *more]
     with open(outdir / "said.txt", "w") as said:
@@ -46,7 +46,7 @@ def start(count: int, port: int, outdir: Path, arch: str, *more: str) -> subproc
 
 
 def ranks_of(launcher: int) -> dict[int, int]:
-    """The ranks that a launcher has started, rank → process, as ps shows them with their variables."""
+    """The ranks started by a launcher, as rank → process id, from the environment variables that ps shows."""
     shown = subprocess.run(["ps", "axeww", "-o", "pid=,ppid=,command="], capture_output=True, text=True).stdout
     rows = [line.split(None, 2) for line in shown.splitlines()]
     found = [(int(pid), words) for pid, parent, words in rows if int(parent) == launcher and "train.py" in words]
@@ -54,7 +54,7 @@ def ranks_of(launcher: int) -> dict[int, int]:
 
 
 def await_epoch(launcher: subprocess.Popen, outdir: Path) -> None:
-    """Wait until a run has finished an epoch, or has ended."""
+    """Wait until a run has finished an epoch or ended."""
     while not any(line.startswith("Epoch") for line in said(outdir)) and launcher.poll() is None:
         time.sleep(0.02)
 
@@ -73,7 +73,7 @@ def said(outdir: Path) -> list[str]:
 
 
 def arrays(outdir: Path) -> dict[str, bytes]:
-    """Every array of the run's files, bit by bit."""
+    """The bytes of every array in the run's files."""
     found = {}
     for path in sorted(outdir.rglob("*.npz")):
         found |= {f"{path.name} {name}": bytes(memoryview(array)) for name, array in mx.load(str(path)).items()}
@@ -81,7 +81,7 @@ def arrays(outdir: Path) -> dict[str, bytes]:
 
 
 def faults_of(outdir: Path) -> list[str]:
-    """What is wrong with the files that a killed run has left."""
+    """The faults in the files of a killed run."""
     wrong = []
     for path in outdir.rglob("*.npz"):
         try:
@@ -97,7 +97,7 @@ def faults_of(outdir: Path) -> list[str]:
 def kill_once(
     count: int, arch: str, number: int, chance: random.Random, place: Path, unbroken: dict[str, bytes], length: float
 ) -> dict:
-    """Start a run, kill one rank somewhere in its epochs, look at what happens, and resume."""
+    """Start a run, kill one rank at a random moment, observe the result, and resume."""
     outdir, port = place / "run", FIRST_PORT + 10 * number
     outdir.mkdir()
     launcher = start(count, port, outdir, arch)
@@ -132,7 +132,7 @@ def kill_once(
     resumed = start(count, port + 5, outdir, arch, "--resume")
     resumed.wait(600)
     if arrays(outdir) != unbroken:
-        found["wrong"].append(f"resumed, it ends with other bits ({said(outdir)[-1]})")
+        found["wrong"].append(f"the resumed run gives another result ({said(outdir)[-1]})")
     found["wrong"] += [f"{path.name} is left" for path in outdir.rglob("*.part")]
     shutil.rmtree(outdir)
     return found
@@ -161,12 +161,12 @@ def main() -> None:
             print(
                 f"{number + 1:2d}: rank {one['victim']} killed after {one['epoch']} epochs, all ended in "
                 f"{one['seconds']:.1f} s; {len(one['ours'])} line of ours, mlx.launch: {'; '.join(one['theirs'])}; "
-                f"{'; '.join(one['wrong']) or 'resumed to the same bits'}",
+                f"{'; '.join(one['wrong']) or 'resumed with the same result'}",
                 flush=True,
             )
     longest = max(one["seconds"] for one in found)
     lines = collections.Counter(line for one in found for line in one["ours"])
-    print(f"{args.times} times {args.ranks} ranks: {longest:.1f} s at the most, {len(unbroken)} arrays compared")
+    print(f"{args.times} times {args.ranks} ranks: {longest:.1f} s at most, {len(unbroken)} arrays compared")
     for line, count in lines.items():
         print(f"{count:3d} × {line}")
     sys.exit(any(one["wrong"] for one in found))

@@ -1,7 +1,7 @@
 """python bench/film.py assets/explorer.html assets/explorer.gif
 
-A film of somebody who plays with an explorer's page: a digit is drawn, a slider moves, a pointer crosses the map, and a
-test image turns into another. Needs a Chromium (bench/browser.py).
+Record an animation of the explorer in use: a digit is drawn, a slider moves, the pointer crosses the map, and one test
+image turns into another. Needs Chromium (bench/browser.py).
 """
 
 import argparse
@@ -19,7 +19,7 @@ from PIL import Image
 from bench.browser import Browser, missing
 from toolkit.pictures.images import Animation, save
 
-WIDTH, HEIGHT, SHOWN = 1360, 1120, 820  # pixels of the window, and across the film
+WIDTH, HEIGHT, SHOWN = 1360, 1120, 820  # in pixels: the window, and the width of the animation
 THREE = [(0.3, 0.3), (0.4, 0.2), (0.56, 0.17), (0.68, 0.26), (0.66, 0.4), (0.54, 0.49), (0.42, 0.51)]
 THREE += [(0.56, 0.52), (0.69, 0.6), (0.71, 0.74), (0.6, 0.85), (0.44, 0.87), (0.3, 0.78)]
 TOOLS = """
@@ -33,14 +33,14 @@ while (!settled || !$("images").children.length) await new Promise((done) => set
 
 
 def stroke():
-    """A drawing, point by point, along the corners of a 3."""
+    """The points of a drawn 3, with one between each two corners."""
     for (x0, y0), (x1, y1) in zip(THREE, THREE[1:], strict=False):
         for share in (0, 0.5):
             yield x0 + share * (x1 - x0), y0 + share * (y1 - y0)
 
 
 def actions():
-    """What happens before each frame, and how long that is shown."""
+    """The action before each frame, and the frame's duration in milliseconds."""
     for i, (x, y) in enumerate(stroke()):
         yield f"at($('drawing'), '{'pointermove' if i else 'pointerdown'}', {x}, {y})", 70
     yield "at($('drawing'), 'pointerup', 0.3, 0.78)", 900

@@ -1,7 +1,7 @@
 """python bench/independent.py
 
-What the test images of CIFAR-10 cost in bits per dimension if their pixels knew nothing of each other: the baseline for
-every model. For each pixel and channel the levels of the training images are counted, and one is added to every count.
+Bits per dimension of CIFAR-10's test images under a model with independent pixels, the baseline for every model. The
+probabilities of each pixel and channel are the level counts of the training images, each plus one.
 """
 
 import argparse
@@ -19,7 +19,7 @@ LEVELS = 256
 
 
 def bits_per_dimension(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Of every test image, under the frequencies of the training images: (N, ...) twice, of bytes → (N,)."""
+    """Bits per dimension of each test image under the frequencies of the training images: bytes (N, …) twice → (N,)."""
     train, test = train.reshape(len(train), -1), test.reshape(len(test), -1)
     bits = np.zeros(len(test))
     for level_of_train, level_of_test in zip(train.T, test.T, strict=True):

@@ -1,8 +1,8 @@
 """python bench/kinds.py
 
 Time a training step by kind of work, on one core with half a batch of 64 images: matrix products, gathers of windows,
-batch norm with its activation, other element-wise work, the optimizer, and building the graph in Python. Every kind is
-timed alone, with the shapes that it has in the step of the default model. Prints a Markdown table.
+batch norm with its activation, other element-wise work, the optimizer, and building the graph in Python. Each kind is
+timed on its own, with the shapes of the default model's step. Prints a Markdown table.
 """
 
 import statistics
@@ -25,11 +25,11 @@ from toolkit.model.inputs import to_floats
 
 IMAGES, ROUNDS = 64, 15
 DOWN = ((64, 1, 16), (32, 16, 32), (16, 32, 64))  # side, channels in and out of the encoder's convolutions
-UP = ((8, 64, 32), (16, 32, 16), (32, 16, 1))  # and of the decoder's
+UP = ((8, 64, 32), (16, 32, 16), (32, 16, 1))  # the same of the decoder's
 
 
 def milliseconds(make):
-    """The median time of what `make` returns, which is made anew for every round and then evaluated."""
+    """The median time to evaluate the result of `make`, which is called in every round."""
     times = []
     for _ in range(ROUNDS + 3):
         arrays = make()
@@ -46,7 +46,7 @@ def random(*shape):
 
 
 def products():
-    """All matrix products of the convolutions and of the linear layers, forwards and backwards."""
+    """All matrix products of the convolutions and linear layers, forward and backward."""
     total = 0.0
     for side, inputs, outputs in DOWN:
         rows, width = IMAGES * (side // 2) ** 2, 9 * inputs
@@ -70,7 +70,7 @@ def products():
 
 
 def gathers():
-    """All windows that are gathered, and cells that become images."""
+    """Gathering all windows, and turning cells into images."""
     total = 0.0
     for side, inputs, outputs in DOWN:
         x, g = random(IMAGES, side, side, inputs), random(IMAGES, side // 2, side // 2, outputs)
@@ -96,7 +96,7 @@ def gathers():
 
 
 def norms():
-    """Batch norm and leaky ReLU after five convolutions, forwards and backwards."""
+    """Batch norm and leaky ReLU after five convolutions, forward and backward."""
     total = 0.0
     shapes = [(side // 2, outputs) for side, _, outputs in DOWN] + [(2 * side, outputs) for side, _, outputs in UP[:2]]
     for side, channels in shapes:
@@ -108,7 +108,7 @@ def norms():
 
 
 def norm_gradients(norm, x, towards):
-    """The gradients of one batch norm with its activation."""
+    """The gradient of one batch norm with its activation."""
 
     def loss(weight, bias, x):
         norm.weight, norm.bias = weight, bias
@@ -118,7 +118,7 @@ def norm_gradients(norm, x, towards):
 
 
 def elementwise(model, images):
-    """What the pixels need: floats of the model's size, and the error with its gradient."""
+    """Work on pixels: converting bytes to floats of the model's size, and the error with its gradient."""
     logits = random(IMAGES, 64, 64, 1)
     x = to_floats(images, model.config)
     mx.eval(x)

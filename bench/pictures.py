@@ -1,7 +1,7 @@
 """python bench/pictures.py
 
-Time the first pass over 20,000 JPEG files of CelebA's size and the start after it; then a training step on CIFAR-10's
-images at 64×64 against one on MNIST's, in alternation, per floating-point operation. Needs no data: it makes its own.
+Time the first pass over 20,000 JPEG files of CelebA's size and the next start; then alternating training steps on
+CIFAR-10's and MNIST's images at 64×64, per floating-point operation. Needs no data; the images are generated.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def time_pictures(count):
 
 
 def operations(channels, filters=64, side=64):
-    """Multiplications of the convolutions, forwards, as the architecture is written down."""
+    """Multiplications of the convolutions in the forward pass, by the definition of the architecture."""
     a, b, c = filters // 4, filters // 2, filters
     encoder = (side // 2) ** 2 * channels * a + (side // 4) ** 2 * a * b + (side // 8) ** 2 * b * c
     decoder = (side // 4) ** 2 * c * b + (side // 2) ** 2 * b * a + side**2 * a * channels
@@ -101,7 +101,7 @@ def time_steps(rounds):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=20_000, help="files to make")
+    parser.add_argument("--count", type=int, default=20_000, help="number of files")
     parser.add_argument("--rounds", type=int, default=15, help="rounds of training steps")
     args = parser.parse_args()
     time_pictures(args.count)

@@ -1,13 +1,13 @@
 """python bench/recipe.py
 python bench/recipe.py recipe "AdamW alone" --seeds 3 --side 64 --epochs 15
 
-The search behind the defaults of train.py: variants of the recipe that change one thing each, trained for a few epochs
-on 55,000 images of MNIST and scored on the 5,000 held out of its training split after the last one. The test split is
-not read. Prints a Markdown table with mean ± spread over the seeds.
+The search behind the defaults of train.py: variants of the recipe, each with one change, trained for a few epochs on
+55,000 images of MNIST and scored after the last epoch on the 5,000 held-out images of the training split. The test
+split is not used. Prints a Markdown table with mean ± spread over the seeds.
 
-To try more in the time there is, images are 32×32 unless `--side 64` is given, and their squared error counts four
-times, so that its balance with KL, and the loss, are about those of 64×64. Give the variants to run by their names;
-without any, all are. A process uses the cores that it is given: `taskset -c 0 python bench/recipe.py …`.
+To save time, images are 32×32 unless `--side 64` is given, and their squared error is multiplied by four, so its
+balance with KL, and the loss, are similar to those at 64×64. By default all variants run; name the ones to run. To
+limit a process to some cores: `taskset -c 0 python bench/recipe.py …`.
 """
 
 import argparse
@@ -44,7 +44,7 @@ FAST, CLASSIC = RECIPES["fast"], RECIPES["classic"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that is varied; the defaults are the recipe that train.py has."""
+    """Everything that is varied; the defaults are the recipe of train.py."""
 
     muon: str | None = "kernels"  # what Muon trains: kernels, all (every matrix), none
     muon_rate: float = MUON_FACTOR * FAST["lr"]
@@ -56,9 +56,9 @@ class Recipe:
     schedule: str = FAST["lr_schedule"]  # or cosine, constant
     warmup: float = FAST["lr_warmup"]  # epochs
     batch: int = FAST["batchsize"]
-    start: str = "default"  # of the weights: default, orthogonal (kernels), he (kernels), zero (head of log-variances)
-    norms: float = 0.1  # share of a batch in the running statistics
-    average: float = 0.0  # of weights, from step to step
+    start: str = "default"  # initial weights: default, orthogonal (kernels), he (kernels), zero (head of log-variances)
+    norms: float = 0.1  # momentum of the running statistics
+    average: float = 0.0  # decay of an average of the weights
     kl_warmup: float = 0.0  # epochs
     noise_warmup: float = 0.0  # epochs
     clip: float = 0.0  # norm of the gradients
@@ -104,8 +104,8 @@ VARIANTS = {
 }
 
 
-def made(recipe, config, seed):
-    """A model with the weights that it starts from."""
+def build_model(recipe, config, seed):
+    """A model with its initial weights."""
     mx.random.seed(seed)
     model, random = build(config), np.random.default_rng(seed)
     if recipe.start == "zero":
@@ -123,7 +123,7 @@ def made(recipe, config, seed):
 
 
 def optimizers(recipe):
-    """The optimizer, and its parts with the highest learning rate of each."""
+    """The optimizer, and its parts with their peak learning rates."""
     adamw = optim.AdamW(recipe.rate, betas=list(recipe.betas), weight_decay=recipe.decay)
     if recipe.muon is None:
         return adamw, [(adamw, recipe.rate)]
@@ -135,10 +135,10 @@ def optimizers(recipe):
 
 
 def trained(recipe, split, seed, side, dims, epochs):
-    """The held-out loss after the last epoch of a training."""
+    """Train a model; returns the held-out loss after the last epoch."""
     config = ModelConfig(latent_dims=dims, image_size=side)
     numbers, held_out = hold_out(len(split.images), 0)
-    model, (optimizer, parts) = made(recipe, config, seed), optimizers(recipe)
+    model, (optimizer, parts) = build_model(recipe, config, seed), optimizers(recipe)
     optimizer.init(model.trainable_parameters())
     schedule = TrainConfig(lr=1.0, lr_schedule=recipe.schedule, lr_warmup=recipe.warmup, epochs=epochs)
     times = (64 / side) ** 2

@@ -1,8 +1,8 @@
 """python bench/residual.py
 
-Time a training step of --arch resnet, with the ELBO and with the importance-weighted bound, for this toolkit and for
-the same model in PyTorch, in alternation; then how the toolkit's step grows with width, depth and samples. Prints
-Markdown tables. PyTorch is taken from this Python, or installed into bench/.venv.
+Time alternating training steps of --arch resnet, with the ELBO and the importance-weighted bound, for this toolkit and
+for the same model in PyTorch; then how the toolkit's step grows with width, depth and samples. Prints Markdown tables.
+PyTorch comes from this Python, or is installed into bench/.venv.
 """
 
 import argparse
@@ -18,7 +18,7 @@ TORCH = ("torch resnet", "torch resnet channels_last", "torch resnet compiled")
 
 
 def compare(subjects, rounds):
-    """Let the subjects take turns at every shape."""
+    """Time the subjects in turns for each shape."""
     for title, shape in SHAPES.items():
         times = {subject.name: [] for subject in subjects}
         for i in range(rounds + 1):
@@ -27,7 +27,7 @@ def compare(subjects, rounds):
                 if i:  # the first round compiles and warms up
                     times[subject.name].append(seconds)
         print(f"\n{title}, batch {shape[0]}, {shape[1]} filters, depth {shape[2]}:\n")
-        print("| | ms a step: median (lowest – highest round) | toolkit's speed in that of this one |")
+        print("| | ms per step: median (lowest – highest round) | toolkit ÷ this: ratio of speeds |")
         print("|---|---|---|")
         for name, seconds in times.items():
             shown = [1e3 * s for s in (statistics.median(seconds), min(seconds), max(seconds))]
@@ -36,8 +36,8 @@ def compare(subjects, rounds):
 
 
 def grow(toolkit):
-    """How the cost of a training step grows with each of its sizes."""
-    print("\n| filters | depth | samples | ms a step |")
+    """Time training steps of different widths, depths and samples."""
+    print("\n| filters | depth | samples | ms per step |")
     print("|---|---|---|---|")
     shapes = [(w, 2, 1) for w in (16, 32, 64, 128)] + [(64, d, 1) for d in (1, 3, 4)] + [(64, 2, k) for k in (5, 8, 16)]
     for shape in shapes:
@@ -48,7 +48,7 @@ def grow(toolkit):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="turns that every subject takes (default: 7)")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each subject (default: 7)")
     args = parser.parse_args()
     python = torch_python()
     subjects = [Subject("toolkit resnet", sys.executable, "cpu"), *(Subject(name, python, "cpu") for name in TORCH)]

@@ -1,9 +1,9 @@
 """python bench/samples.py pretrained/vae_mnist_filters_0064_dims_0008.npz
 
-How many samples of a model look like digits to a classifier of MNIST, which is trained here and used for nothing else:
-the share of which it is sure (a probability above 0.9), of a class-conditional model the share in which it sees the
-class asked for, and the Fréchet distance between its features of samples and of test images. Prints a Markdown table
-with a row for each prior of each model, after the rows of test images and of their reconstructions.
+Measure how much a model's samples look like digits, with a classifier of MNIST that is trained for this purpose: the
+share of confident classifications (probability above 0.9), for class-conditional models the share of correct classes,
+and the Fréchet distance between the features of samples and test images. Prints a Markdown table with a row for each
+prior of each model, after the rows of test images and reconstructions.
 """
 
 import argparse
@@ -28,12 +28,12 @@ from toolkit.model import inference
 from toolkit.model.inputs import batches, to_floats
 from toolkit.pictures.images import to_bytes
 
-SAMPLES, SURE = 10_000, 0.9
-SIZE, FEATURES, EPOCHS = 32, 64, 8  # of the classifier, which is then sure of 98% of test images
+SAMPLES, CONFIDENT = 10_000, 0.9
+SIZE, FEATURES, EPOCHS = 32, 64, 8  # of the classifier, which is then confident on 98% of test images
 
 
 class Classifier(nn.Module):
-    """The encoder of a VAE with a layer of features and one of classes."""
+    """The encoder of a VAE, with a feature layer and a class layer."""
 
     def __init__(self):
         super().__init__()
@@ -49,8 +49,8 @@ class Classifier(nn.Module):
         return self.classes(self.features(x))
 
 
-def trained(split):
-    """A classifier of a data set."""
+def train_classifier(split):
+    """Train a classifier on a split."""
     mx.random.seed(0)
     model, random = Classifier(), np.random.default_rng(0)
     steps = EPOCHS * -(-len(split.images) // 64)
@@ -66,7 +66,7 @@ def trained(split):
     return model
 
 
-def seen(classifier, images):
+def classify(classifier, images):
     """Features and probabilities of images, bytes (N, H, W, 1)."""
     features, probabilities = [], []
     for start in range(0, len(images), 250):
@@ -77,7 +77,7 @@ def seen(classifier, images):
 
 
 def frechet_distance(a, b):
-    """Between the Gaussians of two sets of features."""
+    """The Fréchet distance between Gaussians fitted to two sets of features."""
     mean_a, mean_b, cov_a, cov_b = a.mean(axis=0), b.mean(axis=0), np.cov(a.T), np.cov(b.T)
     values, vectors = np.linalg.eigh(cov_a)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
@@ -86,10 +86,10 @@ def frechet_distance(a, b):
 
 
 def row(name, images, labels, classifier, real):
-    features, probabilities = seen(classifier, images)
-    sure = (probabilities.max(axis=1) > SURE).mean()
-    right = f"{(probabilities.argmax(axis=1) == labels).mean():.1%}" if labels is not None else ""
-    print(f"| {name} | {sure:.1%} | {right} | {frechet_distance(features, real):.2f} |", flush=True)
+    features, probabilities = classify(classifier, images)
+    confident = (probabilities.max(axis=1) > CONFIDENT).mean()
+    correct = f"{(probabilities.argmax(axis=1) == labels).mean():.1%}" if labels is not None else ""
+    print(f"| {name} | {confident:.1%} | {correct} | {frechet_distance(features, real):.2f} |", flush=True)
 
 
 def main():
@@ -99,9 +99,11 @@ def main():
     args = parser.parse_args()
     device.start()
     train, test = (datasets.load("mnist", split, args.data_dir, None, 64, 1, None) for split in ("train", "test"))
-    classifier = trained(train)
-    real, _ = seen(classifier, test.images)
-    print(f"| {SAMPLES:,} of each | sure (p > {SURE}) | the class asked for | Fréchet distance |\n|---|---|---|---|")
+    classifier = train_classifier(train)
+    real, _ = classify(classifier, test.images)
+    print(
+        f"| {SAMPLES:,} of each | confident (p > {CONFIDENT}) | correct class | Fréchet distance |\n|---|---|---|---|"
+    )
     row("test images", test.images, test.labels, classifier, real)
     for path in args.models:
         loaded = checkpoint.load(path)

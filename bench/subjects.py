@@ -1,10 +1,10 @@
-"""What throughput.py and residual.py time, each in a process of its own: this toolkit, its ancestor's formulation,
-PyTorch.
+"""The subjects that throughput.py and residual.py time, each in its own process: this toolkit, the plain layers of its
+ancestor, PyTorch.
 
-A process reads lines of JSON, `[task, *shape, repeats]`, and answers each with the seconds of every repeat. The
-subjects of throughput.py, of shape `batch, filters, side`, compute three stride-2 convolutions and three upsampling
-ones; those of residual.py, of shape `batch, width, depth, samples`, the residual architecture on images of 28×28. All
-compute in float32.
+A process reads lines of JSON, `[task, *shape, repeats]`, and answers each with the seconds of every repeat. Subjects of
+throughput.py, with shapes `batch, filters, side`, have three stride-2 and three upsampling convolutions; those of
+residual.py, with shapes `batch, width, depth, samples`, the residual architecture on images of 28×28. All compute in
+float32.
 """
 
 import json
@@ -16,7 +16,7 @@ DIMS = 8
 
 
 def toolkit(batch, filters, side):
-    """This toolkit as train.py, generate.py and reconstruct.py use it, from bytes of MNIST's size."""
+    """This toolkit as used by train.py, generate.py and reconstruct.py, on bytes of MNIST's size."""
     import mlx.core as mx
     import numpy as np
 
@@ -52,7 +52,7 @@ def toolkit(batch, filters, side):
 
 
 def ancestor(batch, filters, side):
-    """The formulation of the MLX example: plain layers of mlx.nn, compiled, with MLX as it is installed."""
+    """The MLX example: plain layers of mlx.nn, compiled, with MLX as installed."""
     import mlx.core as mx
     import mlx.nn as nn
     import mlx.optimizers as optim

@@ -1,8 +1,8 @@
 """python bench/throughput.py
 
-Time a training step, decoding and reconstructing for this toolkit, for PyTorch and for the plain formulation of the MLX
-example, in alternation; then how the toolkit's step grows with batch, filters and image side; then one epoch of real
-MNIST from end to end. Prints Markdown tables. PyTorch is taken from this Python, or installed into bench/.venv.
+Time training steps, decoding and reconstruction in turns for this toolkit, for PyTorch and for the plain layers of the
+MLX example; then how the toolkit's step grows with batch, filters and image side; then one epoch of MNIST end to end.
+Prints Markdown tables. PyTorch comes from this Python, or is installed into bench/.venv.
 """
 
 import argparse
@@ -20,15 +20,15 @@ HERE = Path(__file__).resolve().parent
 TASKS = ("train", "decode", "reconstruct")
 DEFAULT = (128, 64, 64)  # batch, filters, side
 TORCH = "torch==2.13.0"
-PAUSE = 0.5  # seconds before each turn: threads of the one before may still be spinning
+PAUSE = 0.5  # seconds before each turn, as threads of the previous subject may still be spinning
 
 
 class Subject:
-    """A process that times tasks when asked."""
+    """A process that times tasks on request."""
 
     def __init__(self, name, python, device):
         self.name, self.times = name, {task: [] for task in TASKS}
-        self.cache = tempfile.TemporaryDirectory()  # what it compiles is shared with nobody
+        self.cache = tempfile.TemporaryDirectory()  # its own compile cache
         environment = os.environ | {"TMPDIR": self.cache.name}
         command = [python, str(HERE / "subjects.py"), name, device]
         self.process = subprocess.Popen(
@@ -49,7 +49,7 @@ class Subject:
 
 
 def torch_python():
-    """A Python that has PyTorch: this one, or one in a virtual environment beside this file."""
+    """A Python with PyTorch: this one, or one in a virtual environment next to this file."""
     own = HERE / ".venv" / "bin" / "python"
     for python in (sys.executable, str(own)):
         found = Path(python).exists() and subprocess.run([python, "-c", "import torch"], capture_output=True)
@@ -62,7 +62,7 @@ def torch_python():
 
 
 def compare(subjects, rounds):
-    """Let the subjects take turns; every round gives each one figure a task."""
+    """Time the subjects in turns; each round gives one figure per subject and task."""
     for task in TASKS:
         for subject in subjects:
             subject.time(task, repeats=1 if subject.name == "ancestor" else 3)  # compiling, warming up
@@ -97,9 +97,9 @@ def compare(subjects, rounds):
 
 
 def grow(toolkit):
-    """How the cost of a training step grows with each of its sizes."""
+    """Time training steps of different batches, filters and image sides."""
     batch, filters, side = DEFAULT
-    print("\n| batch | filters | side | ms a step | images/s |")
+    print("\n| batch | filters | side | ms per step | images/s |")
     print("|---|---|---|---|---|")
     shapes = [(b, filters, side) for b in (32, 64, 128, 256, 512)]
     shapes += [(batch, f, side) for f in (16, 32, 128, 256)] + [(batch, filters, s) for s in (32, 96, 128)]
@@ -110,7 +110,7 @@ def grow(toolkit):
 
 
 def end_to_end(data_dir, device):
-    """One epoch of MNIST by train.py, start and pictures included, against the time in its steps."""
+    """Time one epoch of MNIST with train.py, including start and pictures, and compare with the time of its steps."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(HERE.parent / "train.py"), "--epochs", "1", "--outdir", folder]
         command += ["--data_dir", data_dir, *(["--cpu"] if device == "cpu" else [])]
@@ -129,8 +129,8 @@ def end_to_end(data_dir, device):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9, help="turns that every subject takes (default: 9)")
-    parser.add_argument("--gpu", action="store_true", help="the toolkit and its ancestor on the GPU; PyTorch stays out")
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each subject (default: 9)")
+    parser.add_argument("--gpu", action="store_true", help="time only the toolkit and its ancestor, on the GPU")
     parser.add_argument("--data_dir", default=os.environ.get("VAE_DATA_DIR") or "data", help="folder with MNIST")
     args = parser.parse_args()
     device = "gpu" if args.gpu else "cpu"
