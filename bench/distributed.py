@@ -144,7 +144,8 @@ def main():
     total, largest = sum(sent) / 1e6, max(sent) / 1e6
     print(
         f"\nA step sums {len(sent)} buffers with a total of {total:.3f} MB, the largest {largest:.3f} MB "
-        f"({parameters:,} parameters). On their own these sums take {seconds * 1e3:.1f} ms, {seconds / step:.1%} of a step."
+        f"({parameters:,} parameters). On their own these sums take {seconds * 1e3:.1f} ms, "
+        f"{seconds / step:.1%} of a step."
     )
 
 
