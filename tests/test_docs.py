@@ -4,6 +4,9 @@ import doctest
 import importlib
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -15,8 +18,13 @@ from toolkit.shell.parser import parse
 
 COMMANDS = ("train", "generate", "reconstruct", "encode", "evaluate", "visualize", "convert")
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]}
+RECIPES = re.split(r"(?m)^## ((?:Add|Train) .*)$", PAGES["docs/contributing.md"])[1:]  # title, text, title, …
 LINES = sorted(
-    {line for text in PAGES.values() for line in re.findall(rf"python ({'|'.join(COMMANDS)})\.py ?([^`\n]*)", text)}
+    {
+        line
+        for text in (page.partition("\n## Recipes")[0] for page in PAGES.values())  # the recipes are run below
+        for line in re.findall(rf"python ({'|'.join(COMMANDS)})\.py ?([^`\n]*)", text)
+    }
 )
 
 
@@ -89,3 +97,70 @@ def test_the_metrics_shown_are_named_as_evaluate_names_them():
     metrics |= {"linear_probe": 0.9, "nearest_neighbours": 0.9}
     for name, _, meaning in words.rows(metrics):
         assert re.search(rf"^    {re.escape(name)} .*  {re.escape(meaning)}$", PAGES["docs/measure.md"], re.M), name
+
+
+# The recipes of docs/contributing.md
+
+EDIT = re.compile(
+    r"(?:(Create|Append to) `(?P<file>\S+)`"
+    r"|In\s`(?P<in>\S+)`,\s(?P<how>replace|insert above|insert below)\sthe\s"
+    r"(?:last line|line\sthat\sbegins\s`(?P<at>[^`]+)`)"
+    r"(?:\swith)?):\n\n```python\n(?P<code>.*?)```",
+    re.S,
+)
+RUN_ALL = """
+import importlib, shlex, sys
+import pytest
+for line in sys.argv[1:]:
+    _, program, *words = shlex.split(line)
+    print("$", line, flush=True)
+    if program == "-m":
+        assert pytest.main(["-p", "no:cacheprovider", *words[1:]]) == 0, line
+    elif program == "docs/tables.py":
+        importlib.import_module("docs.tables").main()
+    else:
+        importlib.import_module(program.removesuffix(".py")).main(words)
+"""
+
+
+def apply(root, text):
+    """Make the edits that a recipe prints, in a copy of the repository; returns their number."""
+    edits = list(EDIT.finditer(text))
+    for edit in edits:
+        path = root / (edit["file"] or edit["in"])
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        if edit[1]:
+            assert (edit[1] == "Create") == (not path.exists()), path
+            path.write_text("".join(lines) + ("\n\n" if lines else "") + edit["code"])
+            continue
+        places = [i for i, line in enumerate(lines) if not edit["at"] or line.strip().startswith(edit["at"])]
+        assert len(places) == 1 or not edit["at"], (path, edit["at"])
+        first = places[-1] + (edit["how"] == "insert below")
+        lines[first : first + (edit["how"] == "replace")] = [edit["code"]]
+        path.write_text("".join(lines))
+    return len(edits)
+
+
+def test_recipes_run_as_printed(tmp_path):
+    """All of them in one copy of the repository: the edits are made, then the printed commands are run in one process.
+
+    "Train with your prior" changes the default of all models, so its edits and commands come last.
+    """
+    root = tmp_path / "copy"
+    ignored = shutil.ignore_patterns("__pycache__")
+    for name in ("toolkit", "tests", "docs"):
+        shutil.copytree(ROOT / name, root / name, ignore=ignored)
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("*.toml")]:
+        shutil.copy(path, root)
+    recipes = dict(zip(RECIPES[::2], RECIPES[1::2], strict=True))
+    last = recipes.pop("Train with your prior")
+    for titles, texts in ((list(recipes), list(recipes.values())), (["Train with your prior"], [last])):
+        commands = []
+        for title, text in zip(titles, texts, strict=True):
+            text = text.partition("\n## ")[0]
+            assert apply(root, text) == text.count("```python"), f"{title}: an edit is not understood"
+            assert (found := re.findall(r"(?m)^    (python .*)$", text)), title
+            commands += found
+        done = subprocess.run([sys.executable, "-c", RUN_ALL, *commands], cwd=root, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "warn" not in done.stderr.lower()
