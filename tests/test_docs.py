@@ -68,9 +68,10 @@ def test_the_readme_is_short():
     assert len(PAGES["README.md"].encode()) <= 10_000 and len(PAGES["README.md"].splitlines()) <= 150
 
 
-def test_the_python_of_the_readme_runs(monkeypatch):
+@pytest.mark.parametrize("page", ["README.md", "docs/formats.md"])
+def test_the_python_of_a_page_runs(page, monkeypatch):
     monkeypatch.chdir(ROOT)
-    failed, tried = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
+    failed, tried = doctest.testfile(str(ROOT / page), module_relative=False)
     assert tried >= 3 and failed == 0
 
 
@@ -83,7 +84,7 @@ def test_versions_and_requirements_agree():
 
 
 def test_the_metrics_shown_are_named_as_evaluate_names_them():
-    """The words after the numbers, in docs/measure.md, are those of today."""
+    """The words after the numbers, in docs/metrics.md, are those of today."""
     metrics = {name: {"mean": 1.0, "standard_error": 0.1} for name in ("loss", "reconstruction", "kl", "elbo", "ssim")}
     metrics |= {"log_likelihood": metrics["kl"] | {"importance_samples": 50}, "likelihood": "Gaussian of variance 1/2"}
     metrics |= dict.fromkeys(("mean_squared_error", "psnr", "mutual_information", "marginal_kl"), 1.0)
@@ -96,7 +97,7 @@ def test_the_metrics_shown_are_named_as_evaluate_names_them():
     }
     metrics |= {"linear_probe": 0.9, "nearest_neighbours": 0.9}
     for name, _, meaning in words.rows(metrics):
-        assert re.search(rf"^    {re.escape(name)} .*  {re.escape(meaning)}$", PAGES["docs/measure.md"], re.M), name
+        assert re.search(rf"^    {re.escape(name)} .*  {re.escape(meaning)}$", PAGES["docs/metrics.md"], re.M), name
 
 
 # The recipes of docs/contributing.md
