@@ -1,5 +1,6 @@
-# `make demo` sets up and runs the main job, `make test` sets up and runs the tests, `make attack SEED=7` gives broken
-# files to every reader for a minute. Each needs only Python 3.10 or newer; everything is installed into VENV.
+# `make demo` sets up and runs the main job, `make test` sets up and runs all tests, `make quick` those not marked slow,
+# `make attack SEED=7` gives broken files to every reader for a minute. Each needs only Python 3.10 or newer; everything
+# is installed into VENV.
 # `make docs` makes the tables of flags anew, `make gallery` the pictures of README and docs, from the included models and
 # the data in VAE_DATA_DIR, and `make film` that of the explorer as well.
 
@@ -11,7 +12,7 @@ DEMO = demo
 DEMO_FLAGS = --limit 8000 --epochs 10
 MODEL = $(DEMO)/vae_synthetic_filters_0032_dims_0008.npz
 
-.PHONY: demo test lint attack docs gallery film clean
+.PHONY: demo test quick lint attack docs gallery film clean
 
 demo: $(VENV)/installed
 	$(RUN) train.py --dataset synthetic --image_size 32 --max_filters 32 $(DEMO_FLAGS) --outdir $(DEMO)
@@ -20,7 +21,10 @@ demo: $(VENV)/installed
 	@echo "Look at $(DEMO)/samples.png and $(DEMO)/reconstructions/synthetic_test/0008_latent_dims/overview.png"
 
 test: $(VENV)/installed-dev
-	$(RUN) -m pytest -q -n auto
+	$(RUN) -m pytest -q -n auto --dist worksteal
+
+quick: $(VENV)/installed-dev
+	$(RUN) -m pytest -q -n auto --dist worksteal -m "not slow"
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
@@ -59,7 +63,7 @@ clean:
 	rm -rf $(VENV) $(DEMO)
 
 $(VENV)/bin/python:
-	@test -n "$(PYTHON)" || { echo "error: no Python 3.10 or newer found — install one, or say make PYTHON=…" >&2; exit 2; }
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.10 or newer found — install one, or run make PYTHON=PATH" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: requirements.txt | $(VENV)/bin/python

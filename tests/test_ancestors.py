@@ -55,6 +55,7 @@ def test_the_table_has_them_all():
     assert len(LINES) == 14 and {command for command, _ in LINES} == {"train", "reconstruct", "generate"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command, flags", LINES)
 def test_line(run, place, command, flags):
     argv = shlex.split(flags)

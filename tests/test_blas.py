@@ -80,6 +80,7 @@ blas.openblas = lambda: ("a BLAS that does nothing", address)
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reason", REASONS)
 def test_where_anything_is_unexpected_mlx_stays_as_it_is(reason):
     said = fresh(f"""{REASONS[reason]}

@@ -273,6 +273,7 @@ def test_a_training_state_is_no_model(fails, run, tmp_path):
     assert f"{name}.npz" in line
 
 
+@pytest.mark.slow
 def test_flipped_bits_never_pass_unnoticed(tmp_path, model):
     """A file with one bit flipped is refused, or the flip was in a field that nobody reads."""
     good = arrays_of(model)

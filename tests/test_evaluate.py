@@ -40,6 +40,7 @@ def test_with_the_true_posterior_every_bound_is_the_likelihood(grey):
     assert abs(metrics["elbo"]["mean"] - exact.mean()) < 5 * metrics["elbo"]["standard_error"]
 
 
+@pytest.mark.slow
 def test_with_another_posterior_the_bound_grows_with_the_samples_towards_the_likelihood(grey):
     model = LinearGaussian(width=2)
     exact = model.log_likelihood(grey.images).mean()
@@ -60,6 +61,7 @@ def test_streamed_sum_agrees_with_float64():
     np.testing.assert_allclose(total.value(), exact, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_no_metric_depends_on_the_batch_and_all_on_the_seed():
     model = make_model(likelihood="bce", binarize="dynamic")
     split = datasets.load("synthetic", "test", None, 60)

@@ -118,6 +118,7 @@ def test_the_model_in_node_is_that_of_mlx():
     check(in_node(ANSWERS, asked), expected)
 
 
+@pytest.mark.slow
 def test_the_page_in_a_browser(tmp_path):
     """One start of a browser: the model is that of MLX, the controls do what they say, and nothing is loaded."""
     if lacks := browser.missing():
@@ -329,6 +330,7 @@ def test_without_data_at_hand_there_is_a_page_without_a_map(run, fails, tmp_path
     assert "does not exist" in fails("visualize", "explorer", *flags, "--dataset", f"folder:{tmp_path / 'gone'}")
 
 
+@pytest.mark.slow
 def test_an_architecture_that_no_script_can_run(fails, tmp_path):
     save(tmp_path / "a.npz", make_model(arch="bounded"), dataset="synthetic")
     line = fails("visualize", "explorer", "--model", tmp_path / "a.npz", "--outfile", tmp_path / "a.html")

@@ -14,6 +14,7 @@ from html_page import Page
 from PIL import Image
 from sample_files import read_pixels
 from sample_models import make_model, save
+from selection import slow_but
 
 import visualize
 from toolkit import datasets
@@ -146,7 +147,7 @@ def test_manifold_holds_equal_shares_of_the_prior():
         manifold.draw(subject(make_model(latent_dims=1)), manifold.Options())
 
 
-@pytest.mark.parametrize("dims", [1, 2, 6])
+@pytest.mark.parametrize("dims", slow_but(2, (1, 2, 6)))
 def test_latents_have_a_dot_for_every_image_in_the_colour_of_its_class(dims):
     shown = subject(make_model(latent_dims=dims), count=60)
     shown.latents = (np.random.default_rng(0).normal(size=(60, dims)), np.zeros((60, dims)))
@@ -224,6 +225,7 @@ def write_log(folder, epochs=3, first=()):
     return folder
 
 
+@pytest.mark.slow
 def test_curves_of_several_runs(run, tmp_path):
     a = write_log(tmp_path / "a" / "vae", 3, [{"epoch": 0, "skipped": {}}])
     b = write_log(tmp_path / "b" / "vae", 1)
@@ -282,7 +284,7 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", slow_but("grey", VARIANTS))
 def test_the_report_is_one_page_for_every_model(run, tmp_path, variant):
     model = make_model(**VARIANTS[variant])
     path = tmp_path / "a <b>.npz"
@@ -313,7 +315,7 @@ def test_the_report_is_one_page_for_every_model(run, tmp_path, variant):
     assert "a <b>" in Page(frame).scripts["about"].replace("\\u003c", "<") and str(tmp_path) not in frame
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", slow_but("grey", VARIANTS))
 @pytest.mark.parametrize("kind", ["traversal", "interpolate", "latents", "samples", "reconstructions", "manifold"])
 def test_every_kind_for_every_model(run, tmp_path, kind, variant):
     save(tmp_path / "a.npz", make_model(**VARIANTS[variant]), dataset="synthetic")
@@ -368,6 +370,7 @@ def test_letters_that_a_font_of_the_system_has():
     assert words == "данные" and bytes(face.getmask("д")) != bytes(face.getmask("\U0010ffff"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["traversal", "interpolate"])
 def test_animations(run, model_file, tmp_path, kind):
     flags = ["--model", model_file, "--limit", 30, "--outfile", tmp_path / "a.gif"]
@@ -414,6 +417,7 @@ def test_long_trainings_show_most_of_their_beginning():
     assert few[10] < 500 * 10 / 60
 
 
+@pytest.mark.slow
 def test_what_does_not_fit(fails, run, model_file, tmp_path):
     out = ["--outfile", tmp_path / "a.png"]
     few = ["--model", model_file, "--limit", 9, *out]

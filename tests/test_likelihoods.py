@@ -70,6 +70,7 @@ def test_gradients_of_the_learned_variance_agree_with_differences(form):
     assert slope == pytest.approx((error(at + step) - error(at - step)).item() / (2 * step), rel=2e-3)
 
 
+@pytest.mark.slow
 def test_the_variance_is_learned_with_the_model_and_saved_with_it(tmp_path):
     """On images of pure noise nothing is left to learn but how much noise there is."""
     random = np.random.default_rng(0)
@@ -242,11 +243,12 @@ def test_a_new_likelihood_is_one_class(monkeypatch, run, tmp_path):
     assert "laplace" in run("train", "-h")[1] and "(laplace)" in run("generate", "--model", model, "--info")[1]
 
 
+@pytest.mark.slow
 def test_the_bound_with_one_sample_is_the_negative_loss_on_average():
     """Burda et al.: with K = 1 the importance-weighted bound is the ELBO, for every likelihood."""
     split = datasets.load("synthetic", "test", None, 30)
     for name in LIKELIHOODS:
-        model = make_model(likelihood=name)
+        model = make_model(likelihood=name, image_size=8, max_filters=4)
         single = np.mean([inference.importance_bound(model, split, 1, s, 30, lambda _: None).mean() for s in range(40)])
         elbos = [measure.measure(model, split, None, 0, s, 30, lambda *_: None)["elbo"]["mean"] for s in range(40)]
         assert single == pytest.approx(np.mean(elbos), rel=2e-3)

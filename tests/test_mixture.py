@@ -80,6 +80,7 @@ def test_samples_have_the_moments_of_their_class():
         prior.sample(3, mx.random.key(0))
 
 
+@pytest.mark.slow
 def test_the_fit_finds_the_mixture_that_latent_vectors_come_from():
     truth = known()
     z = np.array(truth.sample(6000, mx.random.key(0)), np.float64)
@@ -170,6 +171,7 @@ def test_files_keep_it_as_arrays_of_their_own(tmp_path, run, fails, ending, clas
     other.load_weights(str(plain))  # strict, as the MLX example calls it
 
 
+@pytest.mark.slow
 def test_many_latent_dims_are_not_too_many(tmp_path):
     model = make_model(arch="mlp", latent_dims=700, image_size=8)
     fitted = mixture.fit_prior(model, datasets.load("synthetic", "train", None, 60))
@@ -216,6 +218,7 @@ def test_a_training_ends_with_a_prior_that_samples_are_drawn_from(run, tmp_path,
     assert abs(losses["normal"] - losses["mixture"]) > 1e-3
 
 
+@pytest.mark.slow
 def test_the_prior_is_that_of_the_model_that_was_kept(run, tmp_path):
     """With --keep_best that of the best epoch; with --init not that of the model to begin with."""
     training = ["--dataset", "synthetic", "--limit", 300, "--image_size", 16, "--max_filters", 8]

@@ -82,6 +82,7 @@ def test_what_does_not_fit(model, digits):
             call()
 
 
+@pytest.mark.slow
 def test_the_notebook_runs():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # those of the packages that run it

@@ -61,6 +61,7 @@ def alone():
 CORES = process.cores()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "count",
     [2, *(pytest.param(n, marks=pytest.mark.skipif(n > CORES, reason=f"{n} ranks want {n} cores")) for n in (3, 4))],
@@ -79,6 +80,7 @@ def test_the_mathematics_does_not_depend_on_the_number_of_ranks(alone, tmp_path,
             np.testing.assert_allclose(several[found], one[found], atol=2e-2, err_msg=f"{name} {found}")
 
 
+@pytest.mark.slow
 def test_train_and_evaluate_together(run, tmp_path):
     """One prints and writes; a resume may have another number of ranks."""
     out = launch(2, "train.py", *TINY, 1, "--outdir", tmp_path)
@@ -95,6 +97,7 @@ def test_train_and_evaluate_together(run, tmp_path):
         assert two[name]["mean"] == pytest.approx(one[name]["mean"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_one_line_for_all(tmp_path):
     assert launch(2, "train.py", "--dataset", "folder:/nope") == [
         "error: the image folder /nope does not exist — pass --dataset folder:PATH"

@@ -67,11 +67,30 @@ def test_groups_come_in_a_newcomers_order(run):
     assert titles == expected
 
 
-@pytest.mark.parametrize("command", ["generate", "reconstruct", "encode", "evaluate", "convert"])
-def test_flags_need_no_heavy_imports(command):
-    """Only train.py and visualize.py read choices off tables that need MLX."""
-    code = f"import sys, {command}\ntry: {command}.main(['--x'])\nexcept SystemExit: print('mlx' in sys.modules)"
-    assert start("-c", code).communicate()[0].endswith("False\n")
+HEAVY = ("mlx", "numpy", "PIL", "tqdm", "vae", "urllib.request")
+
+
+def test_help_and_wrong_flags_import_nothing_heavy():
+    """The gate for the time of -h. bench/commands.py measures it; train.py and visualize.py list rows that need MLX."""
+    code = f"""
+import importlib, sys
+for name in {[name for name in COMMANDS if name not in ("train", "visualize")]}:
+    for flag in ("-h", "--x"):
+        try: importlib.import_module(name).main([flag])
+        except SystemExit: print(name, [module for module in {HEAVY} if module in sys.modules], file=sys.stderr)
+"""
+    lines = [line for line in start("-c", code).communicate()[1].splitlines() if not line.startswith("error: ")]
+    assert len(lines) == 10 and all(line.endswith(" []") for line in lines), lines
+
+
+def test_samples_need_neither_training_nor_metrics(model_file, tmp_path):
+    """The gate for the time of generate.py: it imports what it uses."""
+    argv = ["--model", str(model_file), "--outfile", str(tmp_path / "a.png")]
+    code = f"import sys, generate\ngenerate.main({argv})\nprint(*sys.modules, sep='\\n')"
+    modules = start("-c", code).communicate()[0].splitlines()
+    assert "toolkit.pictures.images" in modules and (tmp_path / "a.png").exists()
+    rooms = ("toolkit.training.trainer", "toolkit.metrics", "toolkit.datasets", "toolkit.pictures.kinds")
+    assert not [name for name in modules if name.startswith((*rooms, "urllib.request", "IPython", "tensorboardX"))]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -159,10 +178,11 @@ def test_a_mistyped_flag_gets_a_hint(fails):
 
 
 def test_a_batch_that_no_memory_holds(fails, tmp_path):
-    flags = "--dataset synthetic --batchsize 60000 --max_filters 1024 --image_size 256".split()
+    flags = "--dataset synthetic --limit 4000 --batchsize 4000 --max_filters 1024 --image_size 256".split()
     assert "smaller --batchsize" in fails("train", *flags, "--outdir", tmp_path)
 
 
+@pytest.mark.slow
 def test_interrupt_says_how_to_go_on(tmp_path):
     flags = "--dataset synthetic --limit 200 --image_size 16 --max_filters 8 --epochs 100000 --outdir".split()
     process = start("train.py", *flags, tmp_path)
@@ -200,6 +220,7 @@ def test_a_run_may_be_named_nearly_like_a_data_set(run, fails, tmp_path):
     assert run("train", *flags, "--outdir", tmp_path / "cifar10")[0] == 0
 
 
+@pytest.mark.slow
 def test_bars_show_on_stderr_while_stdout_is_piped(tmp_path):
     """In a pseudo-terminal for stderr alone, the bar shows the epoch and how long the whole run takes."""
     here, there = os.openpty()
@@ -218,6 +239,7 @@ def test_bars_show_on_stderr_while_stdout_is_piped(tmp_path):
     assert "Epoch 3/3 |" in out and "it/s" not in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams(tmp_path, closed):
     line = f"{sys.executable} train.py {' '.join(TINY)} --outdir {tmp_path} {closed}"
@@ -226,6 +248,7 @@ def test_closed_streams(tmp_path, closed):
     assert len(list(tmp_path.glob("*/*"))) == 4 and list(tmp_path.glob("*.npz"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_any_moment_and_many_times_is_one_line_at_most(tmp_path):
     """Also while modules are imported, while the first press is being handled, and while the command ends."""
     random = np.random.default_rng(0)

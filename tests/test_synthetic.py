@@ -1,6 +1,7 @@
 """The synthetic digits: seeded, any number of them, in classes that can be told apart."""
 
 import numpy as np
+import pytest
 
 from toolkit import datasets
 from toolkit.datasets import synthetic
@@ -16,6 +17,7 @@ def test_same_seed_same_digits_and_a_longer_set_begins_like_a_shorter():
     assert np.bincount(labels).min() > 100
 
 
+@pytest.mark.slow
 def test_splits_have_the_size_of_mnist_and_share_no_picture():
     train, test = (datasets.load("synthetic", split, None, limit=500).images for split in ("train", "test"))
     assert len(datasets.load("synthetic", "test", None).images) == 10_000

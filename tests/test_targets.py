@@ -94,6 +94,7 @@ def test_pictures_that_were_encoded_are_not_replaced_by_their_decodings(run, fai
     assert run("generate", *flags, "decoded", "--overwrite")[0] == 0
 
 
+@pytest.mark.slow
 def test_a_run_again(run, home, model_file):
     """What is made again all day is replaced without a word."""
     model = ["--model", model_file]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_unflatten
 from PIL import Image
+from selection import slow_but
 
 import train
 from toolkit import datasets
@@ -61,6 +62,7 @@ def test_prints_and_writes_what_it_promises(run, tmp_path):
     assert loaded.test == read_log(tmp_path)[-1]["test"]
 
 
+@pytest.mark.slow
 def test_it_learns(run, tmp_path):
     run("train", *TINY, 8, "--lr", 0.01, "--outdir", tmp_path)
     first, *_, last = read_log(tmp_path)
@@ -102,6 +104,7 @@ def test_resumed_run_ends_with_the_same_bits(run, tmp_path, extra):
     assert figures[0] == figures[1] and len(figures[0]) == 4
 
 
+@pytest.mark.slow
 def test_killed_anywhere_and_resumed_ends_with_the_same_bits(run, tmp_path):
     run("train", *TINY, 6, "--outdir", tmp_path / "whole")
     killed = tmp_path / "killed"
@@ -164,6 +167,7 @@ def test_keep_best_keeps_the_epoch_that_is_best_on_held_out_images(run, tmp_path
     assert loaded.epoch == best["epoch"] and loaded.test == best["test"]
 
 
+@pytest.mark.slow
 def test_beta_warms_up_and_only_then_the_best_is_chosen(run, tmp_path):
     flags = ["--beta", 0.5, "--beta_start", 0.1, "--beta_warmup", 2, "--keep_best", "--lr", 0.05]
     _, out, _ = run("train", *TINY, 4, *flags, "--outdir", tmp_path)
@@ -181,6 +185,7 @@ def test_while_beta_warms_up_the_latest_model_is_kept(run, tmp_path):
     assert checkpoint.load(tmp_path / f"{NAME}.npz").epoch == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "schedule, share", [("linear", lambda p: 1 - p), ("cosine", lambda p: (1 + np.cos(np.pi * p)) / 2)]
 )
@@ -191,6 +196,7 @@ def test_the_learning_rate_warms_up_and_goes_down_to_nothing(run, tmp_path, sche
     assert [entry["learning_rate"] for entry in read_log(tmp_path)] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_plateau_halves_the_rate_when_nothing_is_gained(run, tmp_path, monkeypatch):
     monkeypatch.setattr(schedules, "PATIENCE", 1)
     monkeypatch.setattr(schedules, "STALLED", 0.999)  # nothing is ever enough
@@ -213,13 +219,17 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", slow_but("mlp", VARIANTS))
 def test_every_variant_trains_and_resumes_to_the_same_bits(run, tmp_path, variant):
     for name, epochs in (("whole", [3]), ("parts", [2, 3])):
         for last in epochs:
             flags = [
                 *TINY,
                 last,
+                "--limit",
+                128,
+                "--image_size",
+                8,
                 "--lr_schedule",
                 "constant",
                 *VARIANTS[variant],
@@ -248,6 +258,7 @@ def test_ancestors_names_of_flags(run, tmp_path):
     assert (tmp_path / "my_run" / f"{NAME}.npz").exists()
 
 
+@pytest.mark.slow
 def test_collapse_warns_and_is_remembered(run, tmp_path):
     _, _, err = run("train", *TINY, 12, "--beta", 1e3, "--lr", 0.003, "--lr_schedule", "cosine", "--outdir", tmp_path)
     log = read_log(tmp_path)
@@ -257,6 +268,7 @@ def test_collapse_warns_and_is_remembered(run, tmp_path):
     assert err.startswith("Warning: in this model the latents carry no information") and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_begins_with_the_weights_of_a_model(run, fails, tmp_path):
     run("train", *TINY, 3, "--lr", 0.01, "--outdir", tmp_path / "a")
     first = tmp_path / "a" / f"{NAME}.npz"
@@ -552,6 +564,7 @@ def test_a_fully_connected_model_takes_any_batch(run, tmp_path):
         check_batches(build(ModelConfig()), 64, 64, samples=10**5)
 
 
+@pytest.mark.slow
 def test_the_path_of_pictures_stays_on_this_machine(run, tmp_path, monkeypatch):
     pictures = tmp_path / "private place" / "my pictures"
     pictures.mkdir(parents=True)
@@ -681,6 +694,7 @@ def test_nothing_is_compiled_again(monkeypatch):
     assert sorted(made) == ["partial", "partial", "partial", "step"]
 
 
+@pytest.mark.slow
 def test_init_brings_the_learned_variance_along(run, tmp_path):
     noisy = [*TINY, 8, "--likelihood", "normal", "--lr", 0.01, "--outdir", tmp_path / "a"]
     run("train", *noisy)

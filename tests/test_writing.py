@@ -153,6 +153,7 @@ def test_a_pipe_and_a_device_are_written_to(tmp_path):
     assert (tmp_path / "file").read_bytes() == b"by its number"
 
 
+@pytest.mark.slow
 def test_standard_output_gets_the_result_and_nothing_else(tmp_path, model_file):
     command = [sys.executable, "generate.py", "--model", str(model_file), "--nsamples", "2", "--outfile", "-"]
     ended = subprocess.run(command, capture_output=True, cwd=ROOT)
