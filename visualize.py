@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
     flags.check_targets(typed.of(flags.WriteOptions), kind_of_file, [outfile], model, *files)
     check_ending(outfile, endings)
     with beside(args.outfile):
-        subject = chosen.logs or own_run(find_model(model)) if "runs" in kind.needs else open_subject(typed)
+        subject = chosen.logs or own_runs(find_model(model)) if "runs" in kind.needs else open_subject(typed)
         if write_page:
             write(outfile, write_page(subject, chosen).encode(errors="replace"))
         elif animate and (not draw or images.ending_of(outfile) == ".gif"):
@@ -116,14 +116,15 @@ def open_subject(typed):
         name=opened.name,
         dataset=public_name(full_name(data.dataset)) if data.dataset else "",
         device=opened.device,
-        runs=own_run(opened.path),
+        runs=own_runs(opened.path),
     )
 
 
-def own_run(model_file):
-    """The folder of the run that made a model, if it lies beside it."""
-    folder = model_file.with_suffix("")
-    return [folder] if folder.is_dir() and folder != model_file else []
+def own_runs(model):
+    """The run that trained a model, if it lies beside it."""
+    from toolkit.formats.checkpoint import run_folder
+
+    return list(filter(None, [run_folder(model)]))
 
 
 if __name__ == "__main__":

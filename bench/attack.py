@@ -42,6 +42,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from bench import crafted  # noqa: E402
 from toolkit import datasets  # noqa: E402
 from toolkit.architectures import ModelConfig  # noqa: E402
 from toolkit.errors import UserError  # noqa: E402
@@ -164,6 +165,7 @@ class Targets:
         self.codes = codes.Codes([f"a{i}" for i in range(9)], np.ones((9, 2)), np.ones((9, 2)), ["x"] * 9)
         self.commands = Commands(place, self.model)
         self.home = Home(place / "home", self.model)
+        self.range = crafted.Range(place / "range", ROOT)
         self.pets, kept = place / "pets", place / "kept"  # where no file is broken
         self.pets.mkdir()
         self.pictures = []
@@ -352,6 +354,11 @@ class Targets:
         for _ in range(random.integers(1, 4)):
             getattr(self.home, random.choice(Home.COMMANDS))(random)
             self.home.check()
+
+    def crafted(self, random):
+        """A file made on purpose, one of each kind that once did harm."""
+        row = crafted.TABLE[random.integers(len(crafted.TABLE))]
+        assert not (wrong := self.range.wrong(row)), f"{row.kind}: {wrong}"
 
     def kill(self, random):
         """A command that is killed, and run again."""

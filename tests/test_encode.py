@@ -258,4 +258,4 @@ def test_codes_that_take_much_memory_or_never_end(fails, model_file, tmp_path, s
             codes.load(tmp_path / name, 3)
     monkeypatch.setattr(codes, "MOST_ROWS", 1000)
     with pytest.raises(UserError, match="more than 1,000 rows"):
-        codes.load(tmp_path / "rows.csv", 3)
+        codes.load(tmp_path / "rows.csv", 1)

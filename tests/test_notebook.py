@@ -70,7 +70,7 @@ def test_what_does_not_fit(model, digits):
     for call, said in (
         (lambda: encode(Checkpoint(model), digits.images.astype(int)), "floats from 0 to 1"),
         (lambda: encode(Checkpoint(model), np.zeros((1, 8, 8, 4))), "1 or 3 channels"),
-        (lambda: encode(Checkpoint(model), np.zeros((0, 8, 8, 1))), "1 or 3 channels"),
+        (lambda: encode(Checkpoint(model), np.zeros((0, 8, 8, 1))), "images: unusable"),
         (lambda: decode(Checkpoint(model), np.zeros((2, 5))), r"give \(N, 3\)"),
         (lambda: encode(Checkpoint(model), digits.images, 3), "leave labels out"),
         (lambda: encode(Checkpoint(conditional), digits.images), "from 0 to 9"),

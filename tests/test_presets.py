@@ -153,7 +153,7 @@ def test_like_a_model_of_ones_own_pictures(run, fails, tmp_path, monkeypatch):
 
 
 def test_a_file_that_is_nested_deep(fails, tmp_path):
-    (tmp_path / "run.json").write_text('{"epochs": ' + "[" * 100_000)
+    (tmp_path / "run.json").write_text('{"epochs": ' + "[" * 50_000)
     assert "nested too deep" in fails("train", "--config", tmp_path / "run.json")
 
 

@@ -23,6 +23,7 @@ class, for each image, or one for all:
     (4, 64, 64, 1)
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ from toolkit.formats.checkpoint import Checkpoint
 from toolkit.machine import device
 from toolkit.model import inference
 from toolkit.shell.opening import find_model
+
+MOST = 10**6  # samples at once
 
 
 def load(path: Path | str) -> Checkpoint:
@@ -51,7 +54,7 @@ def encode(model: Checkpoint, images: Any, labels: Any = None) -> tuple[np.ndarr
 
 def decode(model: Checkpoint, z: Any, labels: Any = None) -> np.ndarray:
     """Latent vectors (N, D), or one, → pixels from 0 to 1, (N, S, S, C)."""
-    z = np.atleast_2d(np.asarray(z, np.float32))
+    z = np.atleast_2d(numbers("latent vectors", z, -inference.LARGEST_MEAN, inference.LARGEST_MEAN))
     if z.ndim != 2 or z.shape[1] != model.model.config.latent_dims:
         raise UserError(f"latent vectors of shape {z.shape} do not fit — give (N, {model.model.config.latent_dims})")
     return inference.decode(model.model, z, labels_of(labels, len(z), model.model.config.decoder_classes))
@@ -61,6 +64,9 @@ def sample(
     model: Checkpoint, count: int = 16, labels: Any = None, temperature: float = 1.0, seed: int = 0
 ) -> np.ndarray:
     """New images as `generate.py` samples them, pixels from 0 to 1, (N, S, S, C); without labels each class in turn."""
+    count = int(numbers("count", count, 1, MOST, "iu", one=True))
+    seed = int(numbers("seed", seed, 0, 2**32 - 1, "iu", one=True))
+    temperature = float(numbers("temperature", temperature, 0, inference.LARGEST_MEAN, one=True))
     if (classes := model.model.config.decoder_classes) and labels is None:
         labels = np.arange(count) % classes
     labels = labels_of(labels, count, classes)
@@ -75,15 +81,15 @@ def reconstruct(model: Checkpoint, images: Any, labels: Any = None) -> np.ndarra
 
 def split_of(model, images, labels):
     """Images of any kind as bytes (N, H, H, C), with their labels."""
-    images = np.asarray(images)
+    images = numbers("images", images, 0, 255)
     if images.ndim == 2 or (images.ndim == 3 and images.shape[2] in (1, 3)):
         images = images[None]
     if images.ndim == 3:
         images = images[..., None]
-    if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
+    if images.ndim != 4 or images.shape[3] not in (1, 3):
         raise UserError(f"images of shape {images.shape} do not fit — give (N, H, W, C) with 1 or 3 channels")
     if images.dtype != np.uint8:
-        if not (images.min() >= 0 and images.max() <= 1):
+        if images.max() > 1:
             raise UserError("images are bytes, or floats from 0 to 1 — divide by the largest value there can be")
         images = np.rint(images * 255.0).astype(np.uint8)
     height, width = images.shape[1:3]
@@ -101,10 +107,18 @@ def labels_of(labels, count, classes):
         raise UserError("this takes no labels: the model is not class-conditional — leave labels out")
     if labels is None:
         raise UserError(f"this model is class-conditional — give labels, numbers from 0 to {classes - 1}")
-    try:
-        labels = np.broadcast_to(np.asarray(labels), (count,))
-    except ValueError:
-        raise UserError(f"labels of shape {np.shape(labels)} do not fit — give one, or {count}") from None
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
-        raise UserError(f"labels are numbers of classes — give whole numbers from 0 to {classes - 1}")
-    return labels.astype(np.int32)
+    labels = numbers("labels", labels, 0, classes - 1, "iu").astype(np.int32)
+    if labels.shape not in ((), (1,), (count,)):
+        raise UserError(f"labels of shape {labels.shape} do not fit — give one, or {count}")
+    return np.broadcast_to(labels, (count,))
+
+
+def numbers(what, values, least, most, kinds="biuf", one=False):
+    """An argument as an array of numbers, each from `least` to `most`; of `one` number where that is asked for."""
+    with suppress(ValueError, TypeError):  # lists of lists of several lengths, and objects of other libraries
+        array = np.asarray(values)
+        in_range = array.dtype.kind in kinds and array.size and array.min() >= least and array.max() <= most
+        if in_range and not (one and array.ndim):
+            return array
+    noun = "whole number" if kinds == "iu" else "number"
+    raise UserError(f"{what}: unusable — give {f'a {noun}' if one else f'{noun}s'} from {least:,} to {most:,}")

@@ -12,6 +12,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 # The groups of a help page, in the order in which a newcomer needs them.
@@ -177,7 +178,10 @@ def number(kind: type, least: float, below: float = LARGEST, *, above: bool = Fa
 def read_path(text: str) -> str:
     if not text.strip():
         raise ValueError("the name is empty")
-    return os.path.expanduser(text)
+    with suppress(UnicodeEncodeError):
+        if b"\0" not in os.fsencode(text):
+            return os.path.expanduser(text)
+    raise ValueError(f"no file can have the name {text[:40]!r}")
 
 
 def read_word(text: str) -> str:
@@ -187,7 +191,7 @@ def read_word(text: str) -> str:
 
 
 def read_run_name(text: str) -> str:
-    if not text.strip() or text in (".", "..") or "/" in text or "\0" in text:
+    if read_path(text) in (".", "..") or "/" in text:
         raise ValueError(f"{text!r} is not a plain name for a run")
     return text
 

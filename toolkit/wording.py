@@ -1,7 +1,5 @@
 """Words that messages, pages and file names are made of."""
 
-import csv
-import io
 import re
 import unicodedata
 from collections import Counter
@@ -42,11 +40,12 @@ def by_value(values: dict[str, Any]) -> list[str]:
 
 def csv_text(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """The text of a .csv file."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)
-    return text.getvalue()
+    return "".join(",".join(map(csv_field, row)) + "\n" for row in (head, *rows))
+
+
+def csv_field(text: str) -> str:
+    """A field of a .csv file, in quotes where it needs them; Python's csv leaves a carriage return without."""
+    return '"' + text.replace('"', '""') + '"' if set(text) & set('",\r\n') else text
 
 
 def as_text(name: str) -> str:
@@ -60,8 +59,8 @@ def distinct(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
     for name in names:
         path, other = Path(name), name
         while as_one(other) in used:
-            counts[name] += 1
-            other = str(path.with_name(f"{path.stem}-{counts[name] + 1}{path.suffix}"))
+            counts[as_one(name)] += 1
+            other = str(path.with_name(f"{path.stem}-{counts[as_one(name)] + 1}{path.suffix}"))
         used.add(as_one(other))
         made.append(other)
     return made

@@ -9,13 +9,15 @@
 Whatever does not fit raises ValueError, which names the field.
 """
 
+import functools
 import json
 import math
 import types
+from collections.abc import Callable
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 T = TypeVar("T")
-MOST_PARTS = 2**21  # quotes and brackets: a text or a list takes twenty times the room that it has in a file
+MOST_PARTS = 2**21  # quotes, brackets and commas: each value takes up to twenty times its size in the file
 LARGEST = 1e100  # of numbers; sums and squares of them are finite
 Whole = Annotated[int, lambda number: number >= 0]
 Scalars = dict[str, str | int | float | bool | None]
@@ -32,7 +34,7 @@ def record(declared: type[T], text: bytes | str) -> T:
 
 def parsed(text: bytes | str) -> Any:
     """What JSON says, if its numbers, its depth and its size are such that anybody could mean them."""
-    marks = (b'"', b"[", b"{") if isinstance(text, bytes) else ('"', "[", "{")
+    marks = (b'"', b"[", b"{", b",") if isinstance(text, bytes) else ('"', "[", "{", ",")
     if sum(map(text.count, marks)) > MOST_PARTS:
         raise ValueError("its JSON has far too many parts")
     try:
@@ -45,32 +47,40 @@ def check(declared: Any, value: dict[str, Any]) -> None:
     """Stop at a field that is missing, or not of its type."""
     if missing := declared.__required_keys__ - value.keys():
         raise ValueError(f"its metadata lacks {min(missing)}")
-    for name, kind in get_type_hints(declared, include_extras=True).items():
-        if name in value and not fits(value[name], kind):
+    for name, fits in tests_of(declared).items():
+        if name in value and not fits(value[name]):
             raise ValueError(f"its metadata says {str(value[name])[:40]!r} of its {name}")
 
 
-def fits(value: Any, kind: Any) -> bool:
+@functools.cache
+def tests_of(declared: Any) -> dict[str, Callable[[Any], bool]]:
+    """For each field of a TypedDict, the test of its values."""
+    return {name: test_of(kind) for name, kind in get_type_hints(declared, include_extras=True).items()}
+
+
+def test_of(kind: Any) -> Callable[[Any], bool]:
     """Whether a value is of a type: of a plain one, a list, a dictionary, a TypedDict, one of several, or a subset."""
     origin, parts = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        return any(fits(value, part) for part in parts)
     if origin is Annotated:
-        return fits(value, parts[0]) and all(test(value) for test in parts[1:])
-    if origin is list:
-        return isinstance(value, list) and all(fits(each, parts[0]) for each in value)
-    if origin is tuple:
-        same = isinstance(value, list) and len(value) == len(parts)
-        return same and all(fits(each, part) for each, part in zip(value, parts, strict=True))
-    if origin is dict:
-        return isinstance(value, dict) and all(fits(each, parts[1]) for each in value.values())
+        fits, subset = test_of(parts[0]), parts[1]
+        return lambda value: fits(value) and subset(value)
     if is_typeddict(kind):
-        if isinstance(value, dict):
-            check(kind, value)
-        return isinstance(value, dict)
-    if isinstance(value, bool):
-        return kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)
+        return lambda value: isinstance(value, dict) and check(kind, value) is None
+    tests = [test_of(part) for part in parts]
+    if origin in (Union, types.UnionType):
+        return lambda value: any(fits(value) for fits in tests)
+    if origin is list:
+        return lambda value: isinstance(value, list) and all(map(tests[0], value))
+    if origin is tuple:
+        return lambda value: (
+            isinstance(value, list)
+            and len(value) == len(tests)
+            and all(fits(each) for fits, each in zip(tests, value, strict=True))
+        )
+    if origin is dict:
+        return lambda value: isinstance(value, dict) and all(map(tests[1], value.values()))
+    accepted = (int, float) if kind is float else kind
+    return lambda value: isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
 
 
 def integer(text: str) -> int:

@@ -181,5 +181,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """What the system says of an error, without its number and file name."""
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    """The message of an error, without its number and file name."""
+    with suppress(Exception):  # some errors of libraries cannot be printed
+        return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return type(error).__name__

@@ -13,6 +13,7 @@ more than a model can have is refused before it takes memory.
 import io
 import json
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -46,6 +47,7 @@ LARGEST_HEADER = 2**22  # bytes of names, shapes and metadata
 LARGEST_TORCH = 2**28  # bytes of a .pth file, whose numbers are read before its model is known
 OPTIMIZER, SAMPLER = "optimizer.", "sampler."  # begin the names of the arrays of both
 MOST_OF_OPTIMIZER = 3  # numbers that an optimizer keeps for each of a model, at most
+MOST_ENTRIES = 8000  # arrays in a file; the state of the deepest model has 6,500
 
 
 class Facts(TypedDict, total=False):
@@ -179,6 +181,13 @@ def load(path: Path | str) -> Checkpoint:
     return checkpoint
 
 
+def run_folder(model: Path | str) -> Path | None:
+    """The folder of the run that trained a model; None if there is none beside its file."""
+    file = Path(model).resolve()
+    folder = file.with_suffix("") if file.is_file() else file / "none"
+    return folder if folder.is_dir() else None
+
+
 def without(prefix: str, arrays: dict[str, Any]) -> dict[str, Any]:
     """The arrays whose names begin so, without that beginning."""
     return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
@@ -269,7 +278,8 @@ def read(path: Path | str) -> Contents:
 def in_one_line(path: Path) -> Iterator[None]:
     """Turn whatever goes wrong with a file into one line."""
     try:
-        yield
+        with warnings.catch_warnings(action="error"):  # NumPy warns of odd headers
+            yield
     except UserError:
         raise
     except FileNotFoundError:
@@ -305,11 +315,14 @@ def read_archive(archive, path, size):
     """What an open archive holds; `path` is where its numbers are read from."""
     entries = archive.infolist()
     claimed = sum(entry.file_size for entry in entries)
-    if claimed > 16 * size + 2**20 or any(entry.compress_size > size for entry in entries):
+    is_torch = any(entry.filename.endswith("data.pkl") for entry in entries)
+    if claimed > (4 if is_torch else 16) * size + 2**20 or any(entry.compress_size > size for entry in entries):
         raise ValueError("it claims far more data than it holds")
+    if len(entries) > MOST_ENTRIES or len({entry.filename for entry in entries}) < len(entries):
+        raise ValueError("it has far too many entries, or two of one name")
     if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
         raise ValueError("it is compressed in an unusual way")
-    if any(entry.filename.endswith("data.pkl") for entry in entries):
+    if is_torch:
         if claimed > LARGEST_TORCH:
             raise ValueError(f"its numbers have more than {LARGEST_TORCH / 2**20:.0f} MiB")
         arrays, facts = pytorch.read_torch(archive)

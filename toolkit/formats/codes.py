@@ -10,6 +10,7 @@ import csv
 import io
 import os
 import textwrap
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -83,8 +84,8 @@ def table(codes: Codes) -> str:
 def load(path: Path | str, dims: int) -> Codes:
     """Read latent vectors for a model of so many dimensions; what the file holds decides its format."""
     try:
-        with opened(path, LARGEST) as file:
-            codes = unpacked(file) if file.peek(2).startswith(b"PK") else parsed(file)
+        with opened(path, LARGEST) as file, np.errstate(over="ignore"), warnings.catch_warnings(action="error"):
+            codes = unpacked(file) if file.peek(2).startswith(b"PK") else parsed(file, dims)
     except OSError as error:
         raise UserError(f"cannot read {path}: {reason(error)} — check the name") from None
     except Exception as error:  # NumPy and zipfile raise nearly anything on damaged files
@@ -92,8 +93,7 @@ def load(path: Path | str, dims: int) -> Codes:
         raise UserError(f"{path} holds no latent vectors: {why} — encode.py writes such files") from None
     if not len(codes.mean):
         raise UserError(f"{path} holds no rows — encode some images into it")
-    if codes.mean.shape[1] != dims:
-        has = codes.mean.shape[1]
+    if (has := codes.mean.shape[1]) != dims:
         raise UserError(f"{path} holds vectors of {has} dims, the model has {dims} — take the model that encoded them")
     if not np.isfinite(codes.mean).all():
         raise UserError(f"{path} holds values that are infinite or no numbers — calculate them again")
@@ -122,7 +122,7 @@ def unpacked(file):
     return codes_of(words, arrays)
 
 
-def parsed(file):
+def parsed(file, dims):
     """The rows of a `.csv` file, one after the other: as words they would take twenty times their room."""
     if os.fstat(file.fileno()).st_size > LARGEST_TABLE:
         raise ValueError(f"it is larger than {LARGEST_TABLE / 2**20:.0f} MiB; .npz may have {LARGEST / 2**20:.0f}")
@@ -133,6 +133,8 @@ def parsed(file):
         parts = {name: columns_of(columns, name) for name in ("mean", "log_var")}
         if not parts["mean"]:
             raise ValueError("it has no columns mean_0, mean_1, …")
+        if len(parts["mean"]) != dims:  # before any row is read
+            return Codes([""], np.zeros((1, len(parts["mean"]))))
         values = {name: array.array("f") for name, places in parts.items() if places}
         words = {name: [] for name in ("name", "class") if name in columns}
         for number, row in enumerate(rows, 1):

@@ -17,6 +17,7 @@ from toolkit.errors import UserError
 from toolkit.files import records, targets
 from toolkit.files.reading import contents
 from toolkit.files.targets import ANY, check_target
+from toolkit.files.writing import reason
 
 PREFIX = "hf:"
 LARGEST = 2**22  # bytes of config.json
@@ -68,10 +69,10 @@ def fetch(name: str) -> Path:
         raise UserError(f"{name} is no model on the Hub — write hf:org/name")
     try:
         from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=[MODEL, CONFIG]))
     except ImportError:
         raise UserError(f"{name} needs a package that is not installed — pip install huggingface_hub") from None
-    try:
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=[MODEL, CONFIG]))
-    except Exception as error:  # of the network, the name or the rights, in many classes
-        why = textwrap.shorten(str(error), 120, placeholder=" …") or type(error).__name__
+    except Exception as error:  # of the network, the name or the permissions, in many classes
+        why = textwrap.shorten(reason(error), 120, placeholder=" …")
         raise UserError(f"cannot fetch {name}: {why} — check the name and the network") from None

@@ -117,7 +117,9 @@ class Reader:
         if key not in self.storages:
             numbers = np.frombuffer(self.read(key), STORAGES[kind])
             if kind == BFLOAT16:
-                numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
+                wide = numbers.astype(np.uint32)
+                wide <<= 16
+                numbers = wide.view(np.float32)
             self.storages[key] = kind, numbers
         made, numbers = self.storages[key]
         if made != kind or len(numbers) != count:

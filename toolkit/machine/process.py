@@ -58,7 +58,8 @@ def launched_as() -> int | None:
     hosts = os.environ.get("MLX_HOSTFILE")
     if hosts and os.path.isfile(hosts) and os.path.getsize(hosts) < 2:
         return None  # mlx.launch -n 1 writes an empty line to it, which MLX cannot read
-    return next((int(os.environ[name]) for name in RANK if os.environ.get(name, "").isdecimal()), None)
+    ranks = (os.environ.get(name, "") for name in RANK)
+    return next((int(rank) for rank in ranks if rank.isdecimal() and len(rank) < 10), None)
 
 
 @contextmanager

@@ -90,7 +90,8 @@ def command_of(checkpoint: Checkpoint) -> str:
         words = chain(*flags(remembered(checkpoint.options)).values()) if checkpoint.options else ()
     except (KeyError, ValueError, UserError):
         return ""
-    return shlex.join(["python", "train.py", *words]) if checkpoint.options else ""
+    command = shlex.join(["python", "train.py", *words])
+    return command if checkpoint.options and command.isprintable() else ""
 
 
 def samples(checkpoint: Checkpoint) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from toolkit import datasets
+from toolkit.architectures import ModelConfig
 from toolkit.datasets import Split
 from toolkit.errors import UserError
 from toolkit.formats import checkpoint
@@ -30,8 +31,8 @@ def trained_on(model_file: Path, dataset: str | None) -> str:
     name = datasets.full_name(dataset or "mnist")
     if ":" not in name:
         return name
-    state = model_file.with_suffix("") / "state.npz"
-    facts = checkpoint.read(state).facts if state.is_file() else {}
+    run = checkpoint.run_folder(model_file)
+    facts = checkpoint.read(run / "state.npz").facts if run and (run / "state.npz").is_file() else {}
     own = facts.get("options", {}).get("dataset", "")
     if datasets.public_name(own) != datasets.public_name(name) or facts.get("folder") != datasets.inode_of(own):
         where = datasets.public_name(name).partition(":")[2]
@@ -59,7 +60,7 @@ def print_skipped(loaded: Split, what: str) -> None:
 
 def load_for(checkpoint: Checkpoint, dataset: str, split: str, place: PlaceOptions, limit: int | None = None) -> Split:
     """One split as a model needs it: of its size and channels, with its classes."""
-    config = checkpoint.model.config
+    config = with_colours(checkpoint)
     loaded = load_split(dataset, split, place, limit, config.image_size, config.channels)
     if not (classes := config.num_classes):
         return loaded
@@ -74,14 +75,20 @@ def load_for(checkpoint: Checkpoint, dataset: str, split: str, place: PlaceOptio
     return loaded
 
 
+def with_colours(checkpoint: Checkpoint) -> ModelConfig:
+    """The configuration of a model that pictures fit; an error where it has other channels than they."""
+    config = checkpoint.model.config
+    if config.channels not in (1, 3):
+        raise UserError(f"the model has {config.channels} channels, pictures have 1 or 3 — see vae.py for arrays")
+    return config
+
+
 def load_pictures(checkpoint: Checkpoint, paths: Sequence[str], label: str | None = None) -> Split:
     """Picture files as a model needs them: cropped as what it was trained on, with its classes.
 
     The class of a picture is `label`, or else the sub-folder in which it was found.
     """
-    config = checkpoint.model.config
-    if config.channels not in (1, 3):
-        raise UserError(f"this model sees {config.channels} channels, pictures have 1 or 3 — see vae.py for arrays")
+    config = with_colours(checkpoint)
     asked = class_number(checkpoint, label, encoding=True)
     loaded = datasets.load_files(paths, config.image_size, config.channels, checkpoint.dataset)
     print_skipped(loaded, "pictures")

@@ -21,7 +21,7 @@ from toolkit.shell.parser import HELP, Typed, did_you_mean, parse, reader, selec
 from toolkit.training.plan import DECIDED, remembered
 from toolkit.wording import ending_in_words
 
-LARGEST = 2**20  # bytes of a file of options
+LARGEST, LONGEST_LINE = 2**16, 1000  # bytes of a file of options, and of a line; tomllib is quadratic in a key's dots
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +123,8 @@ def parsed(file):
                 import tomllib
             except ImportError:
                 raise UserError(f"{file}: TOML needs Python 3.11 or newer — write the same as .json") from None
+            if max(map(len, data.splitlines()), default=0) > LONGEST_LINE:
+                raise ValueError(f"a line has more than {LONGEST_LINE} characters")
             values = tomllib.loads(data.decode())
         else:
             raise UserError(f"{file} {ending_in_words(file)} — write .toml or .json")

@@ -12,6 +12,7 @@ from toolkit.files.records import Whole, record
 from toolkit.files.writing import reason
 
 LARGEST = 2**25  # bytes; an epoch has some 600
+MOST = 50_000  # epochs in a chart
 
 
 class Scores(TypedDict):
@@ -54,7 +55,9 @@ def read(path: Path | str) -> list[dict[str, Any]]:
     path = Path(path)
     path = path / "log.jsonl" if path.is_dir() else path
     try:
-        found = list(entries(contents(path, LARGEST)))
+        if (text := contents(path, LARGEST)).count(b"\n") > MOST:
+            raise UserError(f"{path} has more than {MOST:,} epochs — name a shorter log")
+        found = list(entries(text))
     except OSError as error:
         raise cannot_read(path, error, "name a run's folder or log with --logs") from None
     except ValueError:
