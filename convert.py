@@ -1,4 +1,5 @@
 """python convert.py model.pth model.npz
+python convert.py last digits/ --license mit
 
 Convert a checkpoint: reads .npz, .safetensors and PyTorch's .pth, writes .npz
 or .safetensors, by the ending of OUT, or with a / at its end a folder for the
@@ -22,14 +23,24 @@ from toolkit.wording import counted
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    input: str = option(..., "checkpoint, folder, or hf:org/name", "model", kind=path, unit="IN", positional=True)
-    output: str = option(
-        ..., "checkpoint to write, or a folder if it ends in /", "output", kind=path, unit="OUT", positional=True
+    input: str = option(
+        ..., "file or folder, last, or hf:org/name", "model", kind=path, unit="IN", positional=True, common=True
     )
-    license: str = option("unknown", "licence of the model, for a folder", "output", kind=word, aliases=("licence",))
+    output: str = option(
+        ...,
+        "checkpoint to write, or a folder if it ends in /",
+        "output",
+        kind=path,
+        unit="OUT",
+        positional=True,
+        common=True,
+    )
+    license: str = option(
+        "unknown", "licence in the folder's model card", "output", kind=word, common=True, aliases=("licence",)
+    )
     dataset: str | None = option(None, "training data set", "data", default_text="the one stored in IN")
     plain: bool = option(False, "leave out the fitted prior, for programs that refuse extra arrays", "output")
-    fit_prior: bool = option(False, "fit a mixture of Gaussians to the training images, to sample from", "model")
+    fit_prior: bool = option(False, "fit a mixture of Gaussians, to draw samples from", "model", common=True)
 
 
 def options() -> tuple[type, ...]:
@@ -63,7 +74,9 @@ def main(argv: list[str] | None = None) -> None:
         else:
             check_target(args.output, inputs=[args.input])
     device.start(cpu=not args.fit_prior)
-    loaded = checkpoint.load(find_model(args.input))
+    with beside(args.output):
+        source = find_model(args.input)
+    loaded = checkpoint.load(source)
     if args.dataset:
         loaded.dataset = datasets.public_name(datasets.full_name(args.dataset))
     if args.fit_prior and not loaded.dataset:
@@ -79,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
             check_plain(loaded)
             loaded.sampler = None
         if to_folder:
-            name = re.sub(r"\.(npz|safetensors|pth)$", "", public_name(args.input).rpartition("/")[2])
+            name = re.sub(r"\.(npz|safetensors|pth)$", "", public_name(args.input, source).rpartition("/")[2])
             text, picture = card.make(name, loaded, args.license), png(card.samples(loaded))
             print_folder(checkpoint.save_folder(args.output, loaded, text, picture), args.license)
         else:

@@ -1,4 +1,5 @@
 """python encode.py cat.jpg dog.jpg --outfile codes.npz
+python encode.py --model last --split test --outfile codes.csv
 
 Encode pictures, or a split of a data set, into latent vectors: the mean and the
 log-variance of each image, with its name, and its class where it has one.
@@ -18,10 +19,21 @@ from toolkit.wording import counted
 @dataclass(frozen=True)
 class EncodeOptions:
     images: tuple[str, ...] = option(
-        (), "picture files, and folders of them", "data", kind=path, unit="IMAGE", positional=True, several=True
+        (),
+        "picture files, and folders of them",
+        "data",
+        kind=path,
+        unit="IMAGE",
+        positional=True,
+        several=True,
+        common=True,
     )
-    split: str = option("test", "split of the data set", "data", choices=("test", "train"), not_with=("images",))
-    outfile: str = option("codes.npz", "latent vectors: .npz or .csv; - is standard output", "output", kind=path)
+    split: str = option(
+        "test", "split of the data set", "data", choices=("test", "train"), common=True, not_with=("images",)
+    )
+    outfile: str = option(
+        "codes.npz", "latent vectors: .npz or .csv; - is standard output", "output", kind=path, common=True
+    )
 
 
 def options() -> tuple[type, ...]:

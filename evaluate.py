@@ -1,4 +1,5 @@
-"""python evaluate.py
+"""python evaluate.py --importance_samples 50
+python evaluate.py --model last --json metrics.json
 
 Score a model on the test split: its bound, its likelihood, its reconstructions
 and its latent vectors.
@@ -20,11 +21,13 @@ from toolkit.shell.parser import parse
 @dataclass(frozen=True)
 class EvaluateOptions:
     importance_samples: int = option(
-        500, "samples per image for log p(x), the slow part; 0 to skip it", "sampling", kind=sample_count
+        500, "samples per image for log p(x), which is slow; 0 skips it", "sampling", kind=sample_count, common=True
     )
-    prior: str = flags.prior_option("normal", "the prior in KL and log p(x)")
-    batchsize: int = option(250, "images at once, for speed only", "general", kind=count, aliases=("batch_size",))
-    json: str | None = option(None, "also write the metrics to FILE; - is standard output", "output", kind=path)
+    prior: str = flags.prior_option("normal", "prior for KL and log p(x)")
+    batchsize: int = option(250, "batch size; affects speed only", "general", kind=count, aliases=("batch_size",))
+    json: str | None = option(
+        None, "also write the metrics to FILE; - is standard output", "output", kind=path, common=True
+    )
 
 
 def options() -> tuple[type, ...]:

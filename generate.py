@@ -1,7 +1,8 @@
 """python generate.py --outfile samples.png
+python generate.py --model conditional --label all
 
-Sample new images from a model. Everything it needs is in the model's file. With
---codes it decodes latent vectors of encode.py, or what you made of them.
+Sample new images from a model. With --codes, decode latent vectors instead:
+those of encode.py, or vectors computed from them.
 """
 
 from dataclasses import dataclass
@@ -18,23 +19,49 @@ from toolkit.wording import counted, file_names
 @dataclass(frozen=True)
 class GenerateOptions:
     nsamples: int = option(
-        128, "number of samples", "sampling", kind=count, aliases=("num_samples",), not_with=flags.REPLACING
+        128,
+        "number of samples",
+        "sampling",
+        kind=count,
+        common=True,
+        aliases=("num_samples",),
+        not_with=flags.REPLACING,
     )
     label: str | None = option(
-        None, "class to sample, or all: one row each", "sampling", kind=word, default_text="each in turn"
+        None,
+        "class to sample, or all: one row per class",
+        "sampling",
+        kind=word,
+        common=True,
+        default_text="each in turn",
     )
-    vis_lat_space: bool = option(False, "2-D models: a 16×16 grid over [-2, 2]²", "sampling", not_with=("codes",))
+    vis_lat_space: bool = option(
+        False, "for 2-D models: decode a 16×16 grid over [-2, 2]²", "sampling", not_with=("codes",)
+    )
     codes: str | None = option(None, "decode these latent vectors, .npz or .csv", "sampling", kind=path)
     names: tuple[str, ...] = option(
         (), "names of the rows to decode", "sampling", kind=word, several=True, only_with=("codes",)
     )
     grid_size: int | None = option(None, "columns of the sheet", "output", kind=count, not_with=("vis_lat_space",))
     outfile: str | None = option(
-        None, "sheet; - is standard output", "output", kind=path, aliases=("output_path",), default_text="samples.png"
+        None,
+        "the sheet; - is standard output",
+        "output",
+        kind=path,
+        common=True,
+        aliases=("output_path",),
+        default_text="samples.png",
     )
-    outdir: str | None = option(None, "also write each sample here, the sheet as all.png", "output", kind=directory)
+    outdir: str | None = option(
+        None, "also save each sample to DIR, and the sheet as all.png", "output", kind=directory, common=True
+    )
     info: bool = option(
-        False, "print the model's metadata and exit", "output", aliases=("info_only",), uses_only=("model", "general")
+        False,
+        "print the model's metadata and exit",
+        "output",
+        common=True,
+        aliases=("info_only",),
+        uses_only=("model", "general"),
     )
 
 

@@ -1,4 +1,5 @@
 """python reconstruct.py --rec_testdata
+python reconstruct.py --model cifar-10 --images cat.jpg dog.jpg
 
 Reconstruct a split of the data set, or your own pictures (--images), from the
 means of the latent vectors. Writes each image beside its reconstruction to
@@ -23,9 +24,13 @@ SHOWN = 64  # pairs in the overview
 
 @dataclass(frozen=True)
 class ReconstructOptions:
-    rec_testdata: bool = option(False, "the test split instead of the training split", "data", not_with=("images",))
-    images: tuple[str, ...] = option((), "picture files, and folders of them", "data", kind=path, several=True)
-    outdir: str = option("reconstructions", "output folder", "output", kind=directory)
+    rec_testdata: bool = option(
+        False, "use the test split instead of the training split", "data", common=True, not_with=("images",)
+    )
+    images: tuple[str, ...] = option(
+        (), "picture files, and folders of them", "data", kind=path, several=True, common=True
+    )
+    outdir: str = option("reconstructions", "output folder", "output", kind=directory, common=True)
 
 
 def options() -> tuple[type, ...]:

@@ -1,4 +1,5 @@
 """python train.py --latent_dims 8
+python train.py --dataset folder:pictures --latent_dims 32
 
 Train a variational autoencoder; every epoch is scored on the test split.
 """
@@ -35,13 +36,28 @@ from toolkit.wording import counted
 class RunOptions:
     """Where a run keeps its files, and what it begins with. Not saved in the run's state."""
 
-    run_name: str | None = option(None, "sub-folder of --outdir", "output", kind=run_name, positional=True)
+    run_name: str | None = option(
+        None, "sub-folder of --outdir for this run", "output", kind=run_name, positional=True, common=True
+    )
     outdir: str = option("models", "output folder", "output", kind=directory, aliases=("save_dir", "runs_dir"))
-    resume: bool = option(False, "resume; only --epochs and --lr may change", "output", aliases=("resume_if_exists",))
-    reset_optimizer: bool = option(False, "forget the optimizer's state", "output", only_with=("resume",))
-    overwrite: bool = option(False, "replace the run in the same place", "output")
-    tensorboard: str | None = option(None, "also write logs for TensorBoard", "output", kind=directory)
-    init: str | None = option(None, "model to start from", "model", kind=path, aliases=("initial_checkpoint_path",))
+    resume: bool = option(
+        False,
+        "continue this run; only --epochs and --lr may change",
+        "output",
+        common=True,
+        aliases=("resume_if_exists",),
+    )
+    reset_optimizer: bool = option(False, "reset the optimizer's state", "output", only_with=("resume",))
+    overwrite: bool = option(False, "replace an earlier run in the same folder", "output")
+    tensorboard: str | None = option(None, "also write TensorBoard logs", "output", kind=directory)
+    init: str | None = option(
+        None,
+        "model whose weights training starts from",
+        "model",
+        kind=path,
+        unit="MODEL",
+        aliases=("initial_checkpoint_path",),
+    )
 
 
 def options() -> tuple[type, ...]:
@@ -142,7 +158,10 @@ def check_run(run):
     """Stop where flags contradict each other, and question a run name that was probably meant as a data set."""
     if run.resume and run.overwrite:
         raise UserError("--resume continues a run and --overwrite replaces it — give one of them")
-    if run.run_name and (meant := datasets.resembles(run.run_name)):
+    meant = run.run_name and datasets.resembles(run.run_name)
+    if run.run_name and Path(run.run_name).is_dir() and not Path(run.outdir, run.run_name).exists():
+        meant = meant or f"folder:{run.run_name}"
+    if meant:
         raise UserError(
             f"{run.run_name} would be the name of the run — did you mean --dataset {meant}? "
             f"If not, say --outdir {Path(run.outdir, run.run_name)}"

@@ -1,4 +1,5 @@
 """python visualize.py traversal --outfile traversal.png
+python visualize.py explorer --model conditional
 
 Show what a model has learned.
 """
@@ -21,7 +22,13 @@ class LabelOptions:
 @dataclass(frozen=True)
 class RunOptions:
     logs: tuple[str, ...] = option(
-        (), "folders of runs", "pictures", kind=path, unit="RUN", several=True, default_text="the model's"
+        (),
+        "runs: their folders or models, or last",
+        "pictures",
+        kind=path,
+        unit="RUN",
+        several=True,
+        default_text="the model's",
     )
 
 
@@ -49,6 +56,7 @@ class VisualizeOptions:
         "output",
         kind=path,
         unit="FILE",
+        common=True,
         default_text="KIND.png or .html",
     )
 
@@ -66,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     chosen = typed.of(kind.Options)
     from toolkit.files.writing import write
     from toolkit.pictures import images
-    from toolkit.shell.opening import find_model
+    from toolkit.shell.opening import find_model, find_run
 
     draw, animate, write_page = (getattr(kind.file, name, None) for name in ("draw", "animate", "write_page"))
     endings = (".html", ".htm") if write_page else images.ENDINGS if draw else (".gif",)
@@ -76,7 +84,10 @@ def main(argv: list[str] | None = None) -> None:
     flags.check_targets(typed.of(flags.WriteOptions), kind_of_file, [outfile], model, *files)
     check_ending(outfile, endings)
     with beside(args.outfile):
-        subject = chosen.logs or own_runs(find_model(model)) if "runs" in kind.needs else open_subject(typed)
+        if "runs" in kind.needs:
+            subject = [find_run(name) for name in chosen.logs] or own_runs(find_model(model))
+        else:
+            subject = open_subject(typed)
         if write_page:
             write(outfile, write_page(subject, chosen).encode(errors="replace"))
         elif animate and (not draw or images.ending_of(outfile) == ".gif"):

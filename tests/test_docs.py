@@ -14,7 +14,7 @@ import toolkit
 from docs import tables
 from toolkit.metrics import words
 from toolkit.shell.opening import ROOT
-from toolkit.shell.parser import parse
+from toolkit.shell.parser import HELP, parse
 
 COMMANDS = ("train", "generate", "reconstruct", "encode", "evaluate", "visualize", "convert")
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]}
@@ -32,7 +32,7 @@ LINES = sorted(
 def test_every_line_parses(command, flags):
     declared = importlib.import_module(command).options()
     words = shlex.split(flags.split(" > ")[0], comments=True)
-    if not {"-h", "--help", "--version"} & set(words):
+    if not HELP & set(words):
         parse(f"python {command}.py", words, *declared)
 
 

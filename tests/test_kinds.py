@@ -483,7 +483,11 @@ def test_the_help_of_a_kind_shows_its_flags_alone(run, kind):
     status, out, _ = run("visualize", kind, "-h")
     assert status == 0 and out.startswith(f"usage: python visualize.py {kind} [options]")
     listed = re.findall(r"^  (--\w+)", out, re.M)
-    assert set(listed) == {"--version", *(f"--{name}" for name, _, _ in options_of(visualize.kinds()[kind].Options))}
+    assert set(listed) == {
+        "--help",
+        "--version",
+        *(f"--{name}" for name, _, _ in options_of(visualize.kinds()[kind].Options)),
+    }
     assert ("--dataset" in listed) == (kind not in ("samples", "curves", "training"))
 
 

@@ -240,7 +240,7 @@ def test_a_new_likelihood_is_one_class(monkeypatch, run, tmp_path):
     assert status == 0 and "Laplace of scale 1" in out and "log p(x)" in out
     sheet = tmp_path / "a.png"
     assert run("generate", "--model", model, "--pixels", "sample", "--nsamples", 2, "--outfile", sheet)[0] == 0
-    assert "laplace" in run("train", "-h")[1] and "(laplace)" in run("generate", "--model", model, "--info")[1]
+    assert "laplace" in run("train", "--help-all")[1] and "(laplace)" in run("generate", "--model", model, "--info")[1]
 
 
 @pytest.mark.slow

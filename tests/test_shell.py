@@ -5,7 +5,9 @@ import dataclasses
 import fcntl
 import importlib
 import os
+import pathlib
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -27,8 +29,8 @@ from toolkit.errors import UserError
 from toolkit.formats import checkpoint
 from toolkit.options import count, from_values, option, options_of, path, text, weight
 from toolkit.shell.command import command
-from toolkit.shell.opening import ROOT
-from toolkit.shell.parser import Parser, parse
+from toolkit.shell.opening import ROOT, find_model
+from toolkit.shell.parser import parse, selectors
 from toolkit.training.plan import TrainConfig
 
 TINY = "--dataset synthetic --limit 40 --image_size 16 --max_filters 8 --epochs 1".split()
@@ -43,28 +45,43 @@ def start(*argv, **options):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_fits_a_terminal_and_shows_one_name_a_flag(run, command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    status, out, _ = run(command, "-h")
-    assert status == 0 and out.startswith(f"usage: python {command}.py ") and f"Example: python {command}.py" in out
+    status, out, _ = run(command, "--help-all")
+    assert status == 0 and out.startswith(f"usage: python {command}.py ") and out.count(f"  python {command}.py") == 2
     assert max(map(len, out.splitlines())) <= 80
-    options = [option for declared in importlib.import_module(command).options() for option in options_of(declared)]
+    declared = importlib.import_module(command).options()
+    rows = [row.Options for _, _, known in selectors(declared) for row in known.rows().values() if row.Options]
+    options = [option for part in (*declared, *rows) for option in options_of(part)]
     listed = re.findall(r"^  (--\w+)", out, re.M)
     shown = [f"--{name}" for name, _, known in options if not (known.hidden or known.positional)]
-    assert sorted(listed) == sorted([*shown, "--version"])
+    assert set(listed) == {*shown, "--help", "--version"}
+    own = [f"--{name}" for part in declared for name, _, known in options_of(part) if not known.hidden]
+    assert all(listed.count(flag) == 1 for flag in own if flag in listed)
     earlier = [s for name, _, known in options for s in (*known.aliases, *([name] if known.hidden else ()))]
     assert not {f"--{spelling}" for spelling in earlier} & set(listed)
     assert not earlier or "earlier flags: docs/compatibility.md" in out
 
 
-def test_the_help_of_train_fits_a_page(run, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    assert len(run("train", "-h")[1].splitlines()) <= 60
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_first_page_of_help_fits_a_screen(run, command):
+    """With two examples, the most used flags, and the way to all of them; that of visualize.py lists the kinds too."""
+    status, out, _ = run(command, "-h")
+    lines = out.splitlines()
+    assert status == 0 and len(lines) <= (28 if command == "visualize" else 24) and max(map(len, lines)) <= 80
+    assert out.count(f"\n  python {command}.py ") == 2 and lines[-1] == f"all flags: python {command}.py --help-all"
+    assert "most used flags:" in lines and "--cache_dir" not in out
+
+
+def test_the_first_page_of_train_is_what_a_newcomer_needs(run):
+    flags = re.findall(r"^  (--\w+)", run("train", "--help")[1], re.M)
+    assert flags == "--dataset --latent_dims --arch --conditional --beta --epochs --seed --resume".split()
 
 
 def test_groups_come_in_a_newcomers_order(run):
-    _, out, _ = run("train", "-h")
-    titles = re.findall(r"^(\w[\w ]+):$", out, re.M)
-    expected = ["data", "model", "objective", "optimisation", "output", "general"]
-    assert titles == expected
+    _, out, _ = run("train", "--help-all")
+    titles = re.findall(r"^(\S[^:\n]+):$", out, re.M)
+    assert titles[:6] == ["data", "model", "objective", "optimisation", "output", "general"]
+    assert titles[6:] == ["--arch resnet", "--arch bounded", "--objective elbo", "--objective iwae", "help"]
+    assert run("train", "--help_all")[1] == out
 
 
 HEAVY = ("mlx", "numpy", "PIL", "tqdm", "vae", "urllib.request")
@@ -107,7 +124,7 @@ def test_hyphens_and_aliases_are_the_same_flags():
     assert (config.batchsize, config.epochs, config.lr, config.seed) == (7, 2, 0.5, 0)
 
 
-def test_an_option_is_one_field():
+def test_an_option_is_one_field(capsys):
     """A new field is a flag, has a help line and a default, and is checked when it comes from a file."""
 
     @dataclasses.dataclass(frozen=True)
@@ -116,7 +133,9 @@ def test_an_option_is_one_field():
 
     assert parse("python train.py", ["--swirl", "2"], Extended).of(Extended).swirl == 2
     assert parse("python train.py", ["--twirl", "3"], Extended).of(Extended).swirl == 3
-    assert "how much to swirl (default: 0.5)" in Parser("python train.py", (Extended,)).format_help()
+    with pytest.raises(SystemExit):
+        parse("python train.py", ["--help-all"], Extended)
+    assert "  --swirl X           how much to swirl (default: 0.5)" in capsys.readouterr().out
     assert from_values(Extended, {"swirl": 1.5, "epochs": 3}).swirl == 1.5
     for wrong in ({"swirl": -1.0}, {"swirl": "1"}, {"swirl": None}, {"swirl": True}, {"whirl": 1}, {"epochs": 1.5}):
         with pytest.raises(ValueError):
@@ -172,8 +191,138 @@ def test_wrong_flags_end_in_one_line(fails, tmp_path, argv):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "line, said",
+    {
+        "generate samples.png": "samples.png is not a flag — to name the output say --outfile samples.png",
+        "generate codes.csv": "--outfile codes.csv",
+        "generate m.npz": "to name the model say --model m.npz",
+        "generate last": "to name the model say --model last",
+        "generate 16": "16 is not a flag — see python generate.py --help-all",
+        "generate --device cpu": "--device is not a flag — did you mean --cpu?",
+        "generate --device=cpu": "did you mean --cpu?",
+        "generate --device gpu": "leave it out: a GPU is used if there is one",
+        "generate -o x.png": "-o is not a flag — did you mean --outfile?",
+        "generate -m x.npz": "-m is not a flag — did you mean --model?",
+        "generate -n 5": "-n is not a flag — did you mean --nsamples?",
+        "generate --cpu=3": "--cpu takes no value",
+        "evaluate m.json": "to name the output say --json m.json",
+        "reconstruct cat.jpg": "to name pictures say --images cat.jpg",
+        "reconstruct -o x": "did you mean --outdir?",
+        "visualize x.png": "KIND is missing — to name the output say --outfile x.png",
+        "visualize everything": "KIND 'everything' is not one of traversal, interpolate",
+        "visualize samples -n 5": "did you mean --nsamples?",
+        "convert a.npz": "missing: OUT — see python convert.py --help-all",
+        "train -e 5": "-e is not a flag — did you mean --epochs?",
+        "train -epochs 5": "did you mean --epochs?",
+        "train --latent_dim 8": "did you mean --latent_dims?",
+        "train --workers 4": "--workers is not a flag — see python train.py --help-all",
+        "train --dropout 0.1": "--dropout is not a flag — see",
+        "train --epochs": "--epochs needs a value",
+        "train --epochs 0": "--epochs must be 1 or more — see",
+        "train --num_epochs 0": "--num_epochs must be 1 or more",
+        "train --epochs x": "--epochs needs a whole number, not 'x' — see",
+        "train --epochs 1.5": "--epochs needs a whole number, not '1.5'",
+        "train --epochs 99999999999": "--epochs must be below 1,000,000,000",
+        "train --limit 0": "--limit must be 1 or more",
+        "train --lr -1": "--lr must be above 0 — see",
+        "train --lr nan": "--lr needs a number, not 'nan'",
+        "train --lr inf": "--lr must be below 1e+30",
+        "train --beta -1": "--beta must be 0 or more",
+        "train --seed -1": "--seed must be 0 or more",
+        "train --channels 2": "--channels '2' is not one of 1, 3",
+        "train --likelihood norml": "not one of mse, bce, normal, logistic — did you mean normal",
+        "train docs": "docs would be the name of the run — did you mean --dataset folder:docs?",
+        "train docs/": "RUN_NAME must be a plain name, not 'docs/' — did you mean --dataset folder:docs/?",
+    }.items(),
+)
+def test_errors_name_what_was_meant(fails, monkeypatch, line, said):
+    monkeypatch.chdir(ROOT)
+    assert said in fails(*line.split())
+
+
+@pytest.mark.parametrize("likelihood", ["logistic", "normal"])
+@pytest.mark.parametrize("binarize", ["threshold", "dynamic"])
+def test_grey_levels_and_binary_pixels_exclude_each_other(run, fails, tmp_path, likelihood, binarize):
+    """Also where a run is there, whose differing flags are of no interest then."""
+    (tmp_path / "vae_mnist_filters_0064_dims_0008.npz").touch()
+    flags = ["--likelihood", likelihood, "--binarize", binarize, "--outdir", tmp_path]
+    said = f"--likelihood {likelihood} needs grey levels, not pixels of 0 and 1 — leave --binarize {binarize} out"
+    assert said in fails("train", *flags)
+
+
+# Names of models
+
+
+def test_models_by_the_names_that_people_type(run, fails, tmp_path, monkeypatch):
+    """A run by its name, its folder, or as the last one; an included model by that of its folder or data."""
+    monkeypatch.chdir(tmp_path)
+    name = "vae_synthetic_filters_0008_dims_0008"
+    for i, run_name in enumerate(("b1", "b4")):
+        assert run("train", run_name, *TINY)[0] == 0
+        os.utime(f"models/{run_name}/{name}/state.npz", (i, i))
+    for typed, file in {
+        "b1": f"models/b1/{name}.npz",
+        "models/b1": f"models/b1/{name}.npz",
+        f"models/b1/{name}": f"models/b1/{name}.npz",
+        f"models/b1/{name}/": f"models/b1/{name}.npz",
+        "last": f"models/b4/{name}.npz",
+        "conditional": f"{ROOT}/pretrained/conditional/vae_mnist_filters_0064_dims_0008.npz",
+        "cifar-10": f"{ROOT}/pretrained/vae_cifar-10_filters_0128_dims_0128.npz",
+        "likelihood/mnist": f"{ROOT}/pretrained/likelihood/vae_mnist_filters_0032_dims_0032.npz",
+    }.items():
+        status, out, err = run("generate", "--model", typed, "--info")
+        assert (status, err) == (0, "") and f"{typed} is {file}\nModel: {file}\n" in out
+    assert " is " not in run("generate", "--model", f"models/b1/{name}.npz", "--info")[1].splitlines()[0]
+    os.utime(f"models/b1/{name}/state.npz", (9, 9))
+    assert str(find_model("last")) == f"models/b1/{name}.npz"
+
+    assert f"did you mean models/b4/{name}.npz?" in fails("generate", "--model", f"models/b3/{name}.npz")
+    assert "did you mean conditional?" in fails("generate", "--model", "conditionl")
+    assert "name a file, a run's folder, last, or one of conditional, likelihood" in fails("generate", "--model", "x")
+    assert "name one of likelihood/vae_cifar-10" in fails("generate", "--model", "likelihood")
+    assert "mnist stands for 2 models — name one of vae_mnist" in fails("generate", "--model", "mnist")
+    assert f"such as models/b1/{name}.npz" in fails("generate", "--model", "models")
+    shutil.copy(f"models/b1/{name}.npz", "models/b1/other.npz")
+    assert f"name one of models/b1/other.npz, models/b1/{name}.npz" in fails("generate", "--model", "b1")
+    shutil.copy(f"models/b1/{name}.npz", "last")  # what is there wins
+    assert find_model("last") == pathlib.Path("last")
+
+
+def test_every_command_takes_such_names(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = "last is models/vae_synthetic_filters_0008_dims_0008.npz\n"
+    assert run("train", *TINY)[0] == 0
+    few = ["--model", "last", "--limit", 9]
+    for line in (
+        ["generate", "--model", "last", "--nsamples", 2],
+        ["encode", *few],
+        ["reconstruct", *few, "--rec_testdata"],
+        ["evaluate", *few, "--importance_samples", 0],
+        ["visualize", "latents", *few],
+        ["visualize", "curves", "--model", "last"],
+        ["visualize", "curves", "--logs", "last", "--overwrite"],
+        ["convert", "last", "a.npz"],
+        ["train", "again", *TINY, "--init", "last"],
+    ):
+        status, out, err = run(*line)
+        assert status == 0 and out.count(said) == 1, (line, out, err)
+    shutil.rmtree("models/again")
+    assert run("train", "like", "--like", "last")[0] == 0
+
+
+def test_without_a_run_there_is_no_last_model(fails, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "no model was trained under models/ yet — name the file of one" in fails("generate", "--model", "last")
+
+
+def test_files_for_others_name_the_file_of_a_model(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("train", *TINY)[0] == 0 and run("convert", "last", "card/")[0] == 0
+    assert "vae_synthetic_filters_0008_dims_0008" in (tmp_path / "card/README.md").read_text()
+
+
 def test_a_mistyped_flag_gets_a_hint(fails):
-    assert "did you mean --latent_dims?" in fails("train", "--latent_dim", 8)
     assert "did you mean --nsamples?" in fails("generate", "--n-sample=8")
 
 
@@ -375,7 +524,7 @@ def test_without_a_word_that_it_needs_a_command_lists_the_rows(capsys):
         parse("python train.py deep", [], Positional)
     out = capsys.readouterr().out
     assert not ended.value.code and "  plain  three layers\n  deep   many layers\n" in out
-    assert "Flags of one of them: python train.py ARCH -h" in out and "--fast" not in out
+    assert "Flags of one of them: python train.py ARCH -h" in out
     with pytest.raises(UserError, match="--depth is an option of deep — leave it out"):
         parse("python train.py deep", ["--depth", "3", "plain"], Positional)
 

@@ -9,22 +9,26 @@ in docs/ are all made from it. Only the standard library is imported here, so th
 """
 
 import dataclasses
+import json
 import math
 import os
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
+from toolkit.wording import did_you_mean
+
 # The groups of a help page, in the order in which a newcomer needs them.
 GROUPS = "data, model, objective, optimisation, sampling, pictures, output, general".split(", ")
 
 
 class Kind(NamedTuple):
-    """What values an option takes: `read` makes one of a text, and raises ValueError where it cannot."""
+    """The values that an option takes. `read` makes one from text; its ValueError continues the name of the option."""
 
     read: Callable[[str], Any]
     types: tuple[type, ...]  # that a value read from a file may have
     unit: str = ""  # what stands for the value in help: `--beta X`
+    noun: str = "text"
 
 
 class Row(Protocol):
@@ -43,11 +47,12 @@ class Option(NamedTuple):
     kind: Kind | None = None  # None for a switch
     unit: str = ""  # where it is not that of the kind
     choices: Collection[str] | Callable[[], Collection[str]] = ()
-    rows: Callable[[], Mapping[str, Row]] | None = None  # the table of which it chooses a row, by name
+    rows: Callable[[], Mapping[str, Row]] | None = None  # the table from which it chooses a row, by name
     only_with: tuple[str, ...] = ()  # has no effect without one of these options
     not_with: tuple[str, ...] = ()  # has no effect with any of these
     uses_only: tuple[str, ...] = ()  # with it, only options of these groups have an effect
-    default_text: str | Callable[[], str] = ""  # said in help where the default is found out later
+    common: bool = False  # is on the first page of help
+    default_text: str | Callable[[], str] = ""  # the default in help, if it is only known later
     aliases: tuple[str, ...] = ()  # spellings of earlier systems
     positional: bool = False
     several: bool = False  # takes one value or more
@@ -93,12 +98,13 @@ def unit_of(name: str, known: Option) -> str:
     return known.unit or (choices if 2 < len(choices) < 18 - len(name) else known.kind.unit) or name.upper()
 
 
-def help_of(name: str, options: Mapping[str, Option]) -> str:
-    """The help text of one of `options`: what it does, its choices, and which of the others it needs or excludes."""
+def help_of(name: str, options: Mapping[str, Option], brief: bool = False) -> str:
+    """The help text of one of `options`: what it does, its choices, and unless `brief`, what it needs or excludes."""
     known = options[name]
     text, choices = known.help() if callable(known.help) else known.help, choices_of(known)
     if known.rows and not known.positional:  # whose rows are a table above the flags
         rows = "; ".join(f"{row.name}: {row.words}" for row in known.rows().values())
+        rows = ", ".join(known.rows()) if brief else rows
         text = ". ".join(filter(None, (text, rows)))
     elif (
         choices
@@ -107,8 +113,10 @@ def help_of(name: str, options: Mapping[str, Option]) -> str:
         and any(str(choice) not in text for choice in choices)
     ):
         text += f": {', '.join(map(str, choices))}"
+    if brief:
+        return text
     needs, excludes = (
-        " or ".join(flag_of(other, options[other]) for other in names if other in options)
+        " or ".join(flag_of(other, options[other]) for other in names if other in options and not options[other].hidden)
         for names in (known.only_with, known.not_with)
     )
     return (f"with {needs}: " if needs else "") + text + (f"; not with {excludes}" if excludes else "")
@@ -123,31 +131,47 @@ def default_text_of(default: Any, known: Option) -> str:
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 
-def allowed(value: Any, default: Any, known: Option) -> bool:
-    """Whether a value that a file holds is one that the option can have."""
+def read_value(known: Option, text: str) -> Any:
+    """The value that a text stands for. A ValueError says what is wrong with it, to follow the name of the option."""
+    value, choices = known.kind.read(text), choices_of(known)
+    if choices and value not in choices:
+        words = list(map(str, choices))
+        raise ValueError(f"{shown(text)} is not one of {', '.join(words)}{did_you_mean(text, words)}")
+    return value
+
+
+def checked(known: Option, value: Any) -> Any:
+    """A value from a file, as the option has it; ValueError if it cannot have it."""
     if known.kind is None:
-        return isinstance(value, bool)
-    if value is None:
-        return default is None
+        if not isinstance(value, bool):
+            raise ValueError(f"must be true or false, not {shown(value)}")
+        return value
     if isinstance(value, bool) or not isinstance(value, known.kind.types):
-        return False
-    if choices := choices_of(known):
-        return value in choices
-    try:
-        return known.kind.read(str(value)) == value
-    except ValueError:
-        return False
+        raise ValueError(f"needs {known.kind.noun}, not {shown(value)}")
+    return read_value(known, str(value))
+
+
+def shown(value: Any) -> str:
+    """The beginning of a value, for an error."""
+    text = repr(value) if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    return f"{text[:40]}…" if len(text) > 40 else text
 
 
 def from_values(declared: Any, values: dict[str, Any]) -> Any:
-    """A dataclass made of values that a file holds, each checked against its field; those it lacks have defaults."""
+    """A dataclass of the values in a file, each checked against its field; those it lacks have defaults."""
     known = {name: (default, about) for name, default, about in options_of(declared)}
     fields = {field.name: field for field in dataclasses.fields(declared)}
     for name, value in values.items():
         if name not in fields:
             raise ValueError(f"it has an unknown option {name[:40]!r}")
-        if not (allowed(value, *known[name]) if name in known else type(value) is type(fields[name].default)):
-            raise ValueError(f"its option {name} cannot be {str(value)[:40]!r}")
+        try:
+            default, about = known.get(name, (fields[name].default, None))
+            if about and (value is not None or default is not None):
+                checked(about, value)
+            elif not about and type(value) is not type(default):
+                raise ValueError(f"cannot be {shown(value)}")
+        except ValueError as error:
+            raise ValueError(f"its option {name} {error}") from None
     return declared(**values)
 
 
@@ -160,39 +184,40 @@ LARGEST = 1e30  # below which numbers are: float32 has them, and so have all fil
 def number(kind: type, least: float, below: float = LARGEST, *, above: bool = False, unit: str = "") -> Kind:
     """A number, at least `least` (or above it) and below `below`."""
     noun = "a whole number" if kind is int else "a number"
-    bound = (f"above {least}" if above else f"of at least {least}") + f" and below {below:,}"
 
     def read(text: str) -> Any:
         try:
             value = kind(text)
         except ValueError:
-            value = math.nan
-        if not (value > least if above else value >= least) or not value < below:
-            shown = text if len(text) <= 40 else text[:40] + "…"
-            raise ValueError(f"{shown!r} is not {noun} {bound}")
+            value = math.inf if text.isdecimal() else math.nan  # Python reads no number of 5,000 digits
+        if value != value:
+            raise ValueError(f"needs {noun}, not {shown(text)}")
+        if value < least or (above and value == least):
+            raise ValueError(f"must be above {least}" if above else f"must be {least} or more")
+        if value >= below:
+            raise ValueError(f"must be below {below:,}" if kind is int else f"must be below {below:g}")
         return value
 
-    return Kind(read, (int,), unit or "N") if kind is int else Kind(read, (int, float), unit or "X")
+    return Kind(read, (int,), unit or "N", noun) if kind is int else Kind(read, (int, float), unit or "X", noun)
 
 
 def read_path(text: str) -> str:
-    if not text.strip():
-        raise ValueError("the name is empty")
     with suppress(UnicodeEncodeError):
-        if b"\0" not in os.fsencode(text):
+        if b"\0" not in os.fsencode(read_word(text)):
             return os.path.expanduser(text)
-    raise ValueError(f"no file can have the name {text[:40]!r}")
+    raise ValueError(f"must be a name that a file can have, not {shown(text)}")
 
 
 def read_word(text: str) -> str:
     if not text.strip():
-        raise ValueError("the word is empty")
+        raise ValueError("needs a name")
     return text
 
 
 def read_run_name(text: str) -> str:
     if read_path(text) in (".", "..") or "/" in text:
-        raise ValueError(f"{text!r} is not a plain name for a run")
+        folder = f" — did you mean --dataset folder:{text}?" if os.path.isdir(text) else ""
+        raise ValueError(f"must be a plain name, not {shown(text)}{folder}")
     return text
 
 
@@ -205,7 +230,6 @@ sample_count = number(int, 0, 10**7, unit="K")
 seed = number(int, 0, 2**32)
 text = Kind(str, (str,), "NAME")
 word = Kind(read_word, (str,), "NAME")
-integer = Kind(int, (int,), "N")
 path = Kind(read_path, (str,), "FILE")
 directory = Kind(read_path, (str,), "DIR")
 run_name = Kind(read_run_name, (str,), "RUN_NAME")

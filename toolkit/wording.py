@@ -1,5 +1,6 @@
 """Words that messages, pages and file names are made of."""
 
+import difflib
 import re
 import unicodedata
 from collections import Counter
@@ -11,6 +12,12 @@ from typing import Any
 def counted(count: int, noun: str) -> str:
     """A number and a noun: `1 epoch`, `2 epochs`, `10,000 images`."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """A hint at the nearest of `words`, if one is near: ` — did you mean beta?`."""
+    near = difflib.get_close_matches(word, words, n=1, cutoff=0.7)
+    return f" — did you mean {near[0]}?" if near else ""
 
 
 # Characters that act on a terminal instead of being shown: control characters but tab and line feed, and those that

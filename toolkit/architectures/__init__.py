@@ -34,15 +34,15 @@ def widths_in_words() -> str:
 def sizes_in_words() -> str:
     """The help text of --image_size."""
     others = {row.name: row.multiple for row in ARCHITECTURES.values() if row.multiple not in (1, CONV.multiple)}
-    return f"side; a multiple of {CONV.multiple}, or {' or '.join(by_value(others))}"
+    return f"image side in pixels; a multiple of {CONV.multiple}, or {' or '.join(by_value(others))}"
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """Everything that defines a model: shapes, input format, likelihood. It is part of every checkpoint."""
 
-    latent_dims: int = option(8, "size of the latent vector", "model", kind=count, unit="N", aliases=("hidden_dim",))
-    arch: str = option("conv", "", "model", kind=text, rows=lambda: ARCHITECTURES)
+    latent_dims: int = option(8, "size of the latent vector", "model", kind=count, common=True, aliases=("hidden_dim",))
+    arch: str = option("conv", "", "model", kind=text, rows=lambda: ARCHITECTURES, common=True)
     max_filters: int | None = option(
         None, "filters of the widest layer", "model", kind=count, unit="N", default_text=widths_in_words
     )
@@ -52,7 +52,7 @@ class ModelConfig:
     likelihood: str = option("mse", "", "objective", kind=text, rows=lambda: LIKELIHOODS, aliases=("likelihood_type",))
     binarize: str = option(
         "none",
-        "pixels of 0 or 1. threshold: above 128; dynamic: sampled by brightness in each step; none",
+        "pixels of 0 or 1: threshold (above 128), dynamic (sampled by brightness at each step), or none",
         "objective",
         choices=("none", "threshold", "dynamic"),
     )

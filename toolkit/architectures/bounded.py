@@ -21,10 +21,10 @@ FIRST = 4.0  # initial bound of the means: with 1, the large first gradients wou
 
 @dataclass(frozen=True)
 class Options:
-    decoder_filters: int = option(0, "filters of the decoder; 0: --max_filters", "model", kind=whole, unit="N")
+    decoder_filters: int = option(0, "filters of the decoder; 0: same as --max_filters", "model", kind=whole, unit="N")
     label_planes: str = option(
         "one_hot",
-        "how the encoder receives the label. one_hot: one plane per class; cat: one plane filled with its number",
+        "how the encoder receives the label. one_hot: one plane per class; cat: one plane filled with the class number",
         "model",
         kind=text,
         choices=("one_hot", "cat"),

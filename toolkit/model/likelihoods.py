@@ -26,6 +26,7 @@ class Likelihood(nn.Module):
     title: str  # the distribution with its parameters
     Options = None  # no options of its own
     outputs = 1  # of the decoder, per pixel and channel
+    needs_grey = False  # meaningless for pixels that are 0 or 1
     constant = 0.0  # additive constant of log p(x | output), per image
     is_distribution = True  # over the values that pixels can have, so that log p(x) is meaningful
     mean_of: tuple[str, float, float] = ("sigmoid", 1.0, 0.0)  # `mean`, for programs that run the model elsewhere:
@@ -99,6 +100,7 @@ class Normal(Likelihood):
 
     name = "normal"
     words = "Gaussian with a learned variance"
+    needs_grey = True
 
     def __init__(self, *kind: Any):
         super().__init__(*kind)
@@ -136,6 +138,7 @@ class Logistic(Likelihood):
     words = "discretised logistic"
     title = f"logistic over {LEVELS} levels, with a scale for each pixel"
     outputs = 2
+    needs_grey = True
     mean_of = ("clip", 0.25, 0.5)
     FIRST_LOG_SCALE = -2.0  # for an output of 0; close to that early in training
 

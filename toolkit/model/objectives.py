@@ -50,7 +50,7 @@ class ImportanceWeighted(NamedTuple):
     samples: int = 8
 
     name = "iwae"
-    words = "importance-weighted bound, by several samples"
+    words = "importance-weighted bound from several samples"
 
     def __call__(self, model: Any, x: mx.array, labels: mx.array | None, keys: mx.array, beta: Any) -> tuple:
         mean, log_var = model.posterior(x, labels)

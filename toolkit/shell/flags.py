@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.files.targets import check_target
-from toolkit.options import DATASETS, count, directory, integer, number, option, path, seed, word
+from toolkit.options import DATASETS, count, directory, number, option, path, seed, whole, word
 
 DEFAULT_MODEL = "pretrained/vae_mnist_filters_0064_dims_0008.npz"
 REPLACING = ("codes", "vis_lat_space")  # options of generate.py that replace sampling
@@ -18,7 +18,7 @@ def checking_option(kind: Any) -> Any:
 
 
 def prior_option(default: str | None, about: str, **more: Any) -> Any:
-    about += ". mixture: the Gaussians fitted after training; normal: the prior of the training"
+    about += ". mixture: Gaussians fitted after training; normal: the prior used in training"
     return option(default, about, "sampling", choices=("mixture", "normal"), **more)
 
 
@@ -26,19 +26,30 @@ def prior_option(default: str | None, about: str, **more: Any) -> Any:
 class ModelOptions:
     """Which model; flags of earlier systems are checked against it."""
 
-    model: str = option(DEFAULT_MODEL, "file, folder, or hf:org/name", "model", kind=path, aliases=("checkpoint_path",))
+    model: str = option(
+        DEFAULT_MODEL,
+        "file or folder, conditional, cifar-10, last (newest in models/), or hf:org/name",
+        "model",
+        kind=path,
+        unit="MODEL",
+        common=True,
+        default_text="the included MNIST model",
+        aliases=("checkpoint_path",),
+    )
     latent_dims: int | None = checking_option(count)
     max_filters: int | None = checking_option(count)
-    nimg_channels: int | None = checking_option(integer)
+    nimg_channels: int | None = checking_option(whole)
 
 
 @dataclass(frozen=True)
 class PlaceOptions:
     """Where data sets are."""
 
-    data_dir: str | None = option(None, "data folder", "data", kind=directory, default_text="$VAE_DATA_DIR, or data")
+    data_dir: str | None = option(
+        None, "folder of the data sets", "data", kind=directory, default_text="$VAE_DATA_DIR, or data"
+    )
     cache_dir: str | None = option(
-        None, "cache of decoded images", "data", kind=directory, default_text="DATA_DIR/cache"
+        None, "folder for decoded images", "data", kind=directory, default_text="DATA_DIR/cache"
     )
 
 
@@ -46,8 +57,10 @@ class PlaceOptions:
 class DataOptions:
     """Which data, for a trained model."""
 
-    dataset: str | None = option(None, DATASETS, "data", default_text="the training data set")
-    limit: int | None = option(None, "first N images of each split only", "data", kind=count, default_text="all")
+    dataset: str | None = option(None, DATASETS, "data", common=True, default_text="the training data set")
+    limit: int | None = option(
+        None, "use only the first N images of each split", "data", kind=count, common=True, default_text="all"
+    )
 
 
 @dataclass(frozen=True)
@@ -55,13 +68,13 @@ class LabelOptions:
     """The class of pictures that are encoded."""
 
     label: str | None = option(
-        None, "class of the pictures", "data", kind=word, default_text="their sub-folder", only_with=("images",)
+        None, "class of the pictures", "data", kind=word, default_text="the sub-folder", only_with=("images",)
     )
 
 
 @dataclass(frozen=True)
 class SeedOptions:
-    seed: int = option(0, "random seed", "sampling", kind=seed, not_with=("vis_lat_space",))
+    seed: int = option(0, "random seed", "sampling", kind=seed, common=True, not_with=("vis_lat_space",))
 
 
 @dataclass(frozen=True)
@@ -69,13 +82,14 @@ class PriorOptions:
     """What samples are drawn from."""
 
     prior: str | None = prior_option(
-        None, "what to sample from", default_text="mixture if there is one", not_with=REPLACING
+        None, "prior to sample from", default_text="mixture, if fitted", not_with=REPLACING
     )
     temperature: float = option(
         1.0,
         "scale of the latent noise; below 1, samples are cleaner and less varied",
         "sampling",
         kind=number(float, 0, 1000),
+        common=True,
         not_with=REPLACING,
     )
     pixels: str = option(

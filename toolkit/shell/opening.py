@@ -1,5 +1,6 @@
-"""Opening a model: where its file is, the device that it runs on, and the prior that its samples come from."""
+"""Opening a model: its file, by any of its names, the device that it runs on, and the prior of its samples."""
 
+import difflib
 import os
 import sys
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from toolkit.training.plan import COLLAPSED_KL
 from vae import VAE
 
 ROOT = Path(__file__).resolve().parents[2]
+RUNS, INCLUDED, LAST = "models", "pretrained", "last"
+ENDINGS = (*checkpoint.ENDINGS, ".pth")
 COLLAPSED = f"the latents carry no information about the images (posterior collapse: KL below {COLLAPSED_KL:g})"
 
 
@@ -48,7 +51,7 @@ def open_model(options: ModelOptions, on: DeviceOptions, together: bool = False)
             raise UserError(f"--{flag} {asked} contradicts {options.model}, which has {has} — leave the flag out")
     if loaded.collapsed:
         print(f"Warning: in this model {COLLAPSED}", file=sys.stderr)
-    return Opened(loaded, path, device_name, public_name(options.model))
+    return Opened(loaded, path, device_name, public_name(options.model, path))
 
 
 def prior_of(opened: Opened, asked: str | None) -> Any:
@@ -59,14 +62,92 @@ def prior_of(opened: Opened, asked: str | None) -> Any:
     return checkpoint.prior if asked in (None, "mixture") else checkpoint.model.prior
 
 
+# Names of models as people type them
+
+
 def find_model(name: str) -> Path:
-    """Where a model is; the shipped ones are found wherever a command is called from, those of the Hub are fetched."""
+    """The file or folder of a model: under this name, as `last`, as that of a run, or among the included models.
+
+    A model of the Hub is fetched. Prints what a short name stands for.
+    """
     if hub.is_name(name):
         return hub.fetch(name)
-    here, shipped = Path(name), ROOT / name
-    return shipped if not here.exists() and shipped.exists() else here
+    places = [Path(folder, name) for folder in ("", ROOT, RUNS, INCLUDED, ROOT / INCLUDED)]
+    place = next((place for place in places if place.exists()), None)
+    found = model_in(place, name) if place else last_model() if name == LAST else included(name)
+    if found not in places[:2]:
+        print(f"{name} is {found}")
+    return found
 
 
-def public_name(model: str) -> str:
+def model_in(place: Path, name: str) -> Path:
+    """The model that a file or a folder stands for: of a run's folder the one beside it, of others the only one."""
+    if not place.is_dir() or hub.is_folder(place):
+        return place
+    beside, models = model_of(place), models_in(place)
+    if beside.is_file() and ((place / "state.npz").exists() or not models):
+        return beside
+    if not models:
+        within = [path for folder in sorted(place.iterdir()) if folder.is_dir() for path in models_in(folder)]
+        ways = f"name one, such as {within[0]}" if within else "name a file"
+        raise UserError(f"{place} is a folder without a model — {ways}")
+    return only(models, name)
+
+
+def model_of(run: Path) -> Path:
+    """The model of a run, beside its folder."""
+    return run.parent / f"{run.name}.npz"
+
+
+def models_in(folder: Path) -> list[Path]:
+    """The models right in a folder."""
+    return sorted(path for path in folder.glob("[!.]*") if path.suffix in ENDINGS and path.name != "state.npz")
+
+
+def included(word: str) -> Path:
+    """The included model of a data set: `cifar-10`, `likelihood/mnist`."""
+    folder, _, dataset = word.rpartition("/")
+    root = Path() if Path.cwd() == ROOT else ROOT
+    models = models_in(root / INCLUDED / folder) if "\0" not in word else []
+    if models := [path for path in models if dataset and path.name.startswith(f"vae_{dataset}_")]:
+        return only(models, word)
+    names = [path.name for path in (ROOT / INCLUDED).iterdir() if path.is_dir()]
+    own = [path for pattern in ("*", "*/*") for path in Path(RUNS).glob(pattern)]
+    known = {str(path): str(path) for path in own if path.is_dir() or path.suffix in ENDINGS}
+    known |= {path.name: str(path) for path in own if path.suffix in ENDINGS} | {name: name for name in [LAST, *names]}
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
+    others = f"name a file, a run's folder, {LAST}, or one of {', '.join(sorted(names))}"
+    raise UserError(f"no such file or model: {word} — {f'did you mean {known[near[0]]}?' if near else others}")
+
+
+def only(models: list[Path], word: str) -> Path:
+    """The one model; an error that lists them if there are several."""
+    if len(models) > 1:
+        home = next(
+            (folder for folder in (Path(INCLUDED), ROOT / INCLUDED) if models[0].is_relative_to(folder)), Path()
+        )
+        names = [str(path.relative_to(home) if path.is_relative_to(home) else path) for path in models[:8]]
+        raise UserError(f"{word} stands for {len(models)} models — name one of {', '.join(names)}")
+    return models[0]
+
+
+def last_model() -> Path:
+    """The model of the run under models/ that was saved last."""
+    states = [path for depth in ("*", "*/*", "*/*/*") for path in Path(RUNS).glob(f"{depth}/state.npz")]
+    runs = [path for path in states if model_of(path.parent).is_file()]
+    if not runs:
+        raise UserError(f"no model was trained under {RUNS}/ yet — name the file of one")
+    return model_of(max(runs, key=lambda path: path.stat().st_mtime_ns).parent)
+
+
+def find_run(name: str) -> Path:
+    """The folder or the log of a run, by its own name or that of its model: `last`, `models/b1`."""
+    place = Path(name)
+    if place.exists() and place.suffix not in ENDINGS and not (place.is_dir() and models_in(place)):
+        return place
+    return find_model(name).with_suffix("")
+
+
+def public_name(name: str, path: Path) -> str:
     """The name of a model as it may travel in files for others."""
-    return model if hub.is_name(model) else Path(os.path.abspath(model)).name
+    return name if hub.is_name(name) else Path(os.path.abspath(path)).name

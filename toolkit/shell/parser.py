@@ -1,29 +1,63 @@
 """Flags made from dataclasses: every field that is an option (toolkit/options.py) is a flag.
 
-Flags are spelled with underscores and work with hyphens too. Help lists one name per flag, not the spellings of earlier
-systems. Only what a person typed is kept, so that the dataclasses alone hold the defaults.
+Flags are spelled with underscores and work with hyphens too. Only typed values are kept, so that the dataclasses alone
+hold the defaults. `-h` shows the most used flags, `--help-all` all but the spellings of earlier systems.
 """
 
 import argparse
-import difflib
+import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, TypeVar
 
 import toolkit
 from toolkit.errors import UserError
-from toolkit.options import GROUPS, Option, Row, choices_of, default_text_of, flag_of, help_of, options_of, unit_of
+from toolkit.options import GROUPS, Option, Row, default_text_of, flag_of, help_of, options_of, read_value, unit_of
+from toolkit.wording import did_you_mean
 
 T = TypeVar("T")
-HELP = {"-h", "--help", "--version"}
+Declared = tuple[type, ...]  # the dataclasses of a command's options
+Field = tuple[str, Any, Option]  # name, default, and what is known of an option
+
+HELP_ALL = "--help-all"
+HELP = {"-h", "--help", HELP_ALL, "--version"}
+WIDTH, COLUMN = 80, 22  # of a help page, and of the flags in it
+
+MEANT = {  # what people type, and the options that they may mean: the first that the command has
+    "o": ("outfile", "outdir", "json"),
+    "m": ("model",),
+    "n": ("nsamples",),
+    "e": ("epochs",),
+    "d": ("dataset",),
+    "b": ("batchsize",),
+    "s": ("seed",),
+    "i": ("images", "image"),
+    "l": ("label",),
+    "z": ("latent_dims",),
+    "output": ("outfile", "outdir", "json"),
+    "device": ("cpu",),
+}
+PICTURES = (".png", ".gif", ".jpg", ".jpeg", ".webp", ".heic")
+NAMED = (  # what a word without a flag probably names, by its ending, and the option for it
+    ((*PICTURES[:2], ".html", ".csv"), "the output", "outfile"),
+    (PICTURES, "pictures", "images"),
+    ((".json",), "the output", "json"),
+    (("", ".npz", ".safetensors", ".pth"), "the model", "model"),
+)
+ARGPARSE = {  # what argparse says, in our words
+    r"^argument ([^:]+): ": r"\1 ",
+    r"expected (at least )?one argument": "needs a value",
+    r"ignored explicit argument .*": "takes no value",
+    r"^the following arguments are required: (.*)": r"missing: \1",
+}
 
 
 @dataclass(frozen=True)
 class Typed:
-    """The values of the flags that a person typed, by the names of their options."""
+    """The values of the flags that a person typed, by the names of the options."""
 
     values: dict[str, Any]
     defaults: dict[str, Any] = field(default_factory=dict)  # that replace those of the options
@@ -45,33 +79,34 @@ def parse(
     defaults: Mapping[str, Any] | None = None,
     translate: Callable[[dict[str, Any]], dict[str, Any]] = dict,
 ) -> Typed:
-    """Parse flags; `document` is the docstring of a command: the line to type, and below it what that does.
+    """Parse flags; `document` is the docstring of a command: examples, one per line, and below them what it does.
 
     `given` are values from a file, checked as typed ones are, which win over them; `defaults` replace those of options;
-    `translate` puts flags of earlier systems in today's. Options that choose a row of a table are read first, as a row
-    may have flags of its own. Its help page shows those alone.
+    `translate` turns flags of earlier systems into today's. Options that choose a row of a table are read first, as a
+    row may have flags of its own.
     """
     words, given, defaults = words_of(argv), dict(given or {}), dict(defaults or {})
-    if not words and any(known.positional and default is ... for _, default, known in selectors(declared)):
-        parser = Parser(document, declared)  # a row must be chosen: here is the table
-        print(f"{parser.format_usage()}\n{parser.description}")
+    if HELP & set(words) or not (words or all(default is not ... for _, default, _ in selectors(declared))):
+        print(help_page(document, words, declared))
         raise SystemExit(0)
-    if HELP & set(words):
-        for way, row in chosen(words, declared).items():
-            if row.Options:
-                about = f"{row.words}\n\nFlags that it shares with others: {program_of(document)} -h"
-                Parser(f"{program_of(document)} {way}\n\n{about}", (row.Options,), way=way).print_help()
-                raise SystemExit(0)
-        rows: dict[str, Row] = {}
-    else:
-        rows = chosen(words, declared, defaults | given)
-    parser = Parser(document, (*declared, *(row.Options for row in rows.values() if row.Options)), owners(declared))
+    parts = (*declared, *(row.Options for row in chosen(words, declared, defaults | given).values()))
+    parser = Parser(program_of(document), fields_of(parts), owners(declared))
     typed = parser.parse(words)
     values = translate(given | typed)
     for name in sorted(values.keys() - parser.options.keys()):
         parser.refuse(f"--{name}")
     check_conditions(values, values.keys() | defaults.keys(), parser.options)
     return Typed(values, defaults)
+
+
+def program_of(document: str) -> str:
+    """What starts a command: `python train.py`."""
+    return " ".join(document.split()[:2])
+
+
+def fields_of(parts: Collection[type | None]) -> list[Field]:
+    """All options of some dataclasses."""
+    return [option for part in parts if part for option in options_of(part)]
 
 
 def words_of(argv: list[str] | None) -> list[str]:
@@ -150,136 +185,158 @@ def check_effects(typed: Collection[str], names: Collection[str], on: str) -> No
             raise UserError(f"--{name} has no effect with {on} — leave it out")
 
 
-def program_of(document: str) -> str:
-    """What starts a command: `python train.py`."""
-    return " ".join(document.split()[:2])
-
-
 class Parser(argparse.ArgumentParser):
-    """An argument parser for dataclasses of options, which fails in one line."""
+    """An argument parser for options, which fails in one line."""
 
-    def __init__(
-        self, document: str, declared: tuple[type, ...], owners: Mapping[str, str] | None = None, way: str = ""
-    ):
-        first, _, about = document.partition("\n")
-        program = program_of(document)
-        options = [option for part in declared for option in options_of(part)]
-        self.options, self.owners = {name: known for name, _, known in options}, owners or {}
-        self.usual = {name: default for name, default, _ in options}
-        words = [word_of(name, default, known) for name, default, known in options if known.positional]
-        tables = [
-            table_of(word_of(*option), option[2].rows(), program)
-            for option in options
-            if option[2].positional and option[2].rows
-        ]
-        super().__init__(
-            prog=program,
-            usage=" ".join([program, *filter(None, [way]), *words, "[options]"]),
-            description="\n".join([about.strip(), *tables, f"Example: {first}"]),
-            formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=22, width=80),
-            argument_default=argparse.SUPPRESS,
-            allow_abbrev=False,
-            add_help=False,
-        )
-        for title in GROUPS:
-            members = [option for option in options if option[2].group == title]
-            group = self.add_argument_group(title)
-            for name, default, known in members:
-                add(group, name, default, known)
-        group.add_argument("-h", "--help", action="help", help="show this and exit")
-        group.add_argument("--version", action="version", version=toolkit.__version__, help="print the version")
-        chosen_by = [option for option in selectors(declared) if not option[2].positional]
-        rows = [(name, known, row) for name, _, known in chosen_by for row in known.rows().values()]
-        more = [f"more: {program} {way_of(name, known, row.name)} -h" for name, known, row in rows if row.Options]
-        if any(known.hidden or known.aliases for known in self.options.values()):
-            more[1:] = ["earlier flags: docs/compatibility.md"]
-        self.epilog = "; ".join(more[:2])
+    def __init__(self, program: str, options: list[Field], owners: Mapping[str, str]):
+        super().__init__(prog=program, argument_default=argparse.SUPPRESS, allow_abbrev=False, add_help=False)
+        self.options, self.owners = {name: known for name, _, known in options}, owners
+        for option in options:
+            self.add(*option)
 
-    def parse(self, argv: list[str] | None = None) -> dict[str, Any]:
+    def add(self, name: str, default: Any, known: Option) -> None:
+        """Add the flag of an option, and its earlier spellings."""
+        about: dict[str, Any] = {"action": "store_true"}
+        if known.kind:
+            about = {"type": self.reader(known), "metavar": unit_of(name, known)}
+            about |= {"nargs": "+"} if known.several else {}
+        if known.positional:
+            about |= {} if default is ... else {"nargs": "*" if known.several else "?"}
+            self.add_argument(name, **about)
+        for spelling in (*([] if known.positional else [name]), *known.aliases):
+            self.add_argument(f"--{spelling}", dest=name, **about)
+
+    def reader(self, known: Option) -> Callable[[str], Any]:
+        """The function that argparse calls with the text of a value."""
+
+        def read(text: str) -> Any:
+            try:
+                return read_value(known, text)
+            except ValueError as error:
+                hint = self.hint_at_name(text) if known.positional and known.rows and "." in text else ""
+                raise argparse.ArgumentTypeError(f"is missing{hint}" if hint else str(error)) from None
+
+        return read
+
+    def parse(self, words: list[str]) -> dict[str, Any]:
         """The values of what was typed, by the names of the options."""
-        words = words_of(argv)
         for flag in (word.split("=")[0] for word in words):
             if flag in self.owners and flag not in self._option_string_actions:
                 self.refuse(flag)
         found, unknown = self.parse_known_args(words)
         if unknown:
-            self.refuse(unknown[0].split("=")[0])
+            flag, _, value = unknown[0].partition("=")
+            self.refuse(flag, value or words[words.index(unknown[0]) :][1:2])
         return {name: value for name, value in vars(found).items() if value is not None}
 
-    def refuse(self, flag: str) -> None:
+    def refuse(self, flag: str, value: Any = "") -> None:
         """Stop at a flag that is none, or one of a row that was not chosen."""
         if owner := self.owners.get(flag):
             self.error(f"{flag} is an option of {owner} — leave it out, or choose that")
-        shown = [other for a in self._actions if a.help != argparse.SUPPRESS for other in a.option_strings]
-        self.error(f"{flag} is not a flag" + did_you_mean(flag, shown))
+        hint = self.hint_at_flag(flag, "".join(value)) if flag[:1] == "-" else self.hint_at_name(flag)
+        self.error(f"{flag} is not a flag{hint}")
 
-    def format_help(self) -> str:
-        """The help page; what it says of a flag is only made here, as some of it takes imports."""
-        for action in self._actions:
-            if name := getattr(action, "described", None):
-                action.help = help_text(name, self.usual[name], self.options)
-        first, *groups = re.split(r"\n\n(?=[a-z ]+:\n)", super().format_help())
-        return first + "\n\n" + "\n".join(groups)
+    def hint_at_flag(self, flag: str, value: str) -> str:
+        """The flag that a wrong one probably means."""
+        name, flags = flag.lstrip("-"), [f"--{name}" for name, known in self.options.items() if not known.hidden]
+        if name == "device" and "cpu" in self.options and value != "cpu":
+            return " — leave it out: a GPU is used if there is one"
+        meant = [f"--{other}" for other in MEANT.get(name, (name,)) if other in self.options]
+        return f" — did you mean {meant[0]}?" if meant else did_you_mean(flag, flags)
+
+    def hint_at_name(self, word: str) -> str:
+        """What a word without a flag probably names."""
+        ending = os.path.splitext(word)[1].lower()
+        for endings, what, name in NAMED:
+            if ending in endings and name in self.options and not word.isdecimal():
+                return f" — to name {what} say --{name} {word}"
+        return ""
 
     def error(self, message: str) -> None:
-        raise UserError(message + ("" if "—" in message else f" — see {self.prog} -h"))
+        for pattern, words in ARGPARSE.items():
+            message = re.sub(pattern, words, message)
+        raise UserError(message + ("" if "—" in message else f" — see {self.prog} {HELP_ALL}"))
 
 
-def add(group: Any, name: str, default: Any, known: Option) -> None:
-    """Add the flag of an option, and its earlier spellings without a line in help."""
-    about: dict[str, Any] = {"help": argparse.SUPPRESS if known.hidden else ""}
-    if known.kind is None:
-        about["action"] = "store_true"
-    else:
-        about |= {"type": reader(known), "metavar": unit_of(name, known)}
-        if known.several:
-            about["nargs"] = "+"
-    if known.positional:
-        if default is not ...:
-            about["nargs"] = "*" if known.several else "?"
-        action = group.add_argument(name, **about)
-    else:
-        action = group.add_argument(f"--{name}", dest=name, **about)
-    action.described = None if known.hidden else name
-    for spelling in known.aliases:
-        group.add_argument(f"--{spelling}", dest=name, **about | {"help": argparse.SUPPRESS})
+# Help
 
 
-def reader(known: Option) -> Any:
-    """What argparse calls with the text of a value: it says what is wrong in our words."""
-    choices = [known.kind.read(str(choice)) for choice in choices_of(known)]
+def help_page(document: str, words: list[str], declared: Declared) -> str:
+    """What `-h`, `--help-all` and `--version` print; if words choose a row with options, these alone."""
+    program, shared = program_of(document), fields_of(declared)
+    if "--version" in words:
+        return toolkit.__version__
+    for way, row in chosen(words, declared).items():
+        if row.Options:
+            about = f"{row.words}\n\nFlags that it shares with others: {program} -h"
+            return page(f"{program} {way}", about, sections((row.Options,)), GENERAL)
+    examples, _, about = document.strip().partition("\n\n")
+    positional = {word_of(*each): each[2].rows for each in shared if each[2].positional}
+    tables = [table_of(word, rows(), program) for word, rows in positional.items() if rows]
+    about = "\n\n".join(filter(None, [about.strip(), *tables, textwrap.indent(examples, "  ")]))
+    usage = " ".join([program, *positional])
+    usual = fields_of((*declared, *(row.Options for row in chosen([], declared, {}).values())))
+    common = sorted(
+        (each for each in usual if each[2].common), key=lambda each: (each[1] is not ..., GROUPS.index(each[2].group))
+    )
+    if common and HELP_ALL not in words:
+        return page(usage, about, {("most used flags",): common}, f"all flags: {program} {HELP_ALL}", brief=True)
+    earlier = "\n\nearlier flags: docs/compatibility.md"
+    earlier *= any(known.hidden or known.aliases for _, _, known in shared)
+    return page(usage, about, sections(declared), GENERAL) + earlier
 
-    def read(text: str) -> Any:
-        try:
-            value = known.kind.read(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-        if choices and value not in choices:
-            words = list(map(str, choices))
-            raise argparse.ArgumentTypeError(
-                f"{text[:40]!r} is not one of {', '.join(words)}{did_you_mean(text, words)}"
-            )
-        return value
 
-    return read
+GENERAL = f"""\
+help:
+  -h, --help          show the most used flags
+  {HELP_ALL}          show all flags
+  --version           print the version"""
 
 
-def did_you_mean(word: str, words: list[str]) -> str:
-    """A hint at the nearest word, if one is near."""
-    near = difflib.get_close_matches(word, words, n=1, cutoff=0.7)
-    return f" — did you mean {near[0]}?" if near else ""
+def sections(declared: Declared) -> dict[tuple[str, ...], list[Field]]:
+    """The options of a command by group, and then those that only some rows of a table have, by what chooses these."""
+    options = fields_of(declared)
+    found = {(group,): [option for option in options if option[2].group == group] for group in GROUPS}
+    ways: dict[Field, list[str]] = {}
+    for name, _, known in selectors(declared):
+        for row in known.rows().values():
+            for option in fields_of([row.Options]):
+                ways.setdefault(option, []).append(way_of(name, known, row.name))
+    for option, of in ways.items():
+        found.setdefault(tuple(of), []).append(option)
+    return {titles: members for titles, members in found.items() if members}
 
 
-def help_text(name: str, default: Any, options: Mapping[str, Option]) -> str:
-    said, about = default_text_of(default, options[name]), help_of(name, options)
-    return (f"{about} (default: {said})" if said else about).replace("%", "%%")
+def page(usage: str, about: str, titled: dict[tuple[str, ...], list[Field]], end: str, brief: bool = False) -> str:
+    """A page of help: options by their titles; a `brief` one leaves out how they depend on each other."""
+    options = {name: known for members in titled.values() for name, _, known in members}
+    lines = [f"usage: {usage} [options]", "", about, ""]
+    for titles, members in titled.items():
+        lines += textwrap.wrap(", ".join(titles), WIDTH, break_on_hyphens=False)
+        lines[-1] += ":"
+        for name, default, known in members:
+            if not known.hidden:
+                lines += entry(name, default, known, options | {name: known}, brief)
+    return "\n".join([*lines, *([""] if brief else []), end])
+
+
+def entry(name: str, default: Any, known: Option, options: Mapping[str, Option], brief: bool) -> list[str]:
+    """The lines of an option: its flag, and what that does."""
+    flag, unit = flag_of(name, known), unit_of(name, known) if known.kind else ""
+    left = "  " + (flag if known.positional else f"{flag} {unit}".strip()) + (" …" if known.several else "")
+    said, about = default_text_of(default, known), help_of(name, options, brief)
+    text = f"{about} (default: {said})" if said else about
+    right = textwrap.wrap(text, WIDTH - COLUMN, break_on_hyphens=False)
+    first = [] if len(left) <= COLUMN - 2 else [left]
+    left = "" if first else left
+    return first + [f"{left if i == 0 else '':{COLUMN}s}{line}" for i, line in enumerate(right)]
 
 
 def table_of(word: str, rows: Mapping[str, Row], program: str) -> str:
     """The rows that a word chooses from, a line each."""
     width = max(map(len, rows))
     lines = [f"  {name:{width}s}  {row.words}" for name, row in rows.items()]
-    return "\n".join([f"\n{word} is one of\n", *lines, f"\nFlags of one of them: {program} {word} -h\n"])
+    return "\n".join([f"{word} is one of", *lines, f"Flags of one of them: {program} {word} -h"])
 
 
 def word_of(name: str, default: Any, known: Option) -> str:
@@ -288,8 +345,9 @@ def word_of(name: str, default: Any, known: Option) -> str:
 
 
 def underscored(word: str) -> str:
-    """`--latent-dims=8` → `--latent_dims=8`; anything but a flag stays as it is."""
+    """`--latent-dims=8` → `--latent_dims=8`; anything but a flag stays as it is, and so does --help-all."""
     if not word.startswith("--"):
         return word
     name, equals, value = word[2:].partition("=")
-    return "--" + name.replace("-", "_") + equals + value
+    flag = "--" + name.replace("-", "_") + equals + value
+    return HELP_ALL if flag == HELP_ALL.replace("-a", "_a") else flag

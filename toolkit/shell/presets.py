@@ -1,8 +1,6 @@
 """Options of train.py that are not typed: those of a file, or those with which a model was trained."""
 
-import argparse
 import dataclasses
-import json
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,13 @@ from toolkit.files import records
 from toolkit.files.reading import contents
 from toolkit.files.writing import reason
 from toolkit.formats import checkpoint
-from toolkit.options import Option, option, options_of, path
+from toolkit.options import checked, option, options_of, path
 from toolkit.shell.data import trained_on
 from toolkit.shell.earlier import DECODERS, translated
 from toolkit.shell.opening import find_model
-from toolkit.shell.parser import HELP, Typed, did_you_mean, parse, reader, selectors, typed_value, words_of
+from toolkit.shell.parser import HELP, HELP_ALL, Typed, parse, selectors, typed_value, words_of
 from toolkit.training.plan import DECIDED, remembered
-from toolkit.wording import ending_in_words
+from toolkit.wording import did_you_mean, ending_in_words
 
 LARGEST, LONGEST_LINE = 2**16, 1000  # bytes of a file of options, and of a line; tomllib is quadratic in a key's dots
 
@@ -86,30 +84,17 @@ def read(file: Path, declared: tuple[type, ...]) -> dict[str, Any]:
     for key, value in parsed(file).items():
         spelling = key.replace("-", "_")
         if spelling not in known:
-            hint = did_you_mean(spelling, list(known)) or " — python train.py -h lists the options"
+            hint = did_you_mean(spelling, known) or f" — python train.py {HELP_ALL} lists the options"
             raise UserError(f"{file} has an unknown key {key!r}{hint}")
         name, about = known[spelling]
+        if value is None or (about.kind is None and value is False):
+            continue  # as if it were not there
         try:
-            if (taken := value_of(about, value)) is not None:
-                values[name] = taken
-        except argparse.ArgumentTypeError as error:
-            ways = "" if "—" in str(error) else " — write what the flag takes"
-            raise UserError(f"{file}: {key}: {error}{ways}") from None
+            values[name] = checked(about, value)
+        except ValueError as error:
+            ways = "" if "—" in str(error) else f" — python train.py {HELP_ALL} says what it takes"
+            raise UserError(f"{file}: {key} {error}{ways}") from None
     return values
-
-
-def value_of(about: Option, value: Any) -> Any:
-    """A value of a file as the flag would have it; None where it is as if nothing stood there."""
-    shown = json.dumps(value, default=str, ensure_ascii=False)[:40]
-    if value is None or (about.kind is None and value is False):
-        return None
-    if about.kind is None:
-        if value is not True:
-            raise argparse.ArgumentTypeError(f"{shown} is neither true nor false")
-        return True
-    if isinstance(value, bool) or not isinstance(value, about.kind.types):
-        raise argparse.ArgumentTypeError(f"{shown} is of another kind")
-    return reader(about)(str(value))
 
 
 def parsed(file):

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from toolkit.architectures import ModelConfig
 from toolkit.errors import UserError
+from toolkit.model.inputs import PIXELS
+from toolkit.model.likelihoods import LIKELIHOODS
 from toolkit.model.objectives import Elbo, ImportanceWeighted
 from toolkit.options import (
     DATASETS,
@@ -56,11 +58,11 @@ def decided(name: str, about: str, **more: Any) -> Any:
 
 @dataclass(frozen=True)
 class ElboOptions:
-    beta: float = option(1.0, "weight of the KL term", "objective", kind=weight)
+    beta: float = option(1.0, "weight of the KL term", "objective", kind=weight, common=True)
     beta_warmup: float = option(
-        0, "epochs over which it rises to that", "objective", kind=in_epochs, aliases=("beta_annealing_period",)
+        0, "epochs over which β rises to --beta", "objective", kind=in_epochs, aliases=("beta_annealing_period",)
     )
-    beta_start: float = option(0.001, "weight at the start", "objective", kind=weight, only_with=("beta_warmup",))
+    beta_start: float = option(0.001, "β at the start", "objective", kind=weight, only_with=("beta_warmup",))
     free_bits: float = option(0, "KL per dimension that is not penalised", "objective", kind=weight, unit="NATS")
 
     def objective(self, epoch: int) -> Elbo:
@@ -71,7 +73,7 @@ class ElboOptions:
 @dataclass(frozen=True)
 class IwaeOptions:
     iw_samples: int = option(8, "samples per image", "objective", kind=number(int, 1, 10**5, unit="K"))
-    iw_warmup: int = option(0, "first epochs that use elbo", "objective", kind=number(int, 0, 10**6, unit="EPOCHS"))
+    iw_warmup: int = option(0, "epochs of elbo before it", "objective", kind=number(int, 0, 10**6, unit="EPOCHS"))
 
     def objective(self, epoch: int) -> Elbo | ImportanceWeighted:
         """What training minimises after so many epochs; the ELBO, which is cheaper, in the first ones."""
@@ -94,25 +96,35 @@ OBJECTIVES = {
 class TrainConfig:
     """The options of training that all runs have."""
 
-    dataset: str = option("mnist", DATASETS, "data")
-    limit: int | None = option(None, "first N images of each split only", "data", kind=count, default_text="all")
+    dataset: str = option("mnist", DATASETS, "data", common=True)
+    limit: int | None = option(
+        None, "use only the first N images of each split", "data", kind=count, default_text="all"
+    )
     channels: int | None = option(
         None, "1 for grey, 3 for colour", "data", kind=count, choices=(1, 3), default_text="as the data"
     )
-    conditional: bool = option(False, "condition the model on class labels", "model")
+    conditional: bool = option(False, "condition the model on class labels", "model", common=True)
     objective: str = option("elbo", "", "objective", rows=lambda: OBJECTIVES)
-    epochs: int = option(50, "number of epochs", "optimisation", kind=count, aliases=("num_epochs",), changeable=True)
-    recipe: str = option("fast", "fast, or classic as the MLX example", "optimisation", choices=tuple(RECIPES))
-    optimizer: str = decided("optimizer", "muon (for kernels, with AdamW) or adamw", choices=("muon", "adamw"))
-    lr: float = decided("lr", "learning rate; Muon uses double", kind=rate, aliases=("learning_rate",), changeable=True)
-    lr_schedule: str = decided(
-        "lr_schedule", "linear or cosine to 0, constant, or plateau: halved if stalled", choices=SCHEDULES
+    epochs: int = option(
+        50, "number of epochs", "optimisation", kind=count, common=True, aliases=("num_epochs",), changeable=True
     )
-    lr_warmup: float = decided("lr_warmup", "epochs of warm-up", kind=in_epochs)
+    recipe: str = option("fast", "fast, or classic as in the MLX example", "optimisation", choices=tuple(RECIPES))
+    optimizer: str = decided("optimizer", "muon (AdamW for all but kernels) or adamw", choices=("muon", "adamw"))
+    lr: float = decided(
+        "lr", "peak learning rate; Muon uses twice this", kind=rate, aliases=("learning_rate",), changeable=True
+    )
+    lr_schedule: str = decided(
+        "lr_schedule",
+        "linear or cosine decay to 0, constant, or plateau: halved when the loss stalls",
+        choices=SCHEDULES,
+    )
+    lr_warmup: float = decided("lr_warmup", "warm-up of the learning rate", kind=in_epochs)
     batchsize: int = decided("batchsize", "batch size", kind=count, aliases=("batch_size",))
     weight_decay: float = decided("weight_decay", "weight decay", kind=weight)
-    keep_best: bool = option(False, f"hold out 1/{HELD_OUT} of the images, keep their best epoch", "optimisation")
-    seed: int = option(0, "random seed", "optimisation", kind=seed)
+    keep_best: bool = option(
+        False, f"hold out 1/{HELD_OUT} of the training images and keep the best epoch", "optimisation"
+    )
+    seed: int = option(0, "random seed", "optimisation", kind=seed, common=True)
 
 
 SELECTORS = [of for part in (TrainConfig, ModelConfig) for of in options_of(part) if of[2].rows]
@@ -207,6 +219,10 @@ def make_plan(values: Mapping[str, Any] | None = None) -> Plan:
     plan = Plan(make(TrainConfig), model, MappingProxyType(own_options))
     if "muon" == plan.train.optimizer != own.get("optimizer", "muon"):
         raise UserError(f"--arch {arch} has no kernels for Muon — leave --optimizer muon out")
+    likelihood, pixels = plan.model.likelihood, plan.model.binarize
+    if PIXELS[pixels].binary and LIKELIHOODS[likelihood].needs_grey:
+        ways = f"leave --binarize {pixels} out, or take --likelihood bce"
+        raise UserError(f"--likelihood {likelihood} needs grey levels, not pixels of 0 and 1 — {ways}")
     return plan
 
 

@@ -17,16 +17,16 @@ class PictureKind(NamedTuple):
 
 
 ROWS = (
-    PictureKind("traversal", "a latent dimension a row, from -3 to 3; .gif animates it", traversal),
+    PictureKind("traversal", "one row per latent dimension, from -3 to 3; .gif animates it", traversal),
     PictureKind("interpolate", "from one image to another; .gif animates it", interpolate),
     PictureKind("manifold", "the plane of the two most used latent dimensions", manifold),
-    PictureKind("latents", "the means of the test images, coloured by class", latents, ("data",)),
-    PictureKind("samples", "a sheet of samples, with classes a row of each", samples, ("sampler", "label")),
+    PictureKind("latents", "latent means of the test images, coloured by class", latents, ("data",)),
+    PictureKind("samples", "a sheet of samples, one row per class", samples, ("sampler", "label")),
     PictureKind("reconstructions", "test images, their reconstructions, and the error", comparison, ("data",)),
-    PictureKind("curves", "loss, KL and speed over the epochs of some runs", curves, ("runs",)),
-    PictureKind("training", "a film of the samples of a run, epoch by epoch, as .gif", film, ("runs",)),
-    PictureKind("explorer", "a page to play with the model, as one HTML file", explorer, ("data",)),
-    PictureKind("report", "all of it, with the metrics, in one HTML file", report, ("data", "label", "sampler")),
+    PictureKind("curves", "loss, KL and speed of runs, epoch by epoch", curves, ("runs",)),
+    PictureKind("training", "animation of the samples of each epoch, as .gif", film, ("runs",)),
+    PictureKind("explorer", "an interactive page, as one HTML file", explorer, ("data",)),
+    PictureKind("report", "all of these, with metrics, in one HTML file", report, ("data", "label", "sampler")),
 )
 
 
