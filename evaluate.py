@@ -7,6 +7,7 @@ and its latent vectors.
 
 import json
 import math
+import textwrap
 import zlib
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ from toolkit.options import count, option, path, sample_count
 from toolkit.shell import flags
 from toolkit.shell.command import beside, command
 from toolkit.shell.parser import parse
+from toolkit.wording import counted
+
+WIDTH = 80  # of the table
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
             trained = opened.model
             under = VAE(trained.config, trained.encoder, trained.decoder, trained.likelihood, prior).eval()
             metrics = measure(under, test, train, args.importance_samples, seed, args.batchsize, watch)
-        title = f"{dataset}, {len(test.images):,} test images, random seed {seed}, prior: {prior.words}"
+        title = f"{dataset}, {counted(len(test.images), 'test image')}, random seed {seed}, prior: {prior.words}"
         print_metrics(title, rows(metrics), metrics.get("kl_by_dimension", []))
         if args.json and ranks.rank == 0:
             facts = {"made_by": mark(METRICS), "model": opened.name}
@@ -106,14 +110,17 @@ def finite(metrics):
 
 def print_metrics(title, rows, kl_by_dimension):
     """The metrics as a table: name, value, meaning."""
+    rows = list(rows)
+    names, values = (max(len(row[column]) for row in rows) for column in (0, 1))
     print(f"{title}\n")
     for name, value, meaning in rows:
-        print(f"  {name:18s} {value:>20s}  {meaning}")
+        start = f"  {name:{names}} {value:>{values}}  "
+        print(textwrap.fill(meaning, WIDTH, initial_indent=start, subsequent_indent=" " * len(start)))
     used = sorted(enumerate(kl_by_dimension), key=lambda pair: -pair[1])
     if used:
-        print(
-            "\n  KL by dimension: " + ", ".join(f"z{i} {kl:.2f}" for i, kl in used[:16]) + (", …" if used[16:] else "")
-        )
+        kl = ", ".join(f"z{i}\xa0{kl:.2f}" for i, kl in used[:16]) + (", …" if used[16:] else "")
+        shown = textwrap.fill(f"KL by dimension: {kl}", WIDTH, initial_indent="  ", subsequent_indent="    ")
+        print("\n" + shown.replace("\xa0", " "))
 
 
 if __name__ == "__main__":

@@ -4,13 +4,16 @@ python train.py --dataset folder:pictures --latent_dims 32
 Train a variational autoencoder; every epoch is scored on the test split.
 """
 
-import sys
+import math
+import os
+import shlex
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit import datasets
 from toolkit.architectures import ModelConfig
-from toolkit.errors import UserError
+from toolkit.errors import UserError, warn
 from toolkit.files.progress import Bars, bar
 from toolkit.formats import checkpoint
 from toolkit.formats.description import model_rows
@@ -18,18 +21,23 @@ from toolkit.machine import device, ranks
 from toolkit.model import mixture
 from toolkit.options import directory, option, options_of, path, run_name
 from toolkit.pictures import images
+from toolkit.pictures.explorer.network import check_fit
 from toolkit.shell.command import command
 from toolkit.shell.data import load_split
 from toolkit.shell.earlier import EarlierTraining
 from toolkit.shell.flags import DeviceOptions, PlaceOptions
-from toolkit.shell.opening import COLLAPSED, find_model
+from toolkit.shell.opening import COLLAPSED, ROOT, find_model
 from toolkit.shell.parser import Typed
 from toolkit.shell.presets import PresetOptions, parse_with_presets
 from toolkit.training.folder import RunFolder
 from toolkit.training.plan import Plan, TrainConfig, flags, make_plan
 from toolkit.training.tensorboard import Board
 from toolkit.training.trainer import Trainer
-from toolkit.wording import counted
+from toolkit.wording import counted, duration
+
+OPTIMIZERS = {"muon": "Muon and AdamW", "adamw": "AdamW"}
+WIDTH = 79  # of the table of epochs
+WIDTHS = {"=": 2, "+": 2, "KL": 8, "β": 7, "images/s": 9, "time": 8}  # of its columns; losses share the rest
 
 
 @dataclass(frozen=True)
@@ -94,16 +102,13 @@ def main(argv: list[str] | None = None) -> None:
             train(trainer, folder, board)
             add_prior(trainer, folder)
         except KeyboardInterrupt:
-            again = f"add --resume to continue from epoch {trainer.epoch}"
-            done = again if trainer.epoch else "run it again to restart"
             at = f"interrupted in epoch {trainer.epoch + 1} of {trainer.config.epochs}"
+            again = f"--resume continues after epoch {trainer.epoch}" if trainer.epoch else "run it again to restart"
             if trainer.epoch >= trainer.config.epochs:
-                at, done = "interrupted while the prior was fitted", "add --resume to fit it"
-            raise KeyboardInterrupt(f"{at} — {done}") from None
-        if finished:
-            return
-        print(f"Model: {folder.model_file}")
-        print(f"Sheets, log and state: {folder.folder}/")
+                at, again = "interrupted while the prior was fitted", "add --resume to fit it"
+            raise KeyboardInterrupt(f"{at} — {again}") from None
+        if not finished:
+            print_end(trainer, folder)
 
 
 def train(trainer, folder, board) -> None:
@@ -113,21 +118,21 @@ def train(trainer, folder, board) -> None:
         "samples": lambda: images.png(images.sheet(images.to_bytes(trainer.samples()))),
     }
     epochs, count = trainer.config.epochs, len(trainer.train_numbers)
-    title = "Epoch {}/{}".format
-    # One bar for the whole run, so that it says how long that still takes.
-    with bar(epochs * count, title(trainer.epoch + 1, epochs), done=trainer.epoch * count) as shown:
+    start, entry = time.perf_counter(), None
+    # One bar for the whole run, so that it shows the time left for all of it.
+    with bar(epochs * count, "Training", done=trainer.epoch * count) as shown:
         while trainer.epoch < epochs:
-            shown.set_description_str(title(trainer.epoch + 1, epochs), refresh=False)
+            shown.title = f"Epoch {trainer.epoch + 1}/{epochs}"
             for batch in trainer.batches():
-                loss = trainer.step(batch)
-                shown.set_postfix_str(f"loss {loss:.2f}", refresh=False)
+                shown.note = f", loss {trainer.step(batch):.2f}"
                 shown.update(batch.count)
-            entry = trainer.end_epoch()
+            before, entry = entry, trainer.end_epoch()
             folder.save(trainer, entry, sheets)
             if board:
                 board.record(entry, folder.folder)
-            shown.clear()
-            print_epoch(entry, epochs)
+            now = time.perf_counter()
+            print_epoch(entry, before, trainer, now - start)
+            start = now
 
 
 def add_prior(trainer, folder) -> None:
@@ -135,14 +140,32 @@ def add_prior(trainer, folder) -> None:
     kept = folder.without_sampler(trainer)
     if kept is None:
         return
+    if trainer.config.keep_best:
+        why = "with the lowest loss on held-out images" if math.isfinite(trainer.best) else "as β was still rising"
+        print(f"Kept: epoch {kept.epoch} of {trainer.epoch}, {why}")
     try:
         with Bars() as watch:
             latents = mixture.latent_vectors(kept.model, trainer.train, watch)
             kept.sampler = mixture.fit(*latents, trainer.config.seed, watch)
-            folder.save_again(kept)
-            print(f"Prior for samples: {kept.sampler.words}")
+        folder.save_again(kept)
+        print(f"Prior for samples: {kept.sampler.words}")
     except UserError as error:
         print(f"No prior was fitted: {str(error).partition(' — ')[0]}")
+
+
+def print_end(trainer, folder):
+    """Where the results are, and the next commands to type."""
+    print(f"Model: {folder.model_file}")
+    print(f"Sheets, log and state: {folder.folder}/")
+    kind = "explorer"
+    try:
+        check_fit(trainer.model.eval())
+    except UserError:  # no browser can run this model
+        kind = "traversal"
+    print("Next:")
+    for script, more in (("generate.py", ""), ("visualize.py", f" {kind}")):
+        model = shlex.quote(str(folder.model_file))
+        print(f"  python {shlex.quote(os.path.relpath(ROOT / script))}{more} --model {model}")
 
 
 def plan_of(typed: Typed) -> Plan:
@@ -212,7 +235,8 @@ def print_options(trainer, folder, device_name):
         ("Data set", f"{config.dataset}, {data}"),
         *(row for row in model_rows(trainer.model) if row[0] != "Likelihood"),
         ("Objective", objective),
-        ("Optimizer", optimizer_in_words(config)),
+        ("Optimizer", f"{OPTIMIZERS[config.optimizer]}, weight decay {config.weight_decay:g}"),
+        ("Learning rate", learning_rate(config)),
         ("Batch size", trainer.batch_size),
         ("Epochs", config.epochs),
         ("Random seed", config.seed),
@@ -224,11 +248,11 @@ def print_options(trainer, folder, device_name):
         print(f"  {title}: {words}")
 
 
-def optimizer_in_words(config):
-    """The optimizer with its learning rate."""
-    name = {"muon": "Muon and AdamW", "adamw": "AdamW"}[config.optimizer]
-    warmup = f" after a warm-up of {config.lr_warmup:g} epochs" if config.lr_warmup else ""
-    return f"{name}, learning rate {config.lr:g} ({config.lr_schedule}{warmup}), weight decay {config.weight_decay:g}"
+def learning_rate(config):
+    """The learning rate and how it changes, in words."""
+    changes = {"linear": ", linear to 0", "cosine": ", cosine to 0", "plateau": ", halved if stalled"}
+    warmup = f", after {config.lr_warmup:g} epochs of warm-up" if config.lr_warmup else ""
+    return f"{config.lr:g}{changes.get(config.lr_schedule, ', constant')}{warmup}"
 
 
 def changed_options(plan):
@@ -237,19 +261,40 @@ def changed_options(plan):
     return ", ".join(" ".join(words) for name, words in flags(plan).items() if name not in own)
 
 
-def print_epoch(entry, epochs):
-    """The line of an epoch, and a warning where it has collapsed."""
-    beta = f" | β {entry['beta']:.3f}" if entry["beta"] != 1 else ""
-    held_out = f" | Held out {entry['held_out']['loss']:7.2f}" if "held_out" in entry else ""
-    if entry["first_step_seconds"] > 3:
-        print(f"The first step took {entry['first_step_seconds']:.1f} s, to compile (not in the throughput)")
-    print(
-        f"Epoch {entry['epoch']:{len(str(epochs))}d}/{epochs} | Loss {entry['loss']:7.2f} | "
-        f"Recon {entry['reconstruction']:7.2f} | KL {entry['kl']:6.2f}{beta}{held_out} | "
-        f"Test {entry['test']['loss']:7.2f} | {entry['images_per_second']:6.0f} images/s | {entry['seconds']:5.1f} s"
-    )
-    if entry["collapsed"]:
-        print(f"Warning: {COLLAPSED}; try --beta_warmup, --free_bits or a smaller --beta", file=sys.stderr)
+def print_epoch(entry, before, trainer, seconds):
+    """A row of the table of epochs, below its head if no epoch came before; and a warning if it has collapsed."""
+    epochs, elbo, first = trainer.config.epochs, trainer.plan.elbo, before is None
+    plus, equals = "+=" if trainer.plan.objective(epochs - 1).samples == 1 else "  "  # the ELBO is the sum of its terms
+    cells = [
+        ("epoch", f"{entry['epoch']}/{epochs}"),
+        ("loss", entry["loss"]),
+        ("=", equals),
+        ("recon", entry["reconstruction"]),
+        ("+", plus),
+        ("KL", entry["kl"]),
+        *([("β", f"{entry['beta']:.3g}")] if elbo.beta != 1 or elbo.beta_warmup else []),
+        *([("held out", entry["held_out"]["loss"])] if "held_out" in entry else []),
+        ("test", entry["test"]["loss"]),
+        ("images/s", f"{entry['images_per_second']:,.0f}"),
+        ("time", f"{seconds:.1f} s" if seconds < 99.95 else duration(seconds)),
+    ]
+    widths = WIDTHS | {"epoch": max(5, 2 * len(str(epochs)) + 1)}
+    fixed, losses = [widths[title] for title, _ in cells if title in widths], [c for c in cells if c[0] not in widths]
+    wide = min(10, (WIDTH - sum(fixed)) // len(losses))
+    columns = [(title, value, widths.get(title, wide)) for title, value in cells]
+    if first:
+        if entry["first_step_seconds"] > 3:
+            print(f"The first step took {duration(entry['first_step_seconds'])} to compile (not in images/s)")
+        print("".join((value if title in "=+" else title).rjust(width) for title, value, width in columns))
+    print("".join(decimal(value, width - 1).rjust(width) for _, value, width in columns))
+    if entry["collapsed"] and not (before and before["collapsed"]):
+        warn(f"{COLLAPSED}; try --beta_warmup, --free_bits or a smaller --beta")
+
+
+def decimal(value, width):
+    """A number with as many of two decimals as fit a column; text as it is."""
+    texts = [f"{value:.{digits}f}" for digits in (2, 1, 0)] if isinstance(value, float) else [value]
+    return next((text for text in texts if len(text) <= width), texts[-1])
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def ranks_of(launcher: int) -> dict[int, int]:
 
 def await_epoch(launcher: subprocess.Popen, outdir: Path) -> None:
     """Wait until a run has finished an epoch or ended."""
-    while not any(line.startswith("Epoch") for line in said(outdir)) and launcher.poll() is None:
+    while not any(re.match(r" *[0-9]+/[0-9]+ ", line) for line in said(outdir)) and launcher.poll() is None:
         time.sleep(0.02)
 
 
@@ -105,7 +105,7 @@ def kill_once(
     victim = chance.randrange(count)
     time.sleep(chance.uniform(0, length))
     processes = ranks_of(launcher.pid)
-    epochs = sum(line.startswith("Epoch") for line in said(outdir))
+    epochs = sum(bool(re.match(r" *\d+/\d+ ", line)) for line in said(outdir))
     found = {"victim": victim, "epoch": epochs, "wrong": []}
     if victim in processes:
         os.kill(processes[victim], signal.SIGKILL)

@@ -84,7 +84,7 @@ def test_the_mathematics_does_not_depend_on_the_number_of_ranks(alone, tmp_path,
 def test_train_and_evaluate_together(run, tmp_path):
     """One prints and writes; a resume may have another number of ranks."""
     out = launch(2, "train.py", *TINY, 1, "--outdir", tmp_path)
-    assert out[1].startswith("  Device: 2 ranks, CPU") and sum(line.startswith("Epoch 1/1") for line in out) == 1
+    assert out[1].startswith("  Device: 2 ranks, CPU") and sum(line.startswith("  1/1 ") for line in out) == 1
     status, alone, _ = run("train", *TINY, 2, "--resume", "--outdir", tmp_path)
     assert status == 0 and "Resuming after epoch 1" in alone
     model = tmp_path / "vae_synthetic_filters_0008_dims_0002.npz"

@@ -47,12 +47,20 @@ def test_prints_and_writes_what_it_promises(run, tmp_path):
     assert "  Device: CPU, " in out
     assert "  Data set: synthetic, 300 of 60,000 training and 300 of 10,000 test images" in out
     assert "Parameters: 1,0" in out
-    number = r" +[\d.]+"
-    line = (
-        rf"Epoch \d/2 \| Loss{number} \| Recon{number} \| KL{number} \| Test{number} "
-        rf"\|{number} images/s \|{number} s"
+    assert out.count("\nepoch      loss =     recon +      KL      test images/s    time\n") == 1
+    rows = re.findall(r"^  \d/2 +([\d.]+) = +([\d.]+) \+ +([\d.]+) +([\d.]+) +[\d,]+ +[\d.]+ s$", out, re.M)
+    assert len(rows) == 2
+    loss, reconstruction, kl, test = map(float, rows[-1])
+    entry = read_log(tmp_path)[-1]
+    assert loss == pytest.approx(reconstruction + kl, abs=0.02) and test == pytest.approx(
+        entry["test"]["loss"], abs=0.01
     )
-    assert len(re.findall(line, out)) == 2
+    model = tmp_path / f"{NAME}.npz"
+    generate, explorer = (
+        re.search(rf"^  python \S*{script} --model {model}$", out, re.M)
+        for script in ("generate.py", "visualize.py explorer")
+    )
+    assert generate and explorer and out.index("\nNext:\n") < generate.start() < explorer.start()
 
     sheets = [f"epoch_000{e}_{kind}.png" for e in (1, 2) for kind in ("reconstructions", "samples")]
     assert sorted(path.name for path in (tmp_path / NAME).iterdir()) == sorted([*sheets, "log.jsonl", "state.npz"])
@@ -112,7 +120,7 @@ def test_killed_anywhere_and_resumed_ends_with_the_same_bits(run, tmp_path):
     for seconds in (0, 0.02, 0.11, 0.23):  # after the run has begun to write: anywhere in an epoch or a write
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         for line in process.stdout:
-            if line.startswith(("Resuming", "There is no run", "Epoch")):
+            if line.startswith(("Resuming", "There is no run", "  ")):
                 break
         time.sleep(seconds)
         process.send_signal(signal.SIGKILL)
@@ -127,7 +135,7 @@ def test_resume_remembers_the_options_and_refuses_others(run, fails, tmp_path):
     run("train", *TINY, 1, "--lr", 0.002, "--outdir", tmp_path)
     names = "--dataset synthetic --max_filters 8 --latent_dims 2 --resume --epochs 2 --outdir".split()
     _, out, _ = run("train", *names, tmp_path)
-    assert "learning rate 0.002" in out and "300 of 60,000 training" in out and "Resuming after epoch 1" in out
+    assert "Learning rate: 0.002" in out and "300 of 60,000 training" in out and "Resuming after epoch 1" in out
     line = fails("train", *names, tmp_path, "--batchsize", 32)
     assert "--batchsize 32" in line and "has 64" in line
 
@@ -160,18 +168,22 @@ def test_a_broken_state_is_one_line_and_a_broken_log_costs_only_itself(run, fail
 
 def test_keep_best_keeps_the_epoch_that_is_best_on_held_out_images(run, tmp_path):
     status, out, _ = run("train", *TINY, 3, "--lr", 0.05, "--keep_best", "--outdir", tmp_path)
-    assert status == 0 and "| Held out " in out and "275 of 60,000 training" in out
+    assert status == 0 and " held out " in out and "275 of 60,000 training" in out
     log = read_log(tmp_path)
     best = min(log, key=lambda entry: entry["held_out"]["loss"])
     loaded = checkpoint.load(tmp_path / f"{NAME}.npz")
     assert loaded.epoch == best["epoch"] and loaded.test == best["test"]
+    assert f"\nKept: epoch {loaded.epoch} of 3, with the lowest loss on held-out images\n" in out
+    loaded.epoch = 2
+    checkpoint.save(tmp_path / "second.npz", loaded)
+    assert "\n  Trained for: epoch 2 of 3\n" in run("generate", "--info", "--model", tmp_path / "second.npz")[1]
 
 
 @pytest.mark.slow
 def test_beta_warms_up_and_only_then_the_best_is_chosen(run, tmp_path):
     flags = ["--beta", 0.5, "--beta_start", 0.1, "--beta_warmup", 2, "--keep_best", "--lr", 0.05]
     _, out, _ = run("train", *TINY, 4, *flags, "--outdir", tmp_path)
-    assert "squared error + 0.5 KL (from 0.1 within 2 epochs)" in out and "β 0.500" in out
+    assert "squared error + 0.5 KL (from 0.1 within 2 epochs)" in out and re.search(r"^  4/4 .* 0.5 ", out, re.M)
     log = read_log(tmp_path)
     steps = 5  # of 275 images in an epoch
     expected = [0.1 + 0.4 * (1 - 1 / steps) / 2, 0.1 + 0.4 * (2 - 1 / steps) / 2, 0.5, 0.5]
@@ -181,7 +193,8 @@ def test_beta_warms_up_and_only_then_the_best_is_chosen(run, tmp_path):
 
 
 def test_while_beta_warms_up_the_latest_model_is_kept(run, tmp_path):
-    run("train", *TINY, 2, "--beta_warmup", 9, "--keep_best", "--outdir", tmp_path)
+    _, out, _ = run("train", *TINY, 2, "--beta_warmup", 9, "--keep_best", "--outdir", tmp_path)
+    assert "\nKept: epoch 2 of 2, as β was still rising\n" in out
     assert checkpoint.load(tmp_path / f"{NAME}.npz").epoch == 2
 
 
@@ -263,7 +276,9 @@ def test_collapse_warns_and_is_remembered(run, tmp_path):
     _, _, err = run("train", *TINY, 12, "--beta", 1e3, "--lr", 0.003, "--lr_schedule", "cosine", "--outdir", tmp_path)
     log = read_log(tmp_path)
     assert log[-1]["kl"] < 0.001 and log[-1]["collapsed"] and not log[0]["collapsed"]
-    assert err.count("Warning: the latents carry no information") == sum(entry["collapsed"] for entry in log)
+    collapsed = [entry["collapsed"] for entry in log]
+    began = sum(now and not before for before, now in zip([False, *collapsed], collapsed, strict=False))
+    assert began and err.count("Warning: the latents carry no information") == began
     _, _, err = run("generate", "--model", tmp_path / f"{NAME}.npz", "--outfile", tmp_path / "a.png")
     assert err.startswith("Warning: in this model the latents carry no information") and err.count("\n") == 1
 
@@ -327,7 +342,7 @@ def test_loss_that_is_no_number_stops_and_keeps_the_last_model(run, fails, tmp_p
     assert "--resume with a smaller --lr" in line
     assert digest(tmp_path) == before
     _, out, _ = run("train", *TINY, 2, "--lr", 0.0005, "--resume", "--outdir", tmp_path)
-    assert "learning rate 0.0005" in out and "Epoch 2/2" in out
+    assert "Learning rate: 0.0005" in out and "\n  2/2 " in out
 
 
 def test_no_run_is_lost_by_forgetting_a_flag(run, fails, tmp_path):
@@ -487,7 +502,7 @@ def test_interrupted_save_is_finished_first(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(folder, "write", write_and_press)
     status, _, err = run("train", *TINY, 4, "--outdir", tmp_path)
-    assert status == 130 and "continue from epoch 2" in err
+    assert status == 130 and "interrupted in epoch 3 of" in err and "continues after epoch 2" in err
     assert checkpoint.load_state(tmp_path / NAME / "state.npz").facts["epoch"] == 2
     assert (tmp_path / NAME / "epoch_0002_samples.png").exists()
     assert len(read_log(tmp_path)) == 2

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import textwrap
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -26,6 +27,24 @@ ACTING = {
     number: f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
     for number in (*range(9), *range(11, 32), *range(127, 160), *range(0x2028, 0x202F), *range(0x2066, 0x206A))
 }
+
+
+def duration(seconds: float) -> str:
+    """A time as a clock shows it: `8 s`, `2:05`, `1:02:05`."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
+def wrapped(text: str, width: int) -> str:
+    """The same with long lines broken at spaces; those that begin with `python` are there to be copied and stay."""
+
+    def fill(line):
+        further = " " * (len(line) - len(line.lstrip()) + 2)
+        return textwrap.fill(line, width, subsequent_indent=further, break_long_words=False, break_on_hyphens=False)
+
+    return "\n".join(line if line.lstrip().startswith("python ") else fill(line) for line in text.split("\n"))
 
 
 def visible(text: str) -> str:

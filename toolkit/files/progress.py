@@ -1,60 +1,140 @@
-"""Bars that show long pieces of work. They go to stderr, so they also show while stdout is piped into a file."""
+"""Signs of life on a terminal: a bar, or the time that has passed, once work lasts longer than a second.
+
+They go to stderr, so they also show while stdout goes to a file. A thread draws the innermost of the open bars, so one
+appears even while a single call computes. `erase` takes it away before anything else is printed.
+"""
 
 import os
 import sys
+import threading
+import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
+from typing import Any, TextIO
+
+from toolkit.wording import duration
+
+APPEARS, STEP = 1.0, 0.2  # seconds of work before the first bar appears, and between two drawings
+
+open_bars: list["Bar"] = []  # the innermost comes last
+drawn: set[TextIO] = set()  # terminals whose last line is a bar
+lock = threading.RLock()
 
 
-def bar(total: int | None, title: str, unit: str = " images", done: int = 0) -> Any:
-    """A bar that counts to `total` from `done` if stderr is a terminal, and shows nothing elsewhere."""
-    from tqdm import tqdm
+class Bar:
+    """Counts to `total` from `done`; without a total it shows the time that has passed."""
 
-    stream = getattr(sys.stderr, "plain", sys.stderr)  # a bar moves the cursor, which commands let nobody else do
-    # The time left comes before what a narrow terminal cuts off.
-    return tqdm(
-        total=total,
-        initial=done,
-        desc=title,
-        unit=unit,
-        unit_scale=unit == "B",
-        leave=False,
-        bar_format="{desc}: {percentage:3.0f}% |{bar}| {remaining} left, {n_fmt}/{total_fmt}, {rate_fmt}{postfix}",
-        dynamic_ncols=True,
-        file=stream,
-        disable=stream is None or not stream.isatty(),
-    )
+    def __init__(self, stream: TextIO, total: int | None, title: str, unit: str, done: int):
+        self.stream, self.total, self.title, self.unit = stream, total, title, unit
+        self.first = self.n = done
+        self.note, self.start = "", time.monotonic()
+
+    def update(self, count: float = 1) -> None:
+        self.n += count
+
+    def text(self, columns: int) -> str:
+        """What it looks like in so many columns; a narrow terminal cuts off the end, so the time left comes first."""
+        passed = time.monotonic() - self.start
+        if not self.total:
+            return f"{self.title} … {duration(passed)}"[:columns]
+        rate, share = (self.n - self.first) / max(passed, 1e-9), min(1, self.n / self.total)
+        speed = f", {rate / 1e6:.1f} MB/s" if self.unit == "B" else f", {rate:,.0f} {self.unit}/s" if self.unit else ""
+        left = duration((self.total - self.n) / rate) if rate > 0 else "?"
+        head, tail = f"{self.title}: {share:4.0%} |", f"| {left} left{speed}{self.note}"
+        room = max(0, columns - len(head) - len(tail))
+        full = "█" if "utf" in (self.stream.encoding or "").lower() else "#"
+        return (head + (full * int(share * room)).ljust(room) + tail)[:columns]
+
+
+@contextmanager
+def bar(total: int | None, title: str, unit: str = "images", done: int = 0) -> Iterator[Bar]:
+    """A bar for the work in its block; it shows only if stderr is a terminal."""
+    stream = getattr(sys.stderr, "plain", sys.stderr)
+    made = Bar(stream, total, title, unit, done)
+    if not is_terminal(stream) or os.environ.get("TERM") == "dumb":
+        yield made
+        return
+    with lock:
+        open_bars.append(made)
+        if len(open_bars) == 1:
+            threading.Thread(target=draw, args=(made,), daemon=True).start()
+    try:
+        yield made
+    finally:
+        with lock:
+            open_bars.remove(made)
+            erase()
+
+
+def shown(work: Sequence, title: str) -> Iterator:
+    """The items of some work, one after the other, with a bar."""
+    with bar(len(work), title, unit="") as made:
+        for item in work:
+            yield item
+            made.update()
+
+
+def draw(outermost: Bar) -> None:
+    """Draw the innermost bar that has lasted, again and again until the outermost is closed."""
+    while True:
+        time.sleep(STEP)
+        with lock, suppress(OSError, ValueError):
+            if outermost not in open_bars:
+                return
+            now = time.monotonic()
+            lasting = [one for one in open_bars if now - one.start >= STEP]
+            if lasting and now - outermost.start >= APPEARS:
+                stream = lasting[-1].stream
+                stream.write(f"\r{lasting[-1].text(columns(stream) - 1)}\x1b[K")
+                stream.flush()
+                drawn.add(stream)
+
+
+def erase() -> None:
+    """Clear the line of a bar, so that something else can be printed there."""
+    with lock, suppress(OSError, ValueError):
+        while drawn:
+            stream = drawn.pop()
+            stream.write("\r\x1b[K")
+            stream.flush()
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
+
+
+def columns(stream: TextIO) -> int:
+    """The width of a terminal; 80 if it does not know."""
+    with suppress(OSError, ValueError):
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    return 80
 
 
 class Bars:
     """Bars for pieces of work that follow one another: in its block, `watch(work, done, total)` moves the bar of one.
 
-    `done` may be a fraction; a bar counts whole numbers.
+    `done` may be a fraction.
     """
 
     def __enter__(self):
-        self.work, self.shown, self.done = None, None, 0.0
+        self.work, self.shown = None, ExitStack()
         return self.watch
 
     def watch(self, work: str, done: float, total: int) -> None:
         if work != self.work:
-            self.close()
-            self.work, self.shown, self.done = work, bar(total, work), 0.0
-        self.done += done
-        self.shown.update(int(self.done + 1e-6) - self.shown.n)
-
-    def close(self, *_: Any) -> None:
-        if self.shown is not None:
             self.shown.close()
+            self.work, self.bar = work, self.shown.enter_context(bar(total, work, unit=""))
+        self.bar.update(done)
 
-    __exit__ = close
+    def __exit__(self, *_: Any) -> None:
+        self.shown.close()
 
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """What libraries say about odd files, in C such as libtiff or in Python, goes nowhere; bars still show."""
+    """Discard what libraries print about odd files, in C such as libtiff or in Python; bars still show."""
+    erase()
     with os.fdopen(os.dup(2), "w") as stream, open(os.devnull, "w") as nowhere, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         os.dup2(nowhere.fileno(), 2)

@@ -44,8 +44,9 @@ def checkpoint_rows(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     rows.append(("Data set", checkpoint.dataset or "unknown"))
     if checkpoint.class_names:
         rows.append(("Classes", ", ".join(checkpoint.class_names)))
-    if checkpoint.epoch is not None:
-        rows.append(("Trained for", counted(checkpoint.epoch, "epoch")))
+    if (epoch := checkpoint.epoch) is not None:
+        of = checkpoint.options.get("epochs", epoch)
+        rows.append(("Trained for", counted(epoch, "epoch") if of == epoch else f"epoch {epoch} of {of}"))
     for title, values in (("Options", checkpoint.options), ("Test metrics per image", checkpoint.test)):
         said = [f"{name} {round(v, 4) if isinstance(v, float) else v}" for name, v in values.items() if v is not None]
         if said:

@@ -6,6 +6,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from toolkit.files.progress import shown
 from toolkit.random import generator
 
 NEIGHBOURS = 5
@@ -25,7 +26,7 @@ def information(
     precision = np.exp(-log_vars)
     constant = -0.5 * ((means**2 * precision + log_vars).sum(axis=1) + dims * math.log(2 * math.pi))
     aggregate, of_prior = np.empty(count), np.empty(count)
-    for start in range(0, count, 500):
+    for start in shown(range(0, count, 500), "Comparing latent vectors"):
         part = z[start : start + 500]
         known = None if labels is None else mx.array(labels[start : start + 500])
         of_prior[start : start + 500] = np.array(prior.log_density(mx.array(part.astype(np.float32)), known))
@@ -52,7 +53,7 @@ def linear_probe(
     # Nesterov's method; the step is safe because the curvature is at most half the largest eigenvalue.
     rate = 2 / np.linalg.eigvalsh(train.T.astype(np.float64) @ train / len(train)).max()
     rows = np.arange(len(train))
-    for i in range(STEPS):
+    for i in shown(range(STEPS), "Training the linear probe"):
         scores = train @ momentum
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         scores /= scores.sum(axis=1, keepdims=True)
@@ -69,7 +70,7 @@ def nearest_neighbours(
     train = train.astype(np.float32)
     lengths = (train**2).sum(axis=1)
     correct, count = 0, min(NEIGHBOURS, len(train))
-    for start in range(0, len(test), 200):
+    for start in shown(range(0, len(test), 200), "Finding nearest neighbours"):
         part = test[start : start + 200].astype(np.float32)
         distances = lengths - 2 * part @ train.T
         nearest = np.argpartition(distances, count - 1, axis=1)[:, :count]

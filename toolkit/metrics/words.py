@@ -12,31 +12,28 @@ def rows(metrics: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         value, spread = metrics[name]["mean"], metrics[name]["standard_error"]
         return f"{value:.{digits}f}" + ("" if math.isnan(spread) else f" ± {spread:.{digits}f}")
 
-    yield "Loss", mean("loss"), "reconstruction + KL in nats per image"
-    yield "Reconstruction", mean("reconstruction"), "nats per image, error of one sample"
-    yield "KL", mean("kl"), f"nats per image, from {metrics['prior']}"
-    constant = f", with its constant {metrics['constant']:.2f}" if metrics["constant"] else ""
-    yield "ELBO", mean("elbo"), f"nats per image, {metrics['likelihood']}{constant}"
+    prior = metrics["prior"] if len(metrics["prior"]) < 20 else "the prior"
+    yield "Loss", mean("loss"), "nats per image, reconstruction + KL"
+    yield "Reconstruction", mean("reconstruction"), "nats per image, from one sample"
+    yield "KL", mean("kl"), f"nats per image, from {prior}"
+    constant = f", const {metrics['constant']:.2f}" if metrics["constant"] else ""
+    yield "ELBO", mean("elbo"), metrics["likelihood"] + constant
     if "bits_per_dimension" in metrics:
         yield "Bits per dimension", f"{metrics['bits_per_dimension']:.5f}", "−ELBO in bits per pixel and channel"
     if "log_likelihood" in metrics:
         bound = metrics["log_likelihood"]
-        of_samples = f"from {bound['importance_samples']} importance samples each"
-        yield "log p(x) ≥", mean("log_likelihood"), f"nats per image, {of_samples}"
+        yield "log p(x) ≥", mean("log_likelihood"), f"nats, {bound['importance_samples']} importance samples each"
         if "bits_per_dimension" in bound:
-            yield "Bits per dimension", f"{bound['bits_per_dimension']:.5f}", f"the same in bits, {of_samples}"
+            yield "Bits per dimension", f"{bound['bits_per_dimension']:.5f}", "the same per pixel and channel"
     yield "Mean squared error", f"{metrics['mean_squared_error']:.6f}", "per pixel in [0, 1], from the mean"
     yield "PSNR", f"{metrics['psnr']:.2f} dB", "the same in decibels"
     yield "SSIM", mean("ssim", 4), "1 for equal images"
     active = f"{metrics['active_units']} of {metrics['latent_dims']}"
     yield "Active units", active, "dimensions: variance of the mean > 0.01"
-    yield "I(x; z)", f"{metrics['mutual_information']:.3f}", f"nats; at most log {metrics['images']} can be seen"
+    most = math.log(metrics["images"])
+    yield "I(x; z)", f"{metrics['mutual_information']:.3f}", f"nats; cannot exceed log N = {most:.2f}"
     if "marginal_kl" in metrics:
-        yield (
-            "Marginal KL",
-            f"{metrics['marginal_kl']:.3f}",
-            f"nats between the aggregate posterior and {metrics['prior']}",
-        )
+        yield "Marginal KL", f"{metrics['marginal_kl']:.3f}", "nats, aggregate posterior from the prior"
     if "linear_probe" in metrics:
-        yield "Linear probe", f"{metrics['linear_probe']:.2%}", "test accuracy of a linear classifier of the means"
+        yield "Linear probe", f"{metrics['linear_probe']:.2%}", "test accuracy of a linear classifier"
         yield "Nearest neighbours", f"{metrics['nearest_neighbours']:.2%}", "test accuracy of the 5 nearest means"

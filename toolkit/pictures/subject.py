@@ -10,6 +10,7 @@ import numpy as np
 
 from toolkit import datasets
 from toolkit.errors import UserError
+from toolkit.files.progress import bar
 from toolkit.formats.checkpoint import Checkpoint
 from toolkit.formats.labels import class_number
 from toolkit.metrics.latents import kl_by_dimension
@@ -56,7 +57,8 @@ class Subject:
     @cached_property
     def latents(self) -> tuple[np.ndarray, np.ndarray]:
         """Means and log-variances of all test images."""
-        return inference.encode(self.model, self.test)
+        with bar(len(self.test.images), "Encoding test images") as shown:
+            return inference.encode(self.model, self.test, watch=shown.update)
 
     @cached_property
     def kl(self) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""How a command ends: with one line and an exit status, whatever went wrong.
+"""What all commands share: how they print, and how they end, whatever went wrong.
 
 A command is a `main(argv=None)` under `@command`. A mistake or a broken file is one line on stderr and status 2; Ctrl-C
-is 130; a reader that has left (`| head`) ends it quietly. A traceback is a bug.
+is 130; a closed pipe (`| head`) ends it quietly. A traceback is a bug. On a terminal long lines break at spaces,
+`Warning:` and `error:` are coloured, and work that lasts shows a sign of life.
 """
 
 import functools
@@ -16,9 +17,12 @@ from typing import Any, TextIO
 
 import toolkit
 from toolkit.errors import RankError, UserError
+from toolkit.files import progress
 from toolkit.files.writing import STDOUT
 from toolkit.machine.process import LOST, PATIENCE, launched_as, watched
-from toolkit.wording import visible
+from toolkit.wording import visible, wrapped
+
+COLOURS = {"Warning:": 33, "error:": 31}  # of the first word of a line on a terminal: yellow and red
 
 
 def command(main: Callable) -> Callable:
@@ -41,7 +45,7 @@ def command(main: Callable) -> Callable:
             try:
                 signal.signal(signal.SIGINT, interrupt)
                 sys.unraisablehook = press_again
-                with watched():
+                with watched(), progress.bar(None, "Working"):
                     main(argv)
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
             except BaseException as error:
@@ -98,13 +102,35 @@ def open_streams() -> None:
 
 
 class Visible:
-    """A stream on which nothing that others wrote (names, keys, a server's words) can act on the terminal."""
+    """A stream on which nothing that others wrote (names, keys, a server's words) can act on the terminal.
+
+    A terminal gets whole lines, which fit it, with the first word of a warning or an error in colour.
+    """
 
     def __init__(self, stream: TextIO):
-        self.plain = stream
+        self.plain, self.line = stream, ""
+        self.is_terminal = progress.is_terminal(stream)
+        self.has_colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
     def write(self, text: str) -> int:
-        return self.plain.write(visible(text))
+        if not self.is_terminal:
+            return self.plain.write(visible(text))
+        self.line += visible(text)
+        if self.line.endswith("\n"):
+            self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        text, self.line = self.line, ""
+        with progress.lock:
+            if text:
+                progress.erase()
+                word = text.partition(" ")[0]
+                text = wrapped(text, progress.columns(self.plain))
+                if word in COLOURS and self.has_colour:
+                    text = f"\x1b[1;{COLOURS[word]}m{word}\x1b[0m{text.removeprefix(word)}"
+                self.plain.write(text)
+            self.plain.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.plain, name)

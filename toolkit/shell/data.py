@@ -10,6 +10,7 @@ from toolkit import datasets
 from toolkit.architectures import ModelConfig
 from toolkit.datasets import Split
 from toolkit.errors import UserError
+from toolkit.files.progress import bar
 from toolkit.formats import checkpoint
 from toolkit.formats.checkpoint import Checkpoint
 from toolkit.formats.labels import class_number
@@ -45,7 +46,8 @@ def load_split(
 ) -> Split:
     """One split of a data set; prints which files were left out."""
     data_dir = place.data_dir or os.environ.get("VAE_DATA_DIR") or "data"
-    loaded = datasets.load(dataset, split, data_dir, limit, image_size, channels, place.cache_dir)
+    with bar(None, f"Loading {datasets.public_name(dataset)}"):
+        loaded = datasets.load(dataset, split, data_dir, limit, image_size, channels, place.cache_dir)
     if loaded.left_out and split == "train":
         print(f"Left out: {counted(loaded.left_out, 'picture')} that this toolkit made")
     print_skipped(loaded, f"{split} pictures")

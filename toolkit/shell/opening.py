@@ -2,12 +2,11 @@
 
 import difflib
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit.errors import UserError
+from toolkit.errors import UserError, warn
 from toolkit.formats import checkpoint, hub
 from toolkit.formats.checkpoint import Checkpoint
 from toolkit.machine import device, ranks
@@ -50,7 +49,7 @@ def open_model(options: ModelOptions, on: DeviceOptions, together: bool = False)
         if asked is not None and asked != has:
             raise UserError(f"--{flag} {asked} contradicts {options.model}, which has {has} — leave the flag out")
     if loaded.collapsed:
-        print(f"Warning: in this model {COLLAPSED}", file=sys.stderr)
+        warn(f"in this model {COLLAPSED}")
     return Opened(loaded, path, device_name, public_name(options.model, path))
 
 

@@ -138,10 +138,10 @@ class RunFolder:
         return [*self.folder.glob("log.jsonl"), *sheets]
 
     @ranks.rank_zero_only
-    def save(self, trainer: Trainer, entry: dict[str, Any], sheets: dict[str, Callable], board: Any = None) -> None:
+    def save(self, trainer: Trainer, entry: dict[str, Any], sheets: dict[str, Callable]) -> None:
         """Write what an epoch has brought; the state comes last, so that whatever a crash leaves can be resumed.
 
-        `sheets` are functions that draw PNGs, by their names; a `board` of TensorBoard shows them, too.
+        `sheets` are functions that draw PNGs, by their names.
         """
         with uninterrupted():
             for name, png in sheets.items():
@@ -151,8 +151,6 @@ class RunFolder:
             if trainer.is_best:
                 checkpoint.save(self.model_file, checkpoint_of(trainer, entry))
             self.save_state(trainer)
-        if board:
-            board.record(entry, self.folder)
 
     def without_sampler(self, trainer: Trainer) -> Checkpoint | None:
         """The model that was kept, on all ranks; None if it has a fitted prior, or is gone."""

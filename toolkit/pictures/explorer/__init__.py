@@ -7,7 +7,6 @@ and one compressed block of arrays. Nothing is loaded from elsewhere.
 import base64
 import html
 import json
-import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 
 from toolkit import datasets
 from toolkit.architectures import layers
-from toolkit.errors import UserError
+from toolkit.errors import UserError, warn
 from toolkit.formats.description import checkpoint_rows
 from toolkit.model.inputs import GREY, PIXELS, resize_matrix
 from toolkit.options import count, option
@@ -46,7 +45,7 @@ def write_page(subject: Subject, options: Any) -> str:
     except UserError as error:
         if options.dataset or options.data_dir or options.limit:
             raise
-        print(f"Warning: the page has no test images and no map: {error}", file=sys.stderr)
+        warn(f"the page has no test images and no map: {error}")
         subject.load = None
     explorer = make(Path(subject.name).stem, subject, options.nsamples, options.half)
     size = f"{len(explorer.page.encode(errors='replace')) / 1e6:.2f} MB"
