@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.dataset:
         loaded.dataset = datasets.public_name(datasets.full_name(args.dataset))
     if args.fit_prior and not loaded.dataset:
-        raise UserError(f"{args.input} does not say what it was trained on — give --dataset")
+        raise UserError(f"{args.input} does not name its training data set — give --dataset")
     with beside(args.output):
         if args.fit_prior:
             train = load_for(loaded, datasets.full_name(loaded.dataset), "train", typed.of(flags.PlaceOptions))
@@ -101,19 +101,19 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def check_plain(loaded):
-    """Stop where other programs, which know encoder and decoder alone, would draw wrong samples from a model."""
+    """Raise an error if programs that only know encoder and decoder would draw wrong samples from a model."""
     config = loaded.model.config
     if config.decoder_classes or loaded.model.prior.parameters() or loaded.model.likelihood.mean_of[0] != "sigmoid":
         raise UserError("--plain: other programs cannot sample from this model — leave --plain out")
     if loaded.model.likelihood.parameters():
-        raise UserError("--plain: other programs do not know the arrays of its likelihood — leave --plain out")
+        raise UserError("--plain: other programs cannot read the arrays of its likelihood — leave --plain out")
 
 
 def print_folder(written, license):
-    """The files of a folder for the Hugging Face Hub, and what is left to do."""
+    """Print the files of a folder for the Hugging Face Hub, and what is missing."""
     print(f"Folder for the Hugging Face Hub: {', '.join(written)}")
     if hub.CARD not in written:
-        print(f"{hub.CARD} was there and stays as it is: delete it first to have a new one")
+        print(f"{hub.CARD} exists and was kept: delete it first to get a new one")
     elif license == "unknown":
         print(f"Its licence is unknown: give --license, or write it into {hub.CARD}")
 

@@ -2,7 +2,7 @@
 python encode.py --model last --split test --outfile codes.csv
 
 Encode pictures, or a split of a data set, into latent vectors: the mean and the
-log-variance of each image, with its name, and its class where it has one.
+log-variance of each image, with its name, and its class if it has one.
 generate.py --codes decodes such a file.
 """
 

@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def checksum(config, arrays):
-    """A number that differs between models."""
+    """A checksum of configuration and weights."""
     sum_so_far = zlib.crc32(repr(config).encode())
     for name, array in arrays:
         sum_so_far = zlib.crc32(memoryview(array), zlib.crc32(name.encode(), sum_so_far))
@@ -100,7 +100,7 @@ def checksum(config, arrays):
 
 
 def finite(metrics):
-    """The same for JSON, which has no NaN and no infinity: null instead."""
+    """The same with null instead of NaN and infinity, which JSON lacks."""
     if isinstance(metrics, dict):
         return {name: finite(value) for name, value in metrics.items()}
     if isinstance(metrics, list):

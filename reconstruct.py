@@ -2,10 +2,10 @@
 python reconstruct.py --model cifar-10 --images cat.jpg dog.jpg
 
 Reconstruct a split of the data set, or your own pictures (--images), from the
-means of the latent vectors. Writes each image beside its reconstruction to
-OUTDIR/DATASET_SPLIT/DDDD_latent_dims/, numbered by position in the split, or to
-OUTDIR/pictures/DDDD_latent_dims/ under its own name; the first ones also as
-overview.png. sources.csv says what each file shows.
+means of the latent vectors. Each image and its reconstruction form one file in
+OUTDIR/DATASET_SPLIT/DDDD_latent_dims/, numbered by position in the split, or in
+OUTDIR/pictures/DDDD_latent_dims/ under its own name. overview.png shows the
+first ones; sources.csv lists what each file shows.
 """
 
 from dataclasses import dataclass

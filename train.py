@@ -42,7 +42,7 @@ WIDTHS = {"=": 2, "+": 2, "KL": 8, "β": 7, "images/s": 9, "time": 8}  # of its 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where a run keeps its files, and what it begins with. Not saved in the run's state."""
+    """Where the files go and what the run starts from; not saved in its state."""
 
     run_name: str | None = option(
         None, "sub-folder of --outdir for this run", "output", kind=run_name, positional=True, common=True
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
             fresh = f"There is no run to resume in {folder.folder}: starting a new one"
             print(f"Resuming after epoch {trainer.epoch}" if state else fresh)
             if state and (before := state.facts.get("device", device_name)) != device_name:
-                print(f"The run was on another device ({before}): it will not end with the same bits as there.")
+                print(f"The run began on another device ({before}): the result will not be bit-identical.")
         if finished := trainer.epoch >= trainer.config.epochs:
             done = "1 epoch is" if trainer.epoch == 1 else f"All {trainer.epoch} epochs are"
             print(f"{done} done. Pass a larger --epochs to train further.")
@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def train(trainer, folder, board) -> None:
-    """All epochs that are left: batches and steps, a score, the files, a line."""
+    """The remaining epochs: steps, scores, files, a row of the table."""
     sheets = {
         "reconstructions": lambda: images.png(images.sheet(images.pairs(*trainer.reconstructions()), columns=8)),
         "samples": lambda: images.png(images.sheet(images.to_bytes(trainer.samples()))),
@@ -136,7 +136,7 @@ def train(trainer, folder, board) -> None:
 
 
 def add_prior(trainer, folder) -> None:
-    """Fit a mixture to the latent vectors of the training images: what samples are drawn from by default."""
+    """Fit a mixture to the latent vectors of the training images; samples are drawn from it by default."""
     kept = folder.without_sampler(trainer)
     if kept is None:
         return
@@ -169,7 +169,7 @@ def print_end(trainer, folder):
 
 
 def plan_of(typed: Typed) -> Plan:
-    """The plan that the flags ask for; impossible ones stop here, before any data is fetched."""
+    """The plan from the flags; impossible ones are an error here, before any data is fetched."""
     values = typed.defaults | typed.values
     plan = make_plan(values | {"dataset": datasets.full_name(values.get("dataset", TrainConfig.dataset))})
     if plan.objective(plan.train.epochs - 1).name != plan.train.objective:
@@ -178,7 +178,7 @@ def plan_of(typed: Typed) -> Plan:
 
 
 def check_run(run):
-    """Stop where flags contradict each other, and question a run name that was probably meant as a data set."""
+    """Raise an error for contradicting flags, and for a run name that resembles a data set."""
     if run.resume and run.overwrite:
         raise UserError("--resume continues a run and --overwrite replaces it — give one of them")
     meant = run.run_name and datasets.resembles(run.run_name)
@@ -192,7 +192,7 @@ def check_run(run):
 
 
 def make_trainer(typed, plan, run, place, state):
-    """Load the data, and make a trainer that begins, or resumes from a state; it is the same on all ranks."""
+    """Load the data and make a trainer, new or resumed from a state; it is the same on all ranks."""
     if options := ranks.broadcast(state and state.facts["options"]):
         plan = plan.resumed(typed, options)
     config = plan.train
@@ -214,7 +214,7 @@ def make_trainer(typed, plan, run, place, state):
 
 
 def print_options(trainer, folder, device_name):
-    """What this run is, in words."""
+    """Print the options of this run."""
     config, elbo = trainer.config, trainer.plan.elbo
 
     def of(images, split):
@@ -230,13 +230,14 @@ def print_options(trainer, folder, device_name):
         " test image" if len(trainer.test.images) == 1 else " test images"
     )
     data = f"{of(trainer.train_numbers, trainer.train)} training and {tested}"
+    warmup = f" after {config.lr_warmup:g} epochs of warm-up" if config.lr_warmup else ""
     rows = [
         ("Device", device_name),
         ("Data set", f"{config.dataset}, {data}"),
         *(row for row in model_rows(trainer.model) if row[0] != "Likelihood"),
         ("Objective", objective),
         ("Optimizer", f"{OPTIMIZERS[config.optimizer]}, weight decay {config.weight_decay:g}"),
-        ("Learning rate", learning_rate(config)),
+        ("Learning rate", f"{config.lr:g}, {config.lr_schedule}{warmup}"),
         ("Batch size", trainer.batch_size),
         ("Epochs", config.epochs),
         ("Random seed", config.seed),
@@ -248,22 +249,15 @@ def print_options(trainer, folder, device_name):
         print(f"  {title}: {words}")
 
 
-def learning_rate(config):
-    """The learning rate and how it changes, in words."""
-    changes = {"linear": ", linear to 0", "cosine": ", cosine to 0", "plateau": ", halved if stalled"}
-    warmup = f", after {config.lr_warmup:g} epochs of warm-up" if config.lr_warmup else ""
-    return f"{config.lr:g}{changes.get(config.lr_schedule, ', constant')}{warmup}"
-
-
 def changed_options(plan):
-    """The options of training that differ from their defaults, as flags; those of the model are said in other lines."""
+    """The training options that differ from their defaults, as flags; other lines show those of the model."""
     own = {name for name, _, _ in options_of(plan.model)}
     return ", ".join(" ".join(words) for name, words in flags(plan).items() if name not in own)
 
 
 def print_epoch(entry, before, trainer, seconds):
     """A row of the table of epochs, below its head if no epoch came before; and a warning if it has collapsed."""
-    epochs, elbo, first = trainer.config.epochs, trainer.plan.elbo, before is None
+    epochs, elbo = trainer.config.epochs, trainer.plan.elbo
     plus, equals = "+=" if trainer.plan.objective(epochs - 1).samples == 1 else "  "  # the ELBO is the sum of its terms
     cells = [
         ("epoch", f"{entry['epoch']}/{epochs}"),
@@ -282,7 +276,7 @@ def print_epoch(entry, before, trainer, seconds):
     fixed, losses = [widths[title] for title, _ in cells if title in widths], [c for c in cells if c[0] not in widths]
     wide = min(10, (WIDTH - sum(fixed)) // len(losses))
     columns = [(title, value, widths.get(title, wide)) for title, value in cells]
-    if first:
+    if before is None:
         if entry["first_step_seconds"] > 3:
             print(f"The first step took {duration(entry['first_step_seconds'])} to compile (not in images/s)")
         print("".join((value if title in "=+" else title).rjust(width) for title, value, width in columns))

@@ -87,7 +87,7 @@ def test_the_card(run, fails, folder, tmp_path):
         assert np.array(picture).std() > 0
     (folder / hub.CARD).write_text("mine")  # what a person wrote stays
     out = run("convert", tmp_path / "pets.npz", f"{folder}/")[1]
-    assert (folder / hub.CARD).read_text() == "mine" and "stays as it is" in out
+    assert (folder / hub.CARD).read_text() == "mine" and "exists and was kept" in out
     other = f"{tmp_path}/other/"
     assert "licence" not in run("convert", folder, other, "--license", "cc-by-4.0")[1]
     assert (tmp_path / "other" / hub.CARD).read_text().startswith("---\nlicense: cc-by-4.0\n")

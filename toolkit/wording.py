@@ -1,4 +1,4 @@
-"""Words that messages, pages and file names are made of."""
+"""Text for messages, pages and file names."""
 
 import difflib
 import re
@@ -21,8 +21,8 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
     return f" — did you mean {near[0]}?" if near else ""
 
 
-# Characters that act on a terminal instead of being shown: control characters but tab and line feed, and those that
-# turn the direction of what follows or break its line.
+# Characters that control a terminal: control characters except tab and line feed, and Unicode characters that change
+# the direction of text or break lines.
 ACTING = {
     number: f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
     for number in (*range(9), *range(11, 32), *range(127, 160), *range(0x2028, 0x202F), *range(0x2066, 0x206A))
@@ -48,18 +48,18 @@ def wrapped(text: str, width: int) -> str:
 
 
 def visible(text: str) -> str:
-    """The same with characters that act on a terminal as escapes: `\\x1b[31mred`."""
+    """The same with control characters as escapes: `\\x1b[31mred`."""
     return text.translate(ACTING)
 
 
 def ending_in_words(path: Path | str) -> str:
-    """What a file name ends in: `ends in .txt`, `has no extension`."""
+    """The extension of a file name in words: `ends in .txt`, `has no extension`."""
     ending = Path(path).suffix.lower()
     return f"ends in {ending}" if ending else "has no extension"
 
 
 def by_value(values: dict[str, Any]) -> list[str]:
-    """Names with the values that they have, those of one value together: `32 for resnet and bounded`."""
+    """Values with their names, grouped by value: `32 for resnet and bounded`."""
     same = {value: [name for name, v in values.items() if v == value] for value in values.values()}
     return [f"{value} for {' and '.join(names)}" for value, names in same.items()]
 
@@ -75,12 +75,12 @@ def csv_field(text: str) -> str:
 
 
 def as_text(name: str) -> str:
-    """The name of a file as text that any file can hold: some names are bytes that are none."""
+    """The name of a file as valid text: bytes that are not UTF-8 become `?`."""
     return name.encode("utf-8", "replace").decode()
 
 
 def distinct(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
-    """Names of which no two are the same, in any case, nor one of those taken: a second `a.png` is `a-2.png`."""
+    """Unique names, ignoring case and avoiding those taken: a second `a.png` becomes `a-2.png`."""
     used, counts, made = set(map(as_one, taken)), Counter(), []
     for name in names:
         path, other = Path(name), name
@@ -93,11 +93,11 @@ def distinct(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
 
 
 def as_one(name: str) -> str:
-    """What names have in common that are one to some file systems: `A` and `a`, and `ä` however it is composed."""
+    """A key equal for names that some file systems do not distinguish: `A` and `a`, composed and decomposed `ä`."""
     return unicodedata.normalize("NFC", name.casefold())
 
 
 def file_names(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
-    """Names of PNG files in one folder, made of names of any kind: `cats/1 x.jpg` → `cats_1 x.png`."""
+    """Unique names of PNG files in one folder, from names of any kind: `cats/1 x.jpg` → `cats_1 x.png`."""
     plain = (re.sub(r"[^\w.,+() -]+", "_", re.sub(r"\.\w{1,5}$", "", name)).lstrip(". ") for name in names)
     return distinct([f"{name.encode()[:100].decode(errors='ignore') or 'image'}.png" for name in plain], taken)

@@ -34,7 +34,7 @@ class Bar:
         self.n += count
 
     def text(self, columns: int) -> str:
-        """What it looks like in so many columns; a narrow terminal cuts off the end, so the time left comes first."""
+        """The bar as one line. The time left comes first, because a narrow terminal cuts off the end."""
         passed = time.monotonic() - self.start
         if not self.total:
             return f"{self.title} … {duration(passed)}"[:columns]

@@ -10,7 +10,7 @@ from vae import VAE
 
 
 def architecture(config: ModelConfig) -> str:
-    """What the encoder and the decoder are made of."""
+    """Encoder and decoder in words."""
     own = [f"{name} {value}" for name, value in (asdict(config.net) if config.net else {}).items()]
     labels = [f"conditional on {config.num_classes} classes"] if config.num_classes else []
     return ", ".join([config.architecture.words, *own, *labels])
@@ -24,7 +24,7 @@ def images(config: ModelConfig) -> str:
 
 
 def model_rows(model: VAE) -> list[tuple[str, str]]:
-    """Title and words of all that its configuration says of a model."""
+    """Title and text of each part of a model's configuration."""
     config = model.config
     return [
         ("Images", images(config)),
@@ -37,7 +37,7 @@ def model_rows(model: VAE) -> list[tuple[str, str]]:
 
 
 def checkpoint_rows(checkpoint: Checkpoint) -> list[tuple[str, str]]:
-    """Title and words of all that a checkpoint says."""
+    """Title and text of a checkpoint's metadata."""
     rows = model_rows(checkpoint.model)
     if checkpoint.sampler:
         rows.append(("Fitted prior", checkpoint.sampler.words))

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def rows(metrics: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Name, value and meaning of every metric that there is."""
+    """Name, value and meaning of each metric in the dictionary."""
 
     def mean(name: str, digits: int = 3) -> str:
         value, spread = metrics[name]["mean"], metrics[name]["standard_error"]

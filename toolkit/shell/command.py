@@ -52,9 +52,9 @@ def command(main: Callable) -> Callable:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 if nowhere:
                     if not isinstance(error, RankError) and getattr(error, "code", 1):
-                        time.sleep(PATIENCE)  # mlx.launch ends all with the first, and that should be who speaks
+                        time.sleep(PATIENCE)  # the first rank to end should print its error: mlx.launch then ends all
                     sys.stderr = Visible(sys.__stderr__)
-                if pressed:  # whatever an interrupted import or library made of it
+                if pressed:  # whichever exception an interrupted library raised
                     said = str(error) if isinstance(error, KeyboardInterrupt) else ""
                     restart = "interrupted — files written so far are kept; run the same command to start again"
                     leave(130, said or restart)
@@ -65,7 +65,7 @@ def command(main: Callable) -> Callable:
             finally:
                 signal.signal(signal.SIGTERM, ended)
                 sys.unraisablehook = hook
-                if before is not toolkit.interrupted:  # who has called this goes on
+                if before is not toolkit.interrupted:  # a caller within Python continues
                     signal.signal(signal.SIGINT, before)
 
     return run
@@ -88,8 +88,8 @@ def press_again(lost: Any) -> None:
 
 
 def open_streams() -> None:
-    """Make streams that print anything a line at a time. One that is closed (`>&-`) leads nowhere; without that, the
-    next file to be opened would take its place, and get what a library prints."""
+    """Make all streams print any character, line by line, and lead closed ones (`>&-`) nowhere: otherwise the next
+    file to be opened would take that descriptor and receive what a library prints."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
@@ -102,9 +102,9 @@ def open_streams() -> None:
 
 
 class Visible:
-    """A stream on which nothing that others wrote (names, keys, a server's words) can act on the terminal.
+    """A stream that escapes control characters in foreign text (names, keys, messages of servers).
 
-    A terminal gets whole lines, which fit it, with the first word of a warning or an error in colour.
+    On a terminal it prints whole lines, wraps them, and colours the first word of warnings and errors.
     """
 
     def __init__(self, stream: TextIO):
@@ -140,7 +140,7 @@ def explain(error: BaseException) -> tuple[int | None, str]:
     """The exit status and the line for what ended a command; no status where it is a bug."""
     if isinstance(error, UserError):
         return 2, f"error: {error}"
-    if isinstance(error, BrokenPipeError):  # the reader has left: so do we, without a word
+    if isinstance(error, BrokenPipeError):  # exit silently
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141, ""

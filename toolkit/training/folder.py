@@ -1,9 +1,9 @@
-"""The files of a run: the model, and beside it a folder with its state, log and sheets. No arithmetic happens here.
+"""The files of a run: the model, and a folder with its state, log and sheets. No arithmetic happens here.
 
     models/vae_mnist_filters_0064_dims_0008.npz       the model
     models/vae_mnist_filters_0064_dims_0008/          state.npz, log.jsonl, epoch_0001_samples.png …
 
-The folder is locked before anything in it is read or written. Nothing that an earlier run made is replaced unasked.
+The folder is locked before anything in it is read or written. Only --overwrite replaces an earlier run.
 """
 
 from collections.abc import Callable
@@ -28,10 +28,10 @@ SHEETS = ("reconstructions", "samples")
 
 
 class RunFolder:
-    """Where a run keeps its files, which rank 0 alone reads and writes.
+    """The model file and the folder of a run; only rank 0 reads and writes them.
 
-    As a context manager it holds the lock, has the `state` of the run to resume, and knows whether this run
-    `is_finished` already. It stops where an earlier run would be lost.
+    As a context manager it holds the lock. It has the `state` to resume from, and whether the run `is_finished`
+    already. It raises an error where an earlier run would be lost.
     """
 
     def __init__(self, outdir: Path | str, plan: Plan, resume: bool = False, overwrite: bool = False):
@@ -70,11 +70,11 @@ class RunFolder:
         if not is_there(path):
             return None
         state = checkpoint.load_state(path)
-        self.plan.resumed((), state.facts["options"])  # stops where they are none
+        self.plan.resumed((), state.facts["options"])  # raises an error if they are invalid
         return state
 
     def check_free(self) -> bool:
-        """Stop where an earlier run would be lost; False where that run is the same one, and has ended."""
+        """Raise an error if an earlier run would be lost; False if the same run has finished."""
         ways = "replace it with --overwrite, or choose another --outdir"
         try:
             state = self.read_state()
@@ -105,27 +105,27 @@ class RunFolder:
 
     @ranks.rank_zero_only
     def begin(self, trainer: Trainer, device: str) -> None:
-        """Make the folder ready, with a state from which the run can be resumed; an earlier run's sheets go.
+        """Create the folder and a state to resume from; delete the sheets of an earlier run.
 
-        `device` is what computes, in words: on another one a run ends with other bits.
+        `device` is its name; a run that changes device is not bit-identical.
         """
         self.device = device
         make_folder(self.folder)
         if not self.is_locked:
             self.held.enter_context(locked(self.folder))
-            if not (self.state or self.overwrite or self.check_free()):  # another process was here meanwhile
+            if not (self.state or self.overwrite or self.check_free()):  # by another process meanwhile
                 raise UserError(f"another process has trained {self.model_file} meanwhile — choose another --outdir")
         if not self.overwrite:
             for path in (self.model_file, self.folder / "state.npz", self.folder / "log.jsonl"):
                 check_target(path, ANY)
         for path in (self.model_file, *self.folder.iterdir()):
-            if is_stream(path):  # would be written to, and a pipe waits for a reader
+            if is_stream(path):  # writing to a pipe would block
                 if path.is_symlink():
                     raise UserError(f"{path} leads to a pipe or a device — remove it")
                 path.unlink()
         if self.state:
             self.log = log.read_until(self.folder / "log.jsonl", trainer.epoch)
-        else:  # what the run that this one replaces has left
+        else:  # of the run to replace
             for path in self.traces():
                 path.unlink()
         self.skipped = {"train": trainer.train.skipped, "test": trainer.test.skipped}
@@ -133,13 +133,13 @@ class RunFolder:
             self.save_state(trainer)
 
     def traces(self) -> list[Path]:
-        """What a run leaves besides its model and its state."""
+        """The log and the sheets of a run."""
         sheets = (path for kind in SHEETS for path in self.folder.glob(f"epoch_[0-9]*_{kind}.png"))
         return [*self.folder.glob("log.jsonl"), *sheets]
 
     @ranks.rank_zero_only
     def save(self, trainer: Trainer, entry: dict[str, Any], sheets: dict[str, Callable]) -> None:
-        """Write what an epoch has brought; the state comes last, so that whatever a crash leaves can be resumed.
+        """Write sheets, log, model and state of an epoch; the state comes last, so a run can be resumed after a crash.
 
         `sheets` are functions that draw PNGs, by their names.
         """
@@ -153,7 +153,7 @@ class RunFolder:
             self.save_state(trainer)
 
     def without_sampler(self, trainer: Trainer) -> Checkpoint | None:
-        """The model that was kept, on all ranks; None if it has a fitted prior, or is gone."""
+        """The kept model, on all ranks; None if it already has a fitted prior, or the file is missing."""
         kept = checkpoint.load(self.model_file) if not ranks.rank and is_there(self.model_file) else None
         if not ranks.broadcast(kept is not None and kept.sampler is None):
             return None
@@ -163,7 +163,7 @@ class RunFolder:
 
     @ranks.rank_zero_only
     def save_again(self, kept: Checkpoint) -> None:
-        """Write that model again, which has a fitted prior now."""
+        """Write that model again, with its fitted prior."""
         checkpoint.save(self.model_file, kept)
 
     def save_state(self, trainer: Trainer) -> None:
@@ -174,7 +174,7 @@ class RunFolder:
 
 
 def checkpoint_of(trainer: Trainer, entry: dict[str, Any]) -> Checkpoint:
-    """The model with what its file says; it may go to other people, so it holds no path."""
+    """The model with its metadata, which contains no path because the file may be shared."""
     dataset = public_name(trainer.config.dataset)
     return Checkpoint(
         trainer.model,

@@ -1,4 +1,4 @@
-"""The log of a run: a JSON object a line for each epoch, behind one that names the files that could not be read."""
+"""The log of a run: one JSON object per epoch and line, after a line with the unreadable files if there were any."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from toolkit.files.reading import contents
 from toolkit.files.records import Whole, record
 from toolkit.files.writing import reason
 
-LARGEST = 2**25  # bytes; an epoch has some 600
+LARGEST = 2**25  # bytes; an epoch takes about 600
 MOST = 50_000  # epochs in a chart
 
 
@@ -22,7 +22,7 @@ class Scores(TypedDict):
 
 
 class Entry(Scores):
-    """What readers of a log rely on; there is more in it."""
+    """The fields that readers of a log rely on; an entry has more."""
 
     epoch: Whole
     test: Scores
@@ -30,14 +30,14 @@ class Entry(Scores):
 
 
 class Skipped(TypedDict):
-    """The first line of a log, if files could not be read."""
+    """The first line of a log if some files could not be read."""
 
     epoch: Whole
     skipped: dict[str, list[tuple[str, str]]]
 
 
 def entries(text: bytes) -> Iterator[dict[str, Any]]:
-    """The epochs of a log, one after the other, each checked; ValueError where it is damaged."""
+    """The checked entries of a log; ValueError if it is damaged."""
     before = 0
     for line in text.decode().splitlines():
         if line.startswith('{"epoch": 0, '):
@@ -51,7 +51,7 @@ def entries(text: bytes) -> Iterator[dict[str, Any]]:
 
 
 def read(path: Path | str) -> list[dict[str, Any]]:
-    """All epochs of a log, or of that in a run's folder; at least one."""
+    """All entries of a log, or of the log in a run's folder; at least one."""
     path = Path(path)
     path = path / "log.jsonl" if path.is_dir() else path
     try:
@@ -68,16 +68,16 @@ def read(path: Path | str) -> list[dict[str, Any]]:
 
 
 def read_until(path: Path, epochs: int) -> list[dict[str, Any]]:
-    """The first epochs of a log, to resume a run: what a crash left behind them is done again.
+    """The entries up to an epoch, to resume a run there.
 
-    A damaged log costs only itself: what cannot be understood, and all behind it, is left out.
+    A damaged log does not stop the run: its first invalid line and all lines after it are dropped.
     """
     found = []
     try:
         text = contents(path, LARGEST)
     except FileNotFoundError:
         return []
-    except (OSError, ValueError) as error:  # it is there, and would be written anew
+    except (OSError, ValueError) as error:  # it exists, and would be overwritten
         raise cannot_read(path, error, "try again, or move it away") from None
     with suppress(ValueError):
         found.extend(entry for entry in entries(text) if entry["epoch"] <= epochs)

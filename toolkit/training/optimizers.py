@@ -8,14 +8,14 @@ import mlx.optimizers as optim
 from toolkit.layers import forms
 from toolkit.training.plan import TrainConfig
 
-MUON_FACTOR = 2  # Muon's learning rate, in that of AdamW
+MUON_FACTOR = 2  # Muon's learning rate divided by AdamW's
 
 
 class SideBySide:
-    """What optimizers do with a parameter goes on beside what they do with others, where there are several streams."""
+    """Updates parameters on several streams at once, where the device has several."""
 
     def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
-        self.work = [0] * len(forms.streams())  # that each stream has been given
+        self.work = [0] * len(forms.streams())  # parameters given to each stream
         return super().apply_gradients(gradients, parameters)
 
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
@@ -32,19 +32,19 @@ class AdamW(SideBySide, optim.AdamW):
 class DecoupledMuon(optim.Muon):
     """Muon (Jordan et al. 2024) with the decoupled weight decay of AdamW.
 
-    An update has the same size whatever the gradient's, and batch norm makes the size of a kernel meaningless. So
-    without decay kernels would grow, and their learning rate would in effect go down.
+    Updates have the same size for any gradient, and batch norm makes the scale of a kernel irrelevant. Without decay
+    kernels would therefore grow, which lowers their effective learning rate.
     """
 
     def __init__(self, learning_rate: float, weight_decay: float):
-        super().__init__(learning_rate, weight_decay=0)  # that of MLX's own is added to the gradient
+        super().__init__(learning_rate, weight_decay=0)  # MLX would add it to the gradient
         self.decay = weight_decay
 
     def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict) -> mx.array:
         return super().apply_single(gradient, parameter * (1 - self.learning_rate * self.decay), state)
 
     def _zeropower_via_newtonschulz5(self, x: mx.array, steps: int) -> mx.array:
-        """What MLX's own does, with fewer products of the long side.
+        """The same as in MLX, with fewer products along the longer side.
 
         A step is X ← P X with P = a + b A + c A² and A = X Xᵀ. All A and P are polynomials of the first A, so they
         commute: A ← P A P does without X, which is multiplied once at the end, by all P together.
@@ -68,7 +68,7 @@ class Muon(SideBySide, DecoupledMuon):
 
 
 def make(config: TrainConfig) -> optim.Optimizer:
-    """The optimizer of a run. Beside Muon, AdamW has no weight decay."""
+    """The optimizer of a run. Combined with Muon, AdamW has no weight decay."""
     if config.optimizer == "adamw":
         return AdamW(config.lr, weight_decay=config.weight_decay)
     muon, adamw = Muon(MUON_FACTOR * config.lr, config.weight_decay), AdamW(config.lr, weight_decay=0)

@@ -1,8 +1,8 @@
-"""The plan of a run: all of its options, as they were typed or as its state holds them.
+"""The plan of a run: all of its options, as typed or as stored in its state.
 
-`make_plan` is the only way to one: recipe and architecture decide what was not said before the plan is made, and then
-it does not change. Adding an option to training is one line in TrainConfig, or in the options of a row that it chooses,
-and its use where it acts (toolkit/training/trainer.py, toolkit/training/schedules.py).
+Only `make_plan` makes one: recipe and architecture set the options that were not given, and then the plan does not
+change. To add an option, declare it in TrainConfig, or in the options of a row, and use it in
+toolkit/training/trainer.py or toolkit/training/schedules.py.
 """
 
 from collections.abc import Collection, Mapping
@@ -30,11 +30,11 @@ from toolkit.options import (
 )
 from toolkit.wording import by_value
 
-OLDEST = {"recipe": "classic"}  # of runs that are older than recipes
+OLDEST = {"recipe": "classic"}  # for runs from before recipes existed
 START_AGAIN = "start again with --overwrite instead of --resume"
 COLLAPSED_KL = 0.001  # nats of KL per image, below which the latents carry no information
-HELD_OUT = 12  # one training image in so many is held out
-PATIENCE, STALLED = 15, 1e-4  # epochs without a relative gain of so much halve the learning rate (plateau)
+HELD_OUT = 12  # one of 12 training images is held out
+PATIENCE, STALLED = 15, 1e-4  # epochs and least relative gain: without it the learning rate halves (plateau)
 
 SCHEDULES = ("linear", "cosine", "constant", "plateau")
 DECIDED = ("optimizer", "lr", "lr_schedule", "lr_warmup", "batchsize", "weight_decay")  # by the recipe
@@ -42,7 +42,7 @@ RECIPES = {
     "fast": dict(zip(DECIDED, ("muon", 0.01, "linear", 0.5, 64, 0.05), strict=True)),
     "classic": dict(zip(DECIDED, ("adamw", 0.001, "constant", 0, 128, 0.01), strict=True)),
 }
-OF_ARCHITECTURES = {  # what the first recipe has for some of them
+OF_ARCHITECTURES = {  # their own defaults in the first recipe
     "mlp": {"optimizer": "adamw", "lr": 0.003, "weight_decay": 0.01},  # it has no kernels for Muon
     "resnet": {"lr": 0.003},
 }
@@ -66,7 +66,7 @@ class ElboOptions:
     free_bits: float = option(0, "KL per dimension that is not penalised", "objective", kind=weight, unit="NATS")
 
     def objective(self, epoch: int) -> Elbo:
-        """What training minimises after so many epochs."""
+        """The objective after `epoch` epochs."""
         return Elbo(self.free_bits)
 
 
@@ -76,7 +76,7 @@ class IwaeOptions:
     iw_warmup: int = option(0, "epochs of elbo before it", "objective", kind=number(int, 0, 10**6, unit="EPOCHS"))
 
     def objective(self, epoch: int) -> Elbo | ImportanceWeighted:
-        """What training minimises after so many epochs; the ELBO, which is cheaper, in the first ones."""
+        """The objective after `epoch` epochs: first the ELBO, which is cheaper."""
         return ImportanceWeighted(self.iw_samples) if epoch >= self.iw_warmup else Elbo()
 
 
@@ -94,7 +94,7 @@ OBJECTIVES = {
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The options of training that all runs have."""
+    """The training options of all runs."""
 
     dataset: str = option("mnist", DATASETS, "data", common=True)
     limit: int | None = option(
@@ -131,36 +131,36 @@ SELECTORS = [of for part in (TrainConfig, ModelConfig) for of in options_of(part
 
 
 def known_options() -> dict[str, Option]:
-    """Every option that a state can hold, by its name."""
+    """Every option that a state can contain, by name."""
     rows = [row.Options for _, _, known in SELECTORS for row in known.rows().values() if row.Options]
     return {name: known for part in (TrainConfig, ModelConfig, *rows) for name, _, known in options_of(part)}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All options of a run, none of them left open."""
+    """All options of a run, each with its value."""
 
     train: TrainConfig
     model: ModelConfig
-    rows: Mapping[str, Any]  # the options of each chosen row, by the option that chose it
+    rows: Mapping[str, Any]  # the options of each chosen row, by the option that selects the row
 
     @property
     def elbo(self) -> ElboOptions:
-        """Weight of the KL term and free bits; the defaults if another objective is trained."""
+        """Weight of the KL term and free bits; the defaults for other objectives."""
         own = self.rows["objective"]
         return own if isinstance(own, ElboOptions) else ElboOptions()
 
     def objective(self, epoch: int) -> Elbo | ImportanceWeighted:
-        """What training minimises after so many epochs."""
+        """The objective after `epoch` epochs."""
         return self.rows["objective"].objective(epoch)
 
     def options(self) -> dict[str, Any]:
-        """Name and value of every option, as states and checkpoints hold them."""
+        """Name and value of every option, as states and checkpoints store them."""
         parts = (self.train, self.model, *self.rows.values())
         return {name: getattr(part, name) for part in parts for name, _, _ in options_of(part)}
 
     def changed(self) -> dict[str, Any]:
-        """The options that differ from their defaults, which recipe, architecture and rows decide for some."""
+        """The options that differ from their defaults, some of which depend on recipe, architecture and rows."""
         now, first = self.options(), make_plan().options()
         choices = {"recipe", "arch", *self.rows}
         usual = make_plan({name: now[name] for name in choices}).options()
@@ -168,14 +168,14 @@ class Plan:
         return {name: value for name, value in now.items() if value != usual[name]}
 
     def model_config(self, channels: int = 1, num_classes: int = 0) -> ModelConfig:
-        """The configuration of the model, given what the data are."""
+        """The configuration of the model for these data."""
         num_classes = num_classes if self.train.conditional else 0
         return replace(self.model, channels=self.train.channels or channels, num_classes=num_classes)
 
     def resumed(self, typed: Collection[str], before: dict[str, Any]) -> "Plan":
-        """The plan of a run that is resumed: its options `before`, with those typed now that may change.
+        """The plan of a resumed run: its options `before`, with typed changes to those that may change.
 
-        Options that are younger than the run have their defaults.
+        Options that did not exist then have their defaults.
         """
         asked, known = self.options(), known_options()
         if unknown := before.keys() - known.keys():
@@ -201,9 +201,9 @@ class Plan:
 
 
 def make_plan(values: Mapping[str, Any] | None = None) -> Plan:
-    """The plan with these values of options; recipe, architecture and defaults decide the others.
+    """The plan with these values of options; recipe, architecture and defaults set the others.
 
-    Values of rows that are not chosen are passed over; ValueError for values that an option cannot have.
+    Values of rows that are not chosen are ignored; ValueError for impossible values.
     """
     values = dict(values or {})
     recipe, arch = (values.get(name, of) for name, of in (("recipe", TrainConfig.recipe), ("arch", ModelConfig.arch)))
@@ -227,14 +227,14 @@ def make_plan(values: Mapping[str, Any] | None = None) -> Plan:
 
 
 def remembered(options: dict[str, Any]) -> Plan:
-    """The plan by which a model was trained, from the options in its file; ValueError where they make none."""
+    """The plan of a trained model, from the options in its file; ValueError if they are invalid."""
     if unknown := options.keys() - known_options().keys():
         raise ValueError(f"it has an unknown option {min(unknown)!r}")
     return make_plan(OLDEST | options)
 
 
 def flags(plan: Plan) -> dict[str, list[str]]:
-    """The flags of train.py for each option that is not at its default."""
+    """The flags of train.py for each option that differs from its default."""
     known = known_options()
     return {
         name: [f"--{name}"] if known[name].kind is None else [f"--{name}", str(value)]

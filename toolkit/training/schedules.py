@@ -1,4 +1,4 @@
-"""What changes while a run lasts: the weight of KL and the learning rate, from the epochs that are done."""
+"""The weight of KL and the learning rate during a run, as functions of the epochs done."""
 
 import math
 
@@ -6,14 +6,14 @@ from toolkit.training.plan import PATIENCE, STALLED, ElboOptions, TrainConfig
 
 
 def beta(config: ElboOptions, progress: float) -> float:
-    """The weight of KL after so many epochs."""
+    """The weight of KL after `progress` epochs, which may be a fraction."""
     if progress >= config.beta_warmup:
         return config.beta
     return config.beta_start + (config.beta - config.beta_start) * progress / config.beta_warmup
 
 
 def learning_rate(config: TrainConfig, progress: float, step: float, halvings: int = 0) -> float:
-    """The learning rate after so many epochs, which have halved it `halvings` times, for a step of so much of one."""
+    """The learning rate after `progress` epochs, for a step that takes a fraction `step` of one."""
     done = min(1, progress / config.epochs)
     if config.lr_schedule == "linear":
         share = 1 - done
@@ -32,7 +32,7 @@ class Plateau:
         self.lowest, self.stalled, self.halvings = lowest, stalled, halvings
 
     def watch(self, loss: float) -> None:
-        """Take note of an epoch's loss; too many that are no better halve the learning rate once more."""
+        """Record the loss of an epoch; PATIENCE epochs without progress halve the learning rate."""
         if self.lowest is None or loss < self.lowest * (1 - STALLED):
             self.lowest, self.stalled = loss, 0
         elif self.stalled < PATIENCE:

@@ -1,4 +1,4 @@
-"""Metrics and sheets of a run for TensorBoard, through tensorboardX, which only those need who ask for it."""
+"""Metrics and sheets of a run for TensorBoard, written by the optional package tensorboardX."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from toolkit.errors import UserError
 
 
 class Board:
-    """A folder that TensorBoard reads; what an earlier session wrote from an epoch on is dropped with it."""
+    """A folder that TensorBoard reads. After a resume it hides what was written for later epochs before."""
 
     def __init__(self, folder: str):
         try:
@@ -21,7 +21,7 @@ class Board:
         self.writer = None
 
     def record(self, entry: dict[str, Any], folder: Path) -> None:
-        """Write what an epoch has brought: the entry of the log, and the sheets in the run's folder."""
+        """Write an epoch: its log entry, and the sheets in the run's folder."""
         epoch = entry["epoch"]
         self.writer = self.writer or self.open(epoch)
         for part, metrics in (("train", entry), ("held_out", entry.get("held_out", {})), ("test", entry["test"])):

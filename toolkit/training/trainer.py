@@ -1,8 +1,8 @@
-"""The arithmetic of a run: batches, steps, scores. It knows no file and prints nothing.
+"""The arithmetic of a run: batches, steps, scores. No file I/O, no printing.
 
-All randomness comes from the seed: the order of epoch e from (seed, e), the noise of step s from (seed, s). So a run
-that was killed and resumed draws what an unbroken one would have drawn, and on a CPU ends with the same bits. What a
-step computes is vae.py's; the files are folder.py's; the loop over epochs is in train.py.
+All randomness comes from the seed: the order of epoch e from (seed, e), the noise of step s from (seed, s). So a
+resumed run draws the same numbers as an uninterrupted one, and on a CPU its result is bit-identical. A step is
+computed in vae.py, files are written in folder.py, and the loop over epochs is in train.py.
 """
 
 import json
@@ -39,26 +39,26 @@ LONGEST_NAMES = 2**18  # bytes that the names of classes may have in a file
 
 
 class Batch(NamedTuple):
-    """Images to train on, and where in the run they come; of several ranks each has some of them."""
+    """A batch of training images and its position in the run; each rank has a slice of it."""
 
     index: int  # in its epoch
     steps: int  # of that epoch
     images: mx.array  # (N, H, W, C) uint8
     labels: mx.array | None
-    first: int  # place of the first one in the whole batch
-    count: int  # images of that
+    first: int  # offset of this rank's slice in the whole batch
+    count: int  # images in the whole batch
 
 
 class Trainer:
     """A model in training with its data and its optimizer.
 
-    `weights` is a model to begin with instead of random weights.
+    `weights` is a model to start from instead of random weights.
     """
 
     def __init__(self, plan: Plan, train: Split, test: Split, weights: vae.VAE | None = None):
         self.plan, self.config = plan, plan.train
         self.train, self.test = train, test
-        # The images to train on and those held out of them, by their numbers in the training split.
+        # Indices into the training split: images to train on, and held-out images.
         self.train_numbers, self.held_out = np.arange(len(train.images)), None
         if self.config.keep_best or self.config.lr_schedule == "plateau":
             self.train_numbers, self.held_out = hold_out(len(train.images), self.config.seed)
@@ -82,9 +82,9 @@ class Trainer:
         if weights:
             self.begin_with(weights)
         self.epoch, self.best = 0, math.inf  # epochs done; the lowest objective on the images held out
-        self.is_best = True  # whether the last epoch's model is to be kept
+        self.is_best = True  # whether to keep the model of the last epoch
         self.plateau = schedules.Plateau()
-        self.ahead = 0 if on_cpu() else 1  # steps that are computing while the next one is prepared
+        self.ahead = 0 if on_cpu() else 1  # steps in flight while the next one is prepared
         self.computing: deque[tuple] = deque()
 
     def begin_with(self, weights: vae.VAE) -> None:
@@ -102,7 +102,7 @@ class Trainer:
 
     @property
     def update(self) -> Callable:
-        """The training step of the present objective, made once."""
+        """The training step of the current objective, built once."""
         name = self.objective.name
         if name not in self.updates:
             self.updates[name] = vae.training_step(self.model, self.optimizer, self.objective, ranks.sum_gradients)
@@ -110,13 +110,13 @@ class Trainer:
 
     @cached_property
     def checksums(self) -> list[int]:
-        """What tells these images from others of the same number."""
+        """Checksums that detect changed data."""
         return [self.train.checksum(), self.test.checksum()]
 
-    # What a run remembers
+    # State
 
     def memory(self) -> dict[str, Any]:
-        """What must be known besides weights and optimizer to resume from here."""
+        """The state of a run besides weights and optimizer."""
         return {
             "options": self.plan.options(),
             "images": [len(self.train.images), len(self.test.images)],
@@ -127,7 +127,7 @@ class Trainer:
         }
 
     def resume(self, model: vae.VAE, optimizer: dict[str, mx.array] | None, memory: dict[str, Any]) -> None:
-        """Continue from what an earlier session left; without the optimizer's state if that is None."""
+        """Continue from a saved state; without that of the optimizer if it is None."""
         ours = {path: array.shape for path, array in tree_flatten(self.optimizer.state)}
         theirs = ours if optimizer is None else {path: array.shape for path, array in optimizer.items()}
         if model.config != self.model.config or ours != theirs:
@@ -151,7 +151,7 @@ class Trainer:
         self.plateau = schedules.Plateau(**{name: remembered.get(name, v) for name, v in vars(self.plateau).items()})
 
     def synchronize(self) -> None:
-        """Check that all ranks have the same flags and data, and give them the weights and the memory of rank 0."""
+        """Check that all ranks have the same flags and data, and send them the weights and the state of rank 0."""
         data = {
             "number of images": [len(self.train.images), len(self.test.images)],
             "checksum of the data": self.checksums,
@@ -199,7 +199,7 @@ class Trainer:
         return self.wait(self.ahead)
 
     def wait(self, ahead: int = 0) -> float:
-        """Wait until at most `ahead` steps are computing, and look at the losses of the others."""
+        """Wait until at most `ahead` steps are in flight, and record the losses of the others."""
         while len(self.computing) > ahead:
             index, sums, rate, beta = self.computing.popleft()
             with ranks.waiting():
@@ -222,7 +222,7 @@ class Trainer:
         return entry
 
     def score(self, split: Split, numbers: np.ndarray) -> dict[str, float]:
-        """The bound on some images, with the samples that training has, from noise that depends on the seed alone."""
+        """The bound on some images with the number of samples used in training; its noise depends only on the seed."""
         self.model.eval()
         model, seed, own = self.model, self.config.seed, ranks.share(numbers)
         sums, constant = np.zeros(3), model.likelihood.constant
@@ -244,15 +244,15 @@ class Trainer:
         return not self.config.keep_best or self.best < before
 
     def is_settled(self) -> bool:
-        """Whether there are images held out, and β has its final value: before, epochs do not compare."""
+        """Whether there are held-out images and β has its final value; before that, epochs are not comparable."""
         return self.held_out is not None and self.epoch >= self.plan.elbo.beta_warmup
 
     def minimised(self, entry: dict[str, Any]) -> float:
-        """What training minimises, on the images held out."""
+        """The training objective on the held-out images."""
         return self.objective.of_terms(entry["held_out"], self.plan.elbo.beta)
 
     def check_finite(self, loss: float, where: str) -> None:
-        """Stop at once where training cannot recover."""
+        """Raise an error if the loss is NaN or infinite."""
         if not math.isfinite(loss):
             if not self.epoch:
                 raise UserError(f"the loss became {loss} {where} — try a smaller --lr")
@@ -261,7 +261,7 @@ class Trainer:
                 "--lr, from the last good epoch"
             )
 
-    # What an epoch shows
+    # Sheets
 
     def reconstructions(self) -> tuple[np.ndarray, np.ndarray]:
         """The first test images and their reconstructions, floats in [0, 1]."""
@@ -270,7 +270,7 @@ class Trainer:
         return np.array(x), np.array(self.model.reconstruct(x, labels))
 
     def samples(self) -> np.ndarray:
-        """Samples from latent vectors that are the same in every epoch, floats in [0, 1]."""
+        """Samples from the same latent vectors in every epoch, floats in [0, 1]."""
         self.model.eval()
         z = self.model.prior.sample(SHOWN, random.key(self.config.seed, random.SAMPLES))
         labels = mx.arange(SHOWN, dtype=mx.int32) % max(1, self.model.config.decoder_classes)
@@ -286,11 +286,11 @@ class Progress:
         self.first_step = self.rate = self.beta = None
 
     def add(self, sums: list[float], rate: float, beta: float) -> None:
-        """Take note of a step."""
+        """Record a step."""
         self.totals += sums
         self.rate, self.beta, self.steps = rate, beta, self.steps + 1
         self.end = time.perf_counter()
-        if self.first_step is None:  # where functions are compiled it does that, too
+        if self.first_step is None:  # includes compilation
             self.first_step = self.end - self.start
 
     @property
@@ -300,7 +300,7 @@ class Progress:
         return float(self.totals[0] / seen) if seen else math.nan
 
     def metrics(self) -> dict[str, Any]:
-        """The means over the epoch; its throughput, with data but without the first step if there are more."""
+        """The means over the epoch, and its throughput: with loading, but without the first of several steps."""
         seconds = self.end - self.start
         speed = (self.count - self.size) / (seconds - self.first_step) if self.steps > 1 else self.count / seconds
         return losses(*self.totals / self.count) | {
@@ -319,7 +319,7 @@ def losses(loss: float, reconstruction: float, kl: float) -> dict[str, float]:
 
 
 def hold_out(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a validation split from training images: a twelfth, 5,000 of MNIST's 60,000; returns the numbers of both."""
+    """Split indices into training and held-out images; a twelfth is held out, 5,000 of MNIST's 60,000."""
     if count < 2:
         raise UserError("one image cannot be split in two — use more images, or leave --keep_best out")
     order = random.generator(seed, random.HELD_OUT, 0).permutation(count)
@@ -328,7 +328,7 @@ def hold_out(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_batches(model: vae.VAE, size: int, count: int, samples: int) -> None:
-    """Stop before the first step where a batch is too small to be normalised, or too large for memory."""
+    """Raise an error if a batch is too small for batch norm, or too large for memory."""
     config = model.config
     if any(0 < rest < ranks.size for rest in (size, count % size)):
         batches = f"{counted(count, 'image')} in batches of {size}"
@@ -342,8 +342,8 @@ def check_batches(model: vae.VAE, size: int, count: int, samples: int) -> None:
             f"{counted(count, 'image')} in batches of {size} have one — {way}"
         )
     if not on_cpu() and sys.platform == "linux":
-        return  # a GPU with memory of its own
-    needed = 4 * size * samples * activations(model)  # bytes, from below
+        return  # a GPU with its own memory
+    needed = 4 * size * samples * activations(model)  # bytes, a lower bound
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > memory:
         raise UserError(
