@@ -113,8 +113,7 @@ def test_no_line_is_wider_than_80_columns_but_those_to_copy(session):
 
 
 def test_bars_show_and_none_is_left_behind(session):
-    for title in ("Working", "Epoch 2/2"):
-        assert f"\r{title}" in session, title
+    assert "\rWorking … " in session and re.search(r"\rEpoch \d/2: +\d+% ", session)
     assert "images/s, loss " in session and " left" in session
     bars = re.findall(r"\r([^\r\n]*)\x1b\[K", session)
     assert max(map(len, bars)) < 80
@@ -144,7 +143,7 @@ def test_warnings_and_errors_have_a_colour_and_none_with_no_color(session):
 def test_bars_show_on_stderr_while_stdout_is_piped(tmp_path):
     flags = "--dataset synthetic --limit 200 --epochs 2 --image_size 16 --max_filters 8"
     seen, out = typed(f"train {flags} --outdir {tmp_path}", stdout=subprocess.PIPE)
-    assert "Epoch 2/2: " in seen and "".join(screen(seen)) == ""
+    assert re.search(r"\rEpoch \d/2: ", seen) and "".join(screen(seen)) == ""
     assert "\n  2/2 " in out and "\x1b" not in out and "left" not in out
 
 
