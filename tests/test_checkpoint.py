@@ -349,3 +349,51 @@ def test_a_run_that_starts_can_be_resumed(run, tmp_path, flag):
             name = "vae_synthetic_filters_0004_dims_0002"
             checkpoint.load(tmp_path / value / f"{name}.npz")
             checkpoint.load_state(tmp_path / value / name / "state.npz")
+
+
+def test_the_run_beside_a_model(model_file, monkeypatch):
+    assert checkpoint.run_folder(model_file) is None
+    (folder := model_file.with_suffix("")).mkdir()
+    monkeypatch.chdir(model_file.parent)
+    assert checkpoint.run_folder(model_file.name) == folder
+    for other in (".", "..", folder, "gone.npz"):
+        assert checkpoint.run_folder(other) is None
+
+
+def test_an_entry_that_is_named_again_and_again(model_file, tmp_path):
+    with zipfile.ZipFile(model_file, "a") as archive:
+        archive.filelist.append(archive.filelist[0])
+        archive._didModify = True
+    with pytest.raises(UserError, match="two of one name"):
+        checkpoint.load(model_file)
+
+
+def test_a_header_of_python_2_brings_no_warning(tmp_path):
+    head = b"{'descr': '<f4', 'fortran_order': False, 'shape': (3L, 2L), }".ljust(117) + b"\n"
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("mean.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head + bytes(24))
+    with pytest.raises(UserError, match="is damaged"):
+        checkpoint.load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"arch": "resnet", "depth": 1000},
+        {"arch": "resnet", "channels": 2**31},
+        {"arch": "bounded", "num_classes": 10**12},
+    ],
+)
+def test_numbers_that_no_model_has(tmp_path, model, config):
+    arrays = dict(tree_flatten(model.parameters()))
+    (tmp_path / "a.npz").write_bytes(checkpoint.pack(arrays, {"config": model.config.values() | config}))
+    with pytest.raises(UserError, match="fit no model|more than a billion parameters"):
+        checkpoint.load(tmp_path / "a.npz")
+
+
+def test_fewer_class_names_than_classes(tmp_path):
+    model = make_model(num_classes=3)
+    facts = {"config": model.config.values(), "class_names": ["a"]}
+    (tmp_path / "a.npz").write_bytes(checkpoint.pack(dict(tree_flatten(model.parameters())), facts))
+    with pytest.raises(UserError, match="3 classes and names for 1"):
+        checkpoint.load(tmp_path / "a.npz")

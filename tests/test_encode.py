@@ -11,7 +11,7 @@ from PIL import Image
 from sample_files import make_lying_zip
 from sample_models import make_model, save
 
-from toolkit import datasets
+from toolkit import datasets, wording
 from toolkit.errors import UserError
 from toolkit.formats import codes
 from toolkit.model import inference
@@ -259,3 +259,35 @@ def test_codes_that_take_much_memory_or_never_end(fails, model_file, tmp_path, s
     monkeypatch.setattr(codes, "MOST_ROWS", 1000)
     with pytest.raises(UserError, match="more than 1,000 rows"):
         codes.load(tmp_path / "rows.csv", 1)
+
+
+def test_names_of_any_characters_come_back(tmp_path):
+    names = ["a\rb", "c\nd", 'e"f', "g,h", "", "i\r\n"]
+    codes.save(tmp_path / "a.csv", codes.Codes(names, np.ones((6, 2))))
+    assert codes.load(tmp_path / "a.csv", 2).names == names
+
+
+def test_columns_are_compared_before_rows_are_read(tmp_path):
+    (tmp_path / "a.csv").write_text("mean_0,mean_1\n0,no number\n")
+    with pytest.raises(UserError, match="vectors of 2 dims, the model has 3"):
+        codes.load(tmp_path / "a.csv", 3)
+
+
+def test_many_equal_names_take_a_step_each(monkeypatch):
+    steps = []
+    monkeypatch.setattr(wording, "as_one", lambda name: steps.append(name) or name.casefold())
+    names = [f"{'A' if i % 2 else 'a'}{'B' if i % 3 else 'b'}" for i in range(300)]
+    assert len(set(map(str.casefold, distinct(names)))) == 300 and len(steps) < 3000
+
+
+@pytest.mark.parametrize("mean", [np.full((1, 2), 1e300), np.full((1, 2), 1j)])
+def test_values_that_are_none_bring_no_warning(tmp_path, mean):
+    np.savez(tmp_path / "a.npz", mean=mean)
+    with pytest.raises(UserError, match="a.npz holds"):
+        codes.load(tmp_path / "a.npz", 2)
+
+
+def test_models_of_other_channels_than_pictures(fails, tmp_path):
+    save(tmp_path / "a.npz", make_model(arch="mlp", channels=4))
+    for command in ("encode", "evaluate"):
+        assert "has 4 channels" in fails(command, "--model", tmp_path / "a.npz", "--dataset", "synthetic", "--limit", 5)

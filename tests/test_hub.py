@@ -138,5 +138,26 @@ def test_what_the_hub_does_not_give(fails, stand_in, monkeypatch, tmp_path):
     assert hub.MODEL in fails("generate", "--model", "hf:org/pets")
     for name in ("hf:", "hf:pets", "hf:a/b/c", "hf:../.."):
         assert "write hf:org/name" in fails("generate", "--model", name)
+
+    class Speechless(Exception):
+        def __str__(self):
+            raise TypeError
+
+    def fail():
+        raise Speechless
+
+    stand_in(fail)
+    assert "cannot fetch hf:org/pets: Speechless — " in fails("generate", "--model", "hf:org/pets")
+    (tmp_path / "huggingface_hub.py").write_text("raise RuntimeError('broken')")
+    monkeypatch.delitem(sys.modules, "huggingface_hub")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "cannot fetch hf:org/pets: broken — " in fails("generate", "--model", "hf:org/pets")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert "pip install huggingface_hub" in fails("generate", "--model", "hf:org/pets")
+
+
+def test_a_data_set_s_name_stays_in_the_card_s_code_block(run, model, tmp_path):
+    options = {"dataset": "folder:x\n```\n\n# INJECTED", "limit": 9}
+    save(tmp_path / "a.npz", model, options=options)
+    assert run("convert", tmp_path / "a.npz", f"{tmp_path}/h/")[0] == 0
+    assert "INJECTED" not in (tmp_path / "h" / "README.md").read_text()

@@ -105,3 +105,27 @@ def test_a_model_whose_decoder_sees_no_classes(digits):
     assert decode(loaded, z).shape == sample(loaded, 5).shape == (5, 16, 16, 1)
     with pytest.raises(UserError, match="give labels"):
         encode(loaded, digits.images)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *(lambda m, n=n: sample(m, n) for n in (0, -1, 2.5, "3", None, True, 10**12)),
+        *(lambda m, s=s: sample(m, 2, seed=s) for s in (-1, 2**64, 0.5, None)),
+        *(lambda m, t=t: sample(m, 2, temperature=t) for t in (np.nan, np.inf, -1, "a", None, 1e300)),
+        *(
+            lambda m, z=z: decode(m, z)
+            for z in (np.nan, [np.inf, 0, 0], "a", [[0], [1, 2]], np.zeros((0, 3)), 1j, None)
+        ),
+        *(lambda m, x=x: encode(m, x) for x in (None, "a", [], np.full((8, 8), np.nan), np.zeros((8, 8), complex))),
+    ],
+)
+def test_arguments_out_of_range(model, call):
+    with pytest.raises(UserError, match=" — give "):
+        call(Checkpoint(model))
+
+
+@pytest.mark.parametrize("labels", [[1.5, 2], [], "a", [[1], [2]], [None, 1], -1, np.nan])
+def test_labels_out_of_range(labels):
+    with pytest.raises(UserError, match=" — give "):
+        sample(Checkpoint(make_model(num_classes=10)), 2, labels=labels)

@@ -171,3 +171,15 @@ def test_models_that_do_not_say(fails, model_file, tmp_path):
     save(tmp_path / "new.npz", make_model(), options={"younger": 1})
     assert "unknown option 'younger'" in fails("train", "--like", tmp_path / "new.npz")
     assert "no such file" in fails("train", "--like", tmp_path / "gone.npz")
+
+
+def test_keys_of_many_parts(fails, tmp_path):
+    (tmp_path / "run.toml").write_text("a." * 20_000 + "a = 1")
+    assert "a line has more than 1000 characters" in fails("train", "--config", tmp_path / "run.toml")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_names_that_no_file_can_have(fails, tmp_path, name):
+    for option in ("outdir", "run_name"):
+        (tmp_path / "run.json").write_text(json.dumps({option: name}))
+        assert "no file can have the name" in fails("train", "--config", tmp_path / "run.json")

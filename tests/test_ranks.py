@@ -159,3 +159,8 @@ def test_one_rank_alone_under_mlx_launch(tmp_path, monkeypatch):
     assert process.launched_as() is None
     hosts.write_text('[["127.0.0.1:1"], ["127.0.0.1:2"]]\n')
     assert process.launched_as() == 0
+
+
+def test_a_rank_of_too_many_digits_is_none(monkeypatch):
+    monkeypatch.setenv("MLX_RANK", "9" * 5000)
+    assert process.launched_as() is None

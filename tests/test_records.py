@@ -4,6 +4,7 @@ from typing import TypedDict
 
 import pytest
 
+from toolkit.files import records
 from toolkit.files.records import Scalars, Whole, record
 
 
@@ -70,3 +71,9 @@ def test_what_does_not_fit_is_a_value_error(text):
     with pytest.raises(ValueError) as caught:
         record(Outer, text)
     assert len(str(caught.value)) < 200
+
+
+def test_numbers_count_as_parts(monkeypatch):
+    monkeypatch.setattr(records, "MOST_PARTS", 100)
+    with pytest.raises(ValueError, match="far too many parts"):
+        record(Outer, '{"more": [' + "0," * 100 + "0]}")

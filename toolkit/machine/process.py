@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 
 # Parameters of glibc's mallopt, from malloc.h.
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX, ARENA_MAX = -1, -2, -4, -8
+PARENT_DEATH_SIGNAL = 1  # of prctl, from Linux's prctl.h
 RANK = ("MLX_RANK", "OMPI_COMM_WORLD_RANK")  # environment variables set by mlx.launch and mpirun
 LOST = "another rank was lost — start again; --resume continues a training after its last complete epoch"
 PATIENCE = 5  # seconds for other ranks to print their error, or for this process to end by itself
@@ -83,6 +84,8 @@ def watched() -> Iterator[None]:
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     before = signal.signal(signal.SIGTERM, lambda *_: None)  # only signals with a handler arrive in the pipe
+    if sys.platform == "linux":  # also while ranks.join() blocks all Python threads
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
     watching = threading.Thread(target=watch, args=(reading, os.getppid()), daemon=True)
     watching.start()
     try:
