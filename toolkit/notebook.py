@@ -15,8 +15,8 @@
     True
 
 Images are bytes, or floats from 0 to 1, of any size, grey or coloured: one (H, W) or (H, W, C), or many (N, H, W) or
-(N, H, W, C). Of oblong ones the central square is taken. A class-conditional model wants a label, the number of a
-class, for each image, or one for all:
+(N, H, W, C). Of oblong ones the central square is taken. A class-conditional model needs a label, the number
+of a class, for each image, or one for all:
 
     >>> model = load("pretrained/conditional/vae_mnist_filters_0064_dims_0008.npz")
     >>> sample(model, 4, labels=7).shape  # four sevens
@@ -42,7 +42,7 @@ MOST = 10**6  # samples at once
 
 
 def load(path: Path | str) -> Checkpoint:
-    """A model from its file, with what the file says of it; the included ones are found from any folder."""
+    """Load a model and its metadata; included models are found from any folder."""
     device.start()
     return checkpoint.load(find_model(str(path)))
 
@@ -75,7 +75,7 @@ def sample(
 
 
 def reconstruct(model: Checkpoint, images: Any, labels: Any = None) -> np.ndarray:
-    """What images become when they are encoded and decoded from their means: pixels from 0 to 1, (N, S, S, C)."""
+    """Reconstructions from the posterior means: pixels from 0 to 1, (N, S, S, C)."""
     return np.concatenate([y for _, y in inference.reconstruct(model.model, split_of(model, images, labels))])
 
 
@@ -114,7 +114,7 @@ def labels_of(labels, count, classes):
 
 
 def numbers(what, values, least, most, kinds="biuf", one=False):
-    """An argument as an array of numbers, each from `least` to `most`; of `one` number where that is asked for."""
+    """An argument as an array of numbers from `least` to `most`; with `one`, a scalar."""
     with suppress(ValueError, TypeError):  # lists of lists of several lengths, and objects of other libraries
         array = np.asarray(values)
         in_range = array.dtype.kind in kinds and array.size and array.min() >= least and array.max() <= most

@@ -112,15 +112,5 @@ class Decoder(nn.Module):
         return forms.reshape(forms.conv_transpose(h, self.cnn3), 8 * self.grid)  # (N, S, S, outputs)
 
 
-BOUNDED = Architecture(
-    "bounded",
-    "convolutions, bounded posterior",
-    Encoder,
-    Decoder,
-    width=32,
-    least_width=1,
-    least_size=8,
-    multiple=8,
-    Options=Options,
-    decodes_classes=False,
-)
+WORDS = "convolutions, bounded posterior"
+BOUNDED = Architecture("bounded", WORDS, Encoder, Decoder, 32, 1, 8, 8, Options, decodes_classes=False)

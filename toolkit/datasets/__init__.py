@@ -37,20 +37,16 @@ class DataSet(NamedTuple):
     # centre of mass is that of the image
 
 
+def of_mnist(name: str, **more) -> DataSet:
+    """The row of a data set in the format of MNIST."""
+    return DataSet(
+        name, lambda split, place, _: mnist.load(split, place, name), mnist.CLASSES[name], mnist.COUNTS, **more
+    )
+
+
 TABLE = (
-    DataSet(
-        "mnist",
-        lambda split, place, _: mnist.load(split, place),
-        mnist.CLASSES["mnist"],
-        mnist.COUNTS,
-        drawn=mnist.DRAWN,
-    ),
-    DataSet(
-        "fashion-mnist",
-        lambda split, place, _: mnist.load(split, place, "fashion-mnist"),
-        mnist.CLASSES["fashion-mnist"],
-        mnist.COUNTS,
-    ),
+    of_mnist("mnist", drawn=mnist.DRAWN),
+    of_mnist("fashion-mnist"),
     DataSet("cifar-10", lambda split, place, _: cifar.load_cifar_10(split, place), cifar.CIFAR_10, cifar.COUNTS),
     DataSet("cifar-100", lambda split, place, _: cifar.load_cifar_100(split, place), cifar.CIFAR_100, cifar.COUNTS),
     DataSet("celeb-a", lambda split, place, _: celeb_a.pictures(split, place), crop=celeb_a.CROP),

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 
 def is_there(path: Path | str) -> bool:
-    """Whether a name is taken. What cannot be looked at raises OSError: it is not absent."""
+    """Whether a name exists; raises OSError if that cannot be found out."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -34,7 +34,7 @@ def opened(path: Path | str, most: int | None = None) -> BinaryIO:
 
 
 def contents(path: Path | str, most: int) -> bytes:
-    """All bytes of a file, of which there may be `most`."""
+    """All bytes of a file, at most `most`."""
     with opened(path, most) as file:
         return file.read(os.fstat(file.fileno()).st_size)  # and no more, should it grow
 

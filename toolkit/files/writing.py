@@ -66,7 +66,7 @@ def replacing(path: Path | str, durable: bool = False) -> Iterator[BinaryIO]:
 
 @contextmanager
 def writing_errors(path: Path | str) -> Iterator[None]:
-    """Turn what the system says while a file is written into one line; that nobody reads a pipe is another matter."""
+    """Turn errors of writing a file into one line; a broken pipe passes."""
     try:
         yield
     except IsADirectoryError:
@@ -78,7 +78,7 @@ def writing_errors(path: Path | str) -> Iterator[None]:
 
 
 def end_of_links(path: Path | str) -> Path:
-    """What a link points to in the end: that is written, and the link stays. Folders on the way keep their names, as
+    """The target of a link, which is written while the link stays. Folders on the way keep their names, as
     those below /proc/PID/root mean something else in another place."""
     path = Path(path)
     with suppress(FileNotFoundError):
@@ -102,7 +102,7 @@ def new_part(folder: Path) -> tuple[Path, int]:
 
 @functools.cache
 def sweep(folder: Path) -> None:
-    """Remove what killed processes have left in a folder; once in each process."""
+    """Remove the files that killed processes left unfinished in a folder; once in each process."""
     for part in folder.glob(f"{PART}{'[0-9a-f]' * 16}.part"):
         with suppress(OSError):
             handle = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""Checkpoints: files that say all that is needed to use them. PyTorch's are read by pytorch.py.
+"""Checkpoints: files that describe themselves. PyTorch's are read by pytorch.py.
 
 Arrays carry the key names of the MLX example that this toolkit descends from, so `.npz` files travel both ways. What
 these arrays cannot say (the model's configuration, data set, options, test metrics) is a dictionary of facts: JSON in
@@ -51,7 +51,7 @@ MOST_ENTRIES = 8000  # arrays in a file; the state of the deepest model has 6,50
 
 
 class Facts(TypedDict, total=False):
-    """What a file may say, besides more that nobody here relies on."""
+    """The metadata of a file that this toolkit reads."""
 
     config: Scalars
     dataset: str
@@ -72,7 +72,7 @@ class Plateau(TypedDict, total=False):
 
 
 class Memory(Facts):
-    """What the file of a state says."""
+    """The metadata of a training state."""
 
     epoch: Whole
     options: Scalars
@@ -83,7 +83,7 @@ class Memory(Facts):
 
 @dataclass
 class Checkpoint:
-    """A model, and what its file says of it."""
+    """A model and its metadata."""
 
     model: VAE
     dataset: str | None = None  # that it was trained on, without a path
@@ -102,11 +102,11 @@ class Checkpoint:
 
     @property
     def prior(self) -> Any:
-        """What samples are drawn from: the fitted prior, or else that of the training."""
+        """The prior to sample from: the fitted one, or else that of the training."""
         return self.sampler or self.model.prior
 
     def facts(self) -> dict[str, Any]:
-        """What its file says besides arrays."""
+        """The metadata for its file."""
         facts = {"config": self.model.config.values()}
         facts |= {"collapsed": True} if self.collapsed else {}
         for name in ("dataset", "class_names", "epoch", "options", "test"):
@@ -119,7 +119,7 @@ FACTS = {member.name for member in fields(Checkpoint)} - {"model", "sampler"}  #
 
 
 class Contents(NamedTuple):
-    """What a file says before its numbers are read."""
+    """A file before its numbers are read."""
 
     shapes: dict[str, np.ndarray]  # for each of its arrays one of the same shape that takes no memory
     facts: dict[str, Any]
@@ -127,7 +127,7 @@ class Contents(NamedTuple):
 
 
 class State(NamedTuple):
-    """All that a run needs to go on as if it had never stopped."""
+    """Everything that resuming a run needs."""
 
     model: VAE
     optimizer: dict[str, mx.array]  # its arrays, by the path of each
@@ -189,7 +189,7 @@ def run_folder(model: Path | str) -> Path | None:
 
 
 def without(prefix: str, arrays: dict[str, Any]) -> dict[str, Any]:
-    """The arrays whose names begin so, without that beginning."""
+    """The arrays whose names begin with `prefix`, without it."""
     return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
 
 
@@ -276,7 +276,7 @@ def read(path: Path | str) -> Contents:
 
 @contextmanager
 def in_one_line(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong with a file into one line."""
+    """Turn any error of reading a file into one line."""
     try:
         with warnings.catch_warnings(action="error"):  # NumPy warns of odd headers
             yield
@@ -293,7 +293,7 @@ def in_one_line(path: Path) -> Iterator[None]:
 
 
 def read_folder(path):
-    """What a model folder holds: its weights say all, or else its configuration is asked."""
+    """The contents of a model folder; `config.json` is read if the weights have no configuration."""
     if not hub.is_folder(path):
         raise UserError(f"{path} is a folder without {hub.MODEL} — name a checkpoint (.npz) in it")
     contents = read(path / hub.MODEL)
@@ -312,7 +312,7 @@ def read_zip(path, size):
 
 
 def read_archive(archive, path, size):
-    """What an open archive holds; `path` is where its numbers are read from."""
+    """The contents of an open archive; its numbers are read from `path`."""
     entries = archive.infolist()
     claimed = sum(entry.file_size for entry in entries)
     is_torch = any(entry.filename.endswith("data.pkl") for entry in entries)
@@ -340,7 +340,7 @@ def read_arrays(file: Path | io.BytesIO) -> dict[str, np.ndarray]:
 
 
 def in_short(error: Exception) -> str:
-    """What an error says, in one line."""
+    """The message of an error, in one line."""
     return " ".join(str(error).split())[:100] or type(error).__name__
 
 
@@ -349,7 +349,7 @@ def name_of(entry):
 
 
 def shape_of(archive, entry):
-    """What stands for an array until its numbers are read, from its header alone."""
+    """A placeholder for an array, from its header alone."""
     with archive.open(entry) as file:
         if (version := np.lib.format.read_magic(file)) != (1, 0):
             raise ValueError(f"its arrays have the unknown version {version}")
@@ -428,7 +428,7 @@ def model_of(path: Path | str, shapes: dict[str, np.ndarray], facts: dict[str, A
 
 
 def put_weights(path: Path | str, model: VAE, arrays: dict[str, np.ndarray]) -> None:
-    """Give a model its weights, if they are possible ones."""
+    """Load weights into a model, if all values are finite."""
     weights = []
     for key, before in tree_flatten(model.parameters()):
         with np.errstate(over="ignore"):  # the next lines see what has become infinite

@@ -35,10 +35,10 @@ class Codes(NamedTuple):
     names: list[str]
     mean: np.ndarray  # (N, D) float32
     log_var: np.ndarray | None = None  # (N, D)
-    classes: list[str] | None = None  # the name of each one's class
+    classes: list[str] | None = None  # the class name of each
 
     def chosen(self, names: Sequence[str]) -> "Codes":
-        """The rows of some names, in their order."""
+        """The rows with these names, in the order of the names."""
         places: dict[str, list[int]] = {}
         for i, name in enumerate(self.names):
             places.setdefault(name, []).append(i)
@@ -82,7 +82,7 @@ def table(codes: Codes) -> str:
 
 
 def load(path: Path | str, dims: int) -> Codes:
-    """Read latent vectors for a model of so many dimensions; what the file holds decides its format."""
+    """Read latent vectors of `dims` dimensions; the format is recognised by content."""
     try:
         with opened(path, LARGEST) as file, np.errstate(over="ignore"), warnings.catch_warnings(action="error"):
             codes = unpacked(file) if file.peek(2).startswith(b"PK") else parsed(file, dims)

@@ -48,13 +48,13 @@ def check_folder(path: Path, model: str) -> None:
 
 
 def config_text(config: dict[str, Any], class_names: Sequence[str]) -> bytes:
-    """What `config.json` holds: the configuration, and the classes by name."""
+    """The bytes of `config.json`: the configuration and the class names."""
     labels = {str(i): name for i, name in enumerate(class_names)}
     return (json.dumps(TYPE | config | ({"id2label": labels} if labels else {}), indent=2) + "\n").encode()
 
 
 def facts_of(text: bytes) -> dict[str, Any]:
-    """The configuration and the classes that a `config.json` tells of; ValueError where it is none of ours."""
+    """The configuration and the class names of a `config.json`; raises ValueError if it is not ours."""
     values = records.parsed(text)
     if not isinstance(values, dict) or {name: values.pop(name, None) for name in TYPE} != TYPE:
         raise ValueError(f"its {CONFIG} is of another kind of model")
