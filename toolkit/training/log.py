@@ -55,8 +55,8 @@ def read(path: Path | str) -> list[dict[str, Any]]:
     path = Path(path)
     path = path / "log.jsonl" if path.is_dir() else path
     try:
-        if (text := contents(path, LARGEST)).count(b"\n") > MOST:
-            raise UserError(f"{path} has more than {MOST:,} epochs — name a shorter log")
+        if (text := contents(path, LARGEST)).count(b"\n") > MOST or text.count(b",") > 100 * MOST:
+            raise UserError(f"{path} has more than {MOST:,} epochs, or {100 * MOST:,} values — name a shorter log")
         found = list(entries(text))
     except OSError as error:
         raise cannot_read(path, error, "name a run's folder or log with --logs") from None
