@@ -146,7 +146,7 @@ def broken_files():
     described = bytearray(data)
     described[data.rindex(b"mnist")] ^= 1
     bomb = io.BytesIO()
-    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.writestr("encoder.conv1.weight.npy", bytes(50_000_000))
     lying = io.BytesIO()
     np.lib.format.write_array_header_1_0(lying, {"descr": "<f4", "fortran_order": False, "shape": (10**6, 10**6)})

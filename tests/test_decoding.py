@@ -200,11 +200,9 @@ def png_of_chunks(count):
     ],
     ids=["EXIF, added up", "segments", "a long list of strips", "strips", "chunks"],
 )
-def test_what_takes_long_to_read(data):
-    begun = time.process_time()
+def test_files_with_very_many_pieces_are_refused(data):
     with pytest.raises(ValueError, match="its header is too large, or it has too many pieces"):
         decode(data, 8, 3)
-    assert time.process_time() - begun < 3
 
 
 def test_what_pillow_logs_is_not_seen(capfd, monkeypatch):

@@ -236,6 +236,7 @@ def test_too_large_answers_are_stopped(server, path, way):
     assert alone(path)
 
 
+@pytest.mark.slow
 def test_a_server_that_answers_byte_by_byte_is_given_up(server, path, monkeypatch):
     monkeypatch.setattr(downloads, "WINDOW", 1)
     download(path, [server.url("drips"), server.url("good")], SHA256)

@@ -123,6 +123,7 @@ def test_a_link_to_what_a_folder_lies_in_is_not_followed(pets, tmp_path, monkeyp
     assert "more than 3 folders" in fails("train", "--dataset", f"folder:{pets}", "--outdir", tmp_path / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "darwin", reason="paths have at most 1,024 bytes there")
 def test_very_deep_folders(tmp_path):
     deep = tmp_path / "pictures"

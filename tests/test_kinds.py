@@ -345,6 +345,7 @@ def test_an_image_is_shown_as_it_was_encoded():
         np.testing.assert_array_equal(shown.image(number)[0], images.to_bytes(x)[number])
 
 
+@pytest.mark.slow
 def test_circles_are_around_the_middle_of_the_prior():
     shown = subject(make_model(latent_dims=3), count=60)
     means = np.random.default_rng(0).normal(0, [1, 0.8, 0.1], (60, 3))
@@ -389,6 +390,7 @@ def test_animations(run, model_file, tmp_path, kind):
         assert np.abs(shown[rest + i] - shown[-1 - i]).max() <= 60
 
 
+@pytest.mark.slow
 def test_a_film_of_a_training(run, fails, tmp_path):
     flags = "--dataset synthetic --limit 100 --epochs 3 --image_size 16 --max_filters 8".split()
     run("train", *flags, "--outdir", tmp_path)
@@ -509,7 +511,7 @@ def test_a_report_shows_what_there_is(run, tmp_path):
     assert "Reconstructions" in words and "Interpolation" not in words and "1 test image." in words
 
 
-@pytest.mark.parametrize("kind", ["traversal", "manifold", "samples", "interpolate"])
+@pytest.mark.parametrize("kind", slow_but("samples", ("traversal", "manifold", "samples", "interpolate")))
 def test_all_classes(run, fails, model_file, tmp_path, kind):
     names = ["cat", "dog", "1"]
     save(tmp_path / "c.npz", make_model(num_classes=10), dataset="synthetic")

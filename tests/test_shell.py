@@ -322,6 +322,7 @@ def test_a_mistyped_flag_gets_a_hint(fails):
     assert "did you mean --nsamples?" in fails("generate", "--n-sample=8")
 
 
+@pytest.mark.slow
 def test_a_batch_that_no_memory_holds(fails, tmp_path):
     flags = "--dataset synthetic --limit 4000 --batchsize 4000 --max_filters 1024 --image_size 256".split()
     assert "smaller --batchsize" in fails("train", *flags, "--outdir", tmp_path)

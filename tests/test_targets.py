@@ -165,6 +165,7 @@ def trained(run, *flags):
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["/proc/self/cwd/m", "/proc/{pid}/root{here}/m", "/dev/fd/{folder}", "link"])
 def test_a_run_is_a_run_by_whatever_name(run, tmp_path, monkeypatch, way):
     if not os.path.exists("/proc/self/cwd"):

@@ -99,11 +99,13 @@ def test_same_seed_same_bits_other_seed_other_bits(run, tmp_path):
             assert (np.array(ours) != np.array(theirs)).any(), key
 
 
-@pytest.mark.parametrize("extra", [["--lr_schedule", "constant"], ["--keep_best", "--recipe", "classic"]])
+@pytest.mark.parametrize(
+    "extra", slow_but("--keep_best --recipe classic", ("--lr_schedule constant", "--keep_best --recipe classic"))
+)
 def test_resumed_run_ends_with_the_same_bits(run, tmp_path, extra):
-    run("train", *TINY, 4, *extra, "--outdir", tmp_path / "whole")
-    run("train", *TINY, 2, *extra, "--outdir", tmp_path / "parts")
-    status, out, _ = run("train", *TINY, 4, *extra, "--resume", "--outdir", tmp_path / "parts")
+    run("train", *TINY, 4, *extra.split(), "--outdir", tmp_path / "whole")
+    run("train", *TINY, 2, *extra.split(), "--outdir", tmp_path / "parts")
+    status, out, _ = run("train", *TINY, 4, *extra.split(), "--resume", "--outdir", tmp_path / "parts")
     assert status == 0 and "Resuming after epoch 2" in out
     a, b = (checkpoint.load(tmp_path / name / f"{NAME}.npz").model for name in ("whole", "parts"))
     for (key, ours), (_, theirs) in zip(tree_flatten(a.parameters()), tree_flatten(b.parameters()), strict=True):
@@ -148,6 +150,7 @@ def test_resume_of_a_finished_run_says_so(run, tmp_path):
     assert digest(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_new_run_does_not_go_on_from_an_old_one(run, tmp_path):
     run("train", *TINY, 3, "--outdir", tmp_path)
     run("train", *TINY, 1, "--overwrite", "--outdir", tmp_path)
@@ -192,6 +195,7 @@ def test_beta_warms_up_and_only_then_the_best_is_chosen(run, tmp_path):
     assert checkpoint.load(tmp_path / f"{NAME}.npz").epoch == best["epoch"]
 
 
+@pytest.mark.slow
 def test_while_beta_warms_up_the_latest_model_is_kept(run, tmp_path):
     _, out, _ = run("train", *TINY, 2, "--beta_warmup", 9, "--keep_best", "--outdir", tmp_path)
     assert "\nKept: epoch 2 of 2, as β was still rising\n" in out
@@ -295,6 +299,7 @@ def test_begins_with_the_weights_of_a_model(run, fails, tmp_path):
     assert "image_size 16, this run 24" in fails("train", *TINY, 1, *flags)
 
 
+@pytest.mark.slow
 def test_the_optimizer_can_be_reset(run, tmp_path):
     run("train", *TINY, 1, "--outdir", tmp_path)
     _, out, _ = run("train", *TINY, 2, "--resume", "--reset_optimizer", "--outdir", tmp_path)
@@ -303,6 +308,7 @@ def test_the_optimizer_can_be_reset(run, tmp_path):
     assert {array.item() for path, array in state.items() if path.endswith("step")} == {5}  # of the second epoch alone
 
 
+@pytest.mark.slow
 def test_conditional_needs_labels(fails, run, tmp_path):
     (tmp_path / "plain").mkdir()
     for i in range(12):
@@ -319,6 +325,7 @@ def test_conditional_needs_labels(fails, run, tmp_path):
     assert "10 classes" in fails("reconstruct", *model, *classes)
 
 
+@pytest.mark.slow
 def test_tensorboard(run, fails, tmp_path, monkeypatch):
     pytest.importorskip("tensorboardX", exc_type=ImportError)
     status, *_ = run("train", *TINY, 2, "--keep_best", "--tensorboard", tmp_path / "board", "--outdir", tmp_path)
@@ -678,6 +685,7 @@ def test_a_gpu_that_works_ahead_ends_with_the_same_bits_and_notices_nan_before_a
         trained(1, lr=1e9)
 
 
+@pytest.mark.slow
 def test_resuming_on_another_device_says_that_bits_will_differ(run, tmp_path):
     run("train", *TINY, 1, "--outdir", tmp_path)
     _, out, _ = run("train", *TINY, 2, "--resume", "--outdir", tmp_path)
@@ -757,6 +765,7 @@ def test_an_interrupted_overwrite_keeps_the_old_model_from_the_next_run(run, fai
     assert digest(tmp_path) == before and not (tmp_path / NAME / "log.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_a_finished_run_without_its_model_says_so(run, fails, tmp_path):
     run("train", *TINY, 1, "--outdir", tmp_path)
     (tmp_path / f"{NAME}.npz").unlink()

@@ -116,6 +116,7 @@ def test_interrupt_waits_for_the_end_of_the_block():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.slow
 def test_full_disk_is_one_line_and_leaves_nothing(tmp_path, model_file):
     """A limit on file sizes stands for the full disk."""
     command = [sys.executable, "generate.py", "--model", str(model_file), "--outfile", str(tmp_path / "out.png")]
