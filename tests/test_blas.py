@@ -21,7 +21,7 @@ mx.set_default_device(mx.cpu)
 """
 
 
-def fresh(code):
+def run_fresh(code):
     """What a fresh process prints, in which nothing is connected yet."""
     ended = subprocess.run([sys.executable, "-c", PRELUDE + code], capture_output=True, text=True, cwd=ROOT)
     assert ended.returncode == 0, ended.stderr
@@ -31,7 +31,7 @@ def fresh(code):
 def test_importing_changes_nothing_and_starting_the_device_does():
     code = "import vae, train, toolkit.formats.checkpoint, toolkit.notebook\nfrom toolkit.machine import blas, device\n"
     code += "print(blas.connect.cache_info().currsize)\nprint(device.start(cpu=True))"
-    before, started = fresh(code).splitlines()
+    before, started = run_fresh(code).splitlines()
     assert before == "0" and "OpenBLAS " in started and started.endswith(" kernels")
 
 
@@ -83,7 +83,7 @@ blas.openblas = lambda: ("a BLAS that does nothing", address)
 @pytest.mark.slow
 @pytest.mark.parametrize("reason", REASONS)
 def test_where_anything_is_unexpected_mlx_stays_as_it_is(reason):
-    said = fresh(f"""{REASONS[reason]}
+    said = run_fresh(f"""{REASONS[reason]}
 print(blas.connect())
 import numpy as np
 a = np.random.default_rng(0).normal(size=(40, 50)).astype(np.float32)
@@ -93,7 +93,7 @@ assert np.allclose(np.array(mx.array(a) @ mx.array(a).T), a @ a.T, atol=1e-4)
 
 
 def test_a_good_blas_of_mlx_itself_is_left_alone():
-    said = fresh("""
+    said = run_fresh("""
 blas.library_of = lambda address: "/usr/lib/libopenblas.so.0"
 print(blas.connect())
 """)
@@ -101,7 +101,7 @@ print(blas.connect())
 
 
 def test_memory_has_the_rights_it_had():
-    said = fresh("""
+    said = run_fresh("""
 slot = blas.find_slot()
 at = ctypes.addressof(slot)
 def rights(): return [r for a, b, r, _ in blas.mappings() if a <= at < b]
@@ -141,7 +141,7 @@ class FakeFile(list):
 
 def test_the_system_library_connects_too():
     """Where the package is missing, Debian's libopenblas0 serves, with kernels for this CPU."""
-    said = fresh("""
+    said = run_fresh("""
 blas.importlib.util.find_spec = lambda name: None
 print(blas.connect())
 """)

@@ -203,7 +203,7 @@ def test_weights_that_make_no_picture(fails, tmp_path, model):
     fails("generate", "--model", tmp_path / "broken.npz", "--outfile", tmp_path / "out.png")
 
 
-def test_a_comment_from_elsewhere_says_nothing(tmp_path, model):
+def test_a_foreign_zip_comment_is_ignored(tmp_path, model):
     save(tmp_path / "a.npz", model, dataset="mnist")
     with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
         archive.comment = b"made by hand"

@@ -105,7 +105,7 @@ def part_of(path):
     return path.with_name(".file.bin.part")
 
 
-def alone(path):
+def is_complete(path):
     """Whether a file is in place, right, and nothing else beside it."""
     return path.read_bytes() == DATA and os.listdir(path.parent) == [path.name]
 
@@ -113,7 +113,7 @@ def alone(path):
 @pytest.mark.parametrize("checksum", [SHA256, MD5])
 def test_downloads_a_file(server, path, checksum):
     assert download(path, [server.url("good")], checksum) == path
-    assert alone(path) and server.ranges() == [None]
+    assert is_complete(path) and server.ranges() == [None]
 
 
 def test_streams_to_disk(server, path):
@@ -128,13 +128,13 @@ def test_streams_to_disk(server, path):
 
 def test_a_broken_connection_is_resumed(server, path):
     download(path, [server.url("breaks")], SHA256)
-    assert alone(path) and server.ranges() == [None, "bytes=100000-", "bytes=200000-"]
+    assert is_complete(path) and server.ranges() == [None, "bytes=100000-", "bytes=200000-"]
 
 
 def test_another_mirror_continues_what_one_began(server, path, monkeypatch):
     monkeypatch.setattr(downloads, "TRIES", 2)
     download(path, [server.url("breaks"), server.url("missing"), server.url("good")], SHA256)
-    assert alone(path) and server.ways() == ["breaks", "breaks", "missing", "good"]
+    assert is_complete(path) and server.ways() == ["breaks", "breaks", "missing", "good"]
     assert server.ranges()[-1] == "bytes=200000-"
 
 
@@ -144,7 +144,7 @@ def test_the_next_run_continues(server, path, monkeypatch):
         download(path, [server.url("breaks")], SHA256)
     assert not path.exists() and part_of(path).read_bytes() == DATA[:100_000]
     download(path, [server.url("good")], SHA256)
-    assert alone(path) and server.ranges() == [None, "bytes=100000-"]
+    assert is_complete(path) and server.ranges() == [None, "bytes=100000-"]
 
 
 def test_what_ctrl_c_leaves_is_continued(server, path, monkeypatch):
@@ -165,26 +165,26 @@ def test_what_ctrl_c_leaves_is_continued(server, path, monkeypatch):
     got = part_of(path).stat().st_size
     assert 0 < got < len(DATA)
     download(path, [server.url("good")], SHA256)
-    assert alone(path) and server.ranges() == [None, f"bytes={got}-"]
+    assert is_complete(path) and server.ranges() == [None, f"bytes={got}-"]
 
 
 def test_a_complete_part_needs_no_request(server, path):
     path.parent.mkdir()
     part_of(path).write_bytes(DATA)
     download(path, [server.url("good")], SHA256)
-    assert alone(path) and server.requests == []
+    assert is_complete(path) and server.requests == []
 
 
 def test_servers_that_ignore_ranges_start_over(server, path):
     path.parent.mkdir()
     part_of(path).write_bytes(DATA[:1000])
     download(path, [server.url("plain")], SHA256)
-    assert alone(path) and server.ranges() == ["bytes=1000-"]
+    assert is_complete(path) and server.ranges() == ["bytes=1000-"]
 
 
 def test_a_server_that_ignores_ranges_and_breaks_off_is_given_up(server, path):
     download(path, [server.url("plain-breaks"), server.url("good")], SHA256)
-    assert alone(path) and server.ways() == ["plain-breaks", "plain-breaks", "good"]
+    assert is_complete(path) and server.ways() == ["plain-breaks", "plain-breaks", "good"]
 
 
 @pytest.mark.parametrize("length", [1000, len(DATA), len(DATA) + 5], ids=["short", "as long", "longer: 416"])
@@ -192,14 +192,14 @@ def test_a_part_of_another_file_is_thrown_away_once(server, path, length):
     path.parent.mkdir()
     part_of(path).write_bytes(bytes(length))
     download(path, [server.url("good")], SHA256)
-    assert alone(path) and server.ranges() == [f"bytes={length}-", None]
+    assert is_complete(path) and server.ranges() == [f"bytes={length}-", None]
 
 
 def test_a_wrong_file_is_fetched_from_the_start_once_and_then_the_next_mirror_is_tried(server, path):
     path.parent.mkdir()
     part_of(path).write_bytes(DATA[:1000])
     download(path, [server.url("wrong"), server.url("good")], SHA256)
-    assert alone(path) and server.ways() == ["wrong", "wrong", "good"]
+    assert is_complete(path) and server.ways() == ["wrong", "wrong", "good"]
     assert server.ranges() == ["bytes=1000-", None, None]
 
 
@@ -224,7 +224,7 @@ def test_an_answer_that_is_another_range(server, path):
     path.parent.mkdir()
     part_of(path).write_bytes(DATA[:1000])
     download(path, [server.url("shifted"), server.url("good")], SHA256)
-    assert alone(path) and server.ways() == ["shifted", "shifted", "good"]
+    assert is_complete(path) and server.ways() == ["shifted", "shifted", "good"]
 
 
 @pytest.mark.parametrize("way", ["endless", "huge", "good"])
@@ -233,14 +233,14 @@ def test_too_large_answers_are_stopped(server, path, way):
         download(path, [server.url(way)], SHA256, largest=200_000)
     assert os.listdir(path.parent) == []
     download(path, [server.url("good")], SHA256, largest=len(DATA))
-    assert alone(path)
+    assert is_complete(path)
 
 
 @pytest.mark.slow
 def test_a_server_that_answers_byte_by_byte_is_given_up(server, path, monkeypatch):
     monkeypatch.setattr(downloads, "WINDOW", 1)
     download(path, [server.url("drips"), server.url("good")], SHA256)
-    assert alone(path) and server.ways() == ["drips", "good"]
+    assert is_complete(path) and server.ways() == ["drips", "good"]
 
 
 def test_links_in_the_place_of_a_part_are_not_followed(server, path, tmp_path):
@@ -249,7 +249,7 @@ def test_links_in_the_place_of_a_part_are_not_followed(server, path, tmp_path):
         (tmp_path / "precious").write_bytes(b"mine")
         lay(tmp_path / "precious", part_of(path))
         download(path, [server.url("good")], SHA256)
-        assert alone(path) and (tmp_path / "precious").read_bytes() == b"mine"
+        assert is_complete(path) and (tmp_path / "precious").read_bytes() == b"mine"
         path.unlink()
 
 
@@ -266,7 +266,7 @@ def test_a_full_disk_is_not_taken_for_a_broken_connection(server, path):
         download(path, [server.url("good"), server.url("good")], SHA256)
     assert not path.exists() and server.ways() == ["good"]
     download(path, [server.url("good")], SHA256)
-    assert alone(path)
+    assert is_complete(path)
 
 
 def test_a_link_stays_a_link(server, tmp_path):
@@ -274,7 +274,7 @@ def test_a_link_stays_a_link(server, tmp_path):
     link = tmp_path / "file.bin"
     link.symlink_to(tmp_path / "elsewhere" / "file.bin")
     download(link, [server.url("good")], SHA256)
-    assert link.is_symlink() and alone(tmp_path / "elsewhere" / "file.bin")
+    assert link.is_symlink() and is_complete(tmp_path / "elsewhere" / "file.bin")
 
 
 def test_two_downloads_of_one_file_at_once_fetch_it_once(server, path, capsys, monkeypatch):
@@ -292,7 +292,7 @@ def test_two_downloads_of_one_file_at_once_fetch_it_once(server, path, capsys, m
     begun.wait()
     results.append(download(path, [server.url("good")], SHA256))
     first.join()
-    assert results == [path, path] and alone(path) and server.ways() == ["good"]
+    assert results == [path, path] and is_complete(path) and server.ways() == ["good"]
     assert f"another process is downloading to {path.parent}: waiting for it" in capsys.readouterr().err
 
 
@@ -307,7 +307,7 @@ def test_bytes_of_another_process_are_noticed_where_folders_cannot_be_locked(ser
     monkeypatch.setattr(downloads, "locked", lambda *_: contextlib.nullcontext())
     monkeypatch.setattr(downloads, "fetch", meanwhile)
     download(path, [server.url("good"), server.url("good")], SHA256)
-    assert alone(path) and len(server.requests) == 2
+    assert is_complete(path) and len(server.requests) == 2
 
 
 def test_the_bar_goes_on_where_the_download_does(server, path, monkeypatch):

@@ -36,7 +36,7 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-def encoded(model, paths, **options):
+def encode_pictures(model, paths, **options):
     split = datasets.load_files([str(path) for path in paths], 16, model.config.channels, **options)
     return inference.encode(model, split)
 
@@ -48,7 +48,7 @@ def test_files_and_folders(run, model, model_file, photos, tmp_path):
     with np.load(out) as found:
         assert found["name"].tolist() == ["one.png", "cat/a.png", "dog/a.png", "dog/b x.png"]
         assert found["class"].tolist() == ["", "cat", "dog", "dog"]
-        mean, log_var = encoded(model, [photos / "one.png", photos / "pets"])
+        mean, log_var = encode_pictures(model, [photos / "one.png", photos / "pets"])
         np.testing.assert_allclose(found["mean"], mean, atol=1e-6)
         np.testing.assert_allclose(found["log_var"], log_var, atol=1e-6)
         assert found["mean"].dtype == np.float32 and str(tmp_path) not in str(dict(found))
@@ -83,13 +83,13 @@ def test_pictures_are_turned_and_cut_as_those_of_training(model, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 270° to see it
     turned.save(tmp_path / "turned.png", exif=exif)
-    upright, other = (encoded(model, [tmp_path / name])[0] for name in ("upright.png", "turned.png"))
+    upright, other = (encode_pictures(model, [tmp_path / name])[0] for name in ("upright.png", "turned.png"))
     np.testing.assert_allclose(upright, other, atol=1e-6)
     picture(1, (178, 218)).save(tmp_path / "face.png")
     picture(1, (178, 218)).crop((15, 35, 163, 183)).save(tmp_path / "middle.png")
-    face = encoded(model, [tmp_path / "face.png"], like="celeb-a")[0]
-    np.testing.assert_allclose(face, encoded(model, [tmp_path / "middle.png"])[0], atol=1e-6)
-    assert np.abs(face - encoded(model, [tmp_path / "face.png"])[0]).max() > 1e-3
+    face = encode_pictures(model, [tmp_path / "face.png"], like="celeb-a")[0]
+    np.testing.assert_allclose(face, encode_pictures(model, [tmp_path / "middle.png"])[0], atol=1e-6)
+    assert np.abs(face - encode_pictures(model, [tmp_path / "face.png"])[0]).max() > 1e-3
 
 
 def test_a_file_named_and_found_in_a_data_set_has_the_same_code(run, model_file, photos, tmp_path):

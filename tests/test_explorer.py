@@ -72,7 +72,7 @@ def in_node(body, question):
     return json.loads(done.stdout)
 
 
-def told(page):
+def read_facts(page):
     """What a page is told of its model."""
     scripts = Page(page).scripts
     return {"about": json.loads(scripts["about"]), "block": scripts["block"]}
@@ -100,7 +100,7 @@ def questions():
         mean, log_variance = model.posterior(mx.array(image), labels)
         pixels = model.decode(mx.array(z), labels)
         asked[name] = {"image": image.ravel().tolist(), "z": z.ravel().tolist(), "label": label}
-        asked[name] |= told(page_of(model))
+        asked[name] |= read_facts(page_of(model))
         expected[name] = {"mean": np.array(mean), "logVariance": np.array(log_variance), "pixels": np.array(pixels)}
     return asked, expected
 
@@ -214,7 +214,7 @@ def test_half_precision_is_what_it_says(run, model_file, tmp_path):
     """The page computes with the rounded model, whose error the command prints, and is smaller."""
     model, out = make_model(), tmp_path / "a.html"
     rounded, z = network.fold_norms(model, half=True), np.random.default_rng(0).normal(size=(1, 3)).astype(np.float32)
-    asked = {"image": [0.5] * 256, "z": z[0].tolist(), "label": 0} | told(page_of(model, half=True))
+    asked = {"image": [0.5] * 256, "z": z[0].tolist(), "label": 0} | read_facts(page_of(model, half=True))
     pixels = in_node(ANSWERS, {"a": asked})["a"]["pixels"]
     np.testing.assert_allclose(pixels, inference.decode(rounded, z).ravel(), atol=1e-5)
     assert np.abs(pixels - inference.decode(model, z).ravel()).max() > 1e-6
@@ -223,7 +223,7 @@ def test_half_precision_is_what_it_says(run, model_file, tmp_path):
         data = ["--limit", 30, "--nsamples", 1, "--outfile", out]
         status, printed, _ = run("visualize", "explorer", "--model", model_file, *data, *flags)
         assert status == 0 and ("half precision: pixels differ by at most 0." in printed) == bool(flags)
-        sizes.append(len(told(out.read_text())["block"]))
+        sizes.append(len(read_facts(out.read_text())["block"]))
     assert sizes[1] < 0.8 * sizes[0]
 
 
@@ -245,7 +245,7 @@ def test_samples_in_javascript_are_those_of_the_mixture():
       const many = (...how) => Array.from({ length: 4000 }, () => [...model.sample(...how)]);
       return [many("fitted", 1, 0), many("fitted", 0.5, 1), many("", 2, 0)];
     """
-    first, second, normal = (np.array(one) for one in in_node(body, told(page_of(model, sampler=fitted))))
+    first, second, normal = (np.array(one) for one in in_node(body, read_facts(page_of(model, sampler=fitted))))
     left = first[:, 0] < 0
     assert left.mean() == pytest.approx(0.75, abs=0.03)
     np.testing.assert_allclose(first[left].mean(axis=0), [-3, 0], atol=0.05)
@@ -315,7 +315,7 @@ def test_a_page_loads_nothing_and_names_no_path(run, model_file, tmp_path):
     page = out.read_text()
     assert not any({"src", "href"} & attributes.keys() for _, attributes in Page(page).tags)
     assert "default-src 'none'" in page and str(tmp_path) not in page and "http:" not in page and "https:" not in page
-    about = told(page)["about"]
+    about = read_facts(page)["about"]
     assert about["arrays"]["images"]["shape"] == [9, 28, 28, 1] and about["total"] == 30
     assert sorted(about["order"]) == [0, 1, 2] and len(about["kl"]) == 3
 
@@ -325,7 +325,7 @@ def test_without_data_at_hand_there_is_a_page_without_a_map(run, fails, tmp_path
     flags = ["--model", tmp_path / "gone.npz", "--outfile", tmp_path / "a.html"]
     status, _, err = run("visualize", "explorer", *flags)
     assert status == 0 and err.startswith("Warning: the page has no test images and no map") and err.count("\n") == 1
-    about = told((tmp_path / "a.html").read_text())["about"]
+    about = read_facts((tmp_path / "a.html").read_text())["about"]
     assert not {"images", "places", "means"} & about["arrays"].keys() and about["dataset"] == "gone"
     assert "does not exist" in fails("visualize", "explorer", *flags, "--dataset", f"folder:{tmp_path / 'gone'}")
 
@@ -346,10 +346,10 @@ def test_a_model_that_is_too_large(fails, model_file, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("values", [{"channels": 3}, {"latent_dims": 1}, {"binarize": "dynamic"}], ids=str)
 def test_every_kind_of_model_has_its_page(values):
-    about = told(page_of(make_model(**values), count=20))["about"]
+    about = read_facts(page_of(make_model(**values), count=20))["about"]
     assert about["arrays"]["places"]["shape"] == [20, 2] and about["binary"] == ("binarize" in values)
 
 
 def test_one_test_image_makes_no_map():
-    about = told(page_of(make_model(), count=1))["about"]
+    about = read_facts(page_of(make_model(), count=1))["about"]
     assert about["arrays"]["images"]["shape"][0] == 1 and "plane" not in about["arrays"]

@@ -271,7 +271,7 @@ def test_folders_without_classes_and_pictures_beside_classes(tmp_path):
     assert load(tmp_path / "mixed", "train", tmp_path).class_names == ("", "a", "b")
 
 
-def test_folders_that_cannot_be_used(fails, tmp_path):
+def test_unusable_folders_are_rejected(fails, tmp_path):
     def line(path):
         flags = ["--data_dir", tmp_path / "data", "--outdir", tmp_path / "out"]
         return fails("train", "--dataset", f"folder:{path}", *flags)

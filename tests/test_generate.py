@@ -81,7 +81,7 @@ def test_labels_by_number_and_name(run, fails, conditional, model_file, tmp_path
         assert "not class-conditional" in fails("generate", "--model", model_file, "--label", label, "--outfile", out)
 
 
-def test_a_decoder_that_sees_no_classes_is_asked_for_none(run, fails, tmp_path):
+def test_a_decoder_without_labels_needs_no_label(run, fails, tmp_path):
     path = tmp_path / "a.npz"
     save(path, make_model(arch="bounded", num_classes=3), dataset="synthetic")
     assert run("generate", "--model", path, "--nsamples", 2, "--outfile", tmp_path / "a.png")[0] == 0
@@ -141,7 +141,7 @@ def test_contradicting_flags_name_both_values(fails, model_file, flag, asked, ha
     assert f"--{flag} {asked}" in line and f"has {has}" in line
 
 
-def test_outputs_that_cannot_be(fails, model_file, tmp_path):
+def test_impossible_outputs_are_rejected(fails, model_file, tmp_path):
     (tmp_path / "file").touch()
     model = ["--model", model_file]
     fails("generate", *model, "--outfile", tmp_path / "a.xyz")

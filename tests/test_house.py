@@ -123,7 +123,7 @@ def test_likelihoods_and_architectures_are_compared_in_their_own_files_only():
         assert not compared.search(path.read_text()), path.name
 
 
-def test_nobody_asks_for_the_device_but_where_it_is_chosen():
+def test_only_the_machine_and_the_forms_depend_on_the_device():
     asking = [name for path, name in FILES.items() if re.search(r"\bon_cpu\(\)", path.read_text())]
     assert set(asking) <= {
         "toolkit.machine.process",

@@ -27,7 +27,7 @@ def model():
     return make_model(num_classes=2)
 
 
-def fitted():
+def make_mixture():
     means = np.random.default_rng(0).normal(size=(1, 3))
     return Mixture(np.full((2, 1), 1.0), means, np.array([[1, 0, 1, 0, 0, 1.0]]))
 
@@ -35,7 +35,7 @@ def fitted():
 @pytest.fixture
 def folder(run, model, tmp_path):
     """A model folder as convert.py writes it."""
-    save(tmp_path / "pets.npz", model, **FACTS, sampler=fitted())
+    save(tmp_path / "pets.npz", model, **FACTS, sampler=make_mixture())
     status, out, err = run("convert", tmp_path / "pets.npz", f"{tmp_path}/pets/")
     assert (status, err) == (0, "") and "Its licence is unknown" in out
     return tmp_path / "pets"
@@ -57,7 +57,7 @@ def test_a_folder_is_a_model(run, model, folder, tmp_path):
     assert (tmp_path / "back.npz").read_bytes() == (tmp_path / "pets.npz").read_bytes()
 
 
-def test_config_json_says_what_the_weights_do_not(fails, model, folder):
+def test_config_json_completes_weights_without_metadata(fails, model, folder):
     config = json.loads((folder / hub.CONFIG).read_text())
     assert config["model_type"] == "vae" and config["latent_dims"] == 3 and config["id2label"]["0"] == "cat"
     arrays = mx.load(str(folder / hub.MODEL))
@@ -94,7 +94,7 @@ def test_the_card(run, fails, folder, tmp_path):
     assert "not a Hub licence identifier" in fails("convert", folder, other, "--license", "mit\ntags: x")
 
 
-def test_a_card_leaves_out_what_nobody_knows(run, model_file, tmp_path):
+def test_a_card_omits_unknown_facts(run, model_file, tmp_path):
     save(tmp_path / "bare.npz", make_model(), dataset="folder:a|b\n---", options={"new": 1})
     assert run("convert", tmp_path / "bare.npz", f"{tmp_path}/bare/")[0] == 0
     text = (tmp_path / "bare" / hub.CARD).read_text()
@@ -127,7 +127,7 @@ def test_a_model_of_the_hub_is_fetched(run, folder, stand_in, tmp_path):
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "pets.npz").read_bytes()
 
 
-def test_what_the_hub_does_not_give(fails, stand_in, monkeypatch, tmp_path):
+def test_models_missing_on_the_hub_are_one_line(fails, stand_in, monkeypatch, tmp_path):
     def unreachable():
         raise OSError("no route\nto huggingface.co")
 

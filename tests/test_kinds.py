@@ -32,7 +32,7 @@ def subject(model, count=30, **options):
     return Subject(Checkpoint(model), lambda split: datasets.load("synthetic", split, None, count), **options)
 
 
-def decoded(model, codes, labels=None):
+def decode_to_bytes(model, codes, labels=None):
     return images.to_bytes(inference.decode(model, mx.array(np.asarray(codes, np.float32)), labels))
 
 
@@ -49,7 +49,7 @@ def test_traversal_changes_one_dimension_and_a_dead_one_changes_nothing():
         assert (row != row[0]).any() == (word.split()[0] != "z2")
         codes = np.zeros((5, 4))
         codes[:, int(word[1])] = [-3, -1.5, 0, 1.5, 3]
-        np.testing.assert_array_equal(row, decoded(model, codes))
+        np.testing.assert_array_equal(row, decode_to_bytes(model, codes))
 
 
 def test_traversal_around_an_image():
@@ -59,7 +59,7 @@ def test_traversal_around_an_image():
     for row, word in zip(tiles, left, strict=True):
         code = shown.latents[0][7].copy()
         code[int(word[1])] = 0
-        np.testing.assert_array_equal(row[1], decoded(model, code[None])[0])
+        np.testing.assert_array_equal(row[1], decode_to_bytes(model, code[None])[0])
     with pytest.raises(UserError, match="no test image 30 — take 0 to 29"):
         traversal.traverse(shown, 30)
 
@@ -96,7 +96,7 @@ def test_interpolations_between_images_of_ones_own_choice(fails, model_file, pho
     np.testing.assert_array_equal(rows[0, 0], shown.image(4).pixels)
     np.testing.assert_array_equal(rows[0, -1], rows[2, 0])
     assert np.abs(rows[2, 0].astype(int) - 60).max() <= 1 and np.abs(rows[2, -1].astype(int) - 200).max() <= 2
-    ends = decoded(model, [shown.image(4).mean, shown.image(str(photos[0])).mean])
+    ends = decode_to_bytes(model, [shown.image(4).mean, shown.image(str(photos[0])).mean])
     assert np.abs(rows[0, [1, 3]].astype(int) - ends).max() <= 1
     assert "two or more" in fails("visualize", "interpolate", "--model", model_file, "--images", 3, "--limit", 9)
 
@@ -122,7 +122,7 @@ def test_interpolations_begin_and_end_at_test_images():
         assert shown.test.labels[a] != shown.test.labels[b]
         np.testing.assert_array_equal(row[0], shown.image(a)[0])
         np.testing.assert_array_equal(row[-1], shown.image(b)[0])
-        ends = decoded(model, [means[a], (means[a] + means[b]) / 2, means[b]])
+        ends = decode_to_bytes(model, [means[a], (means[a] + means[b]) / 2, means[b]])
         for place, end in zip((1, 3, 5), ends, strict=True):
             assert np.abs(row[place].astype(int) - end).max() <= 1
     conditional = subject(make_model(num_classes=10), count=60)
@@ -135,14 +135,14 @@ def test_manifold_holds_equal_shares_of_the_prior():
     sheet = manifold.draw(subject(model), manifold.Options(rows=4))
     assert sheet.shape == (70, 70, 1)
     steps = [NormalDist().inv_cdf(share) for share in (0.125, 0.375, 0.625, 0.875)]
-    np.testing.assert_array_equal(sheet[:16, :16], decoded(model, [[steps[0], steps[3]]])[0])  # the upper left
-    np.testing.assert_array_equal(sheet[54:, 18:34], decoded(model, [[steps[1], steps[0]]])[0])
+    np.testing.assert_array_equal(sheet[:16, :16], decode_to_bytes(model, [[steps[0], steps[3]]])[0])  # the upper left
+    np.testing.assert_array_equal(sheet[54:, 18:34], decode_to_bytes(model, [[steps[1], steps[0]]])[0])
     shown = subject(make_model(latent_dims=5))
     first, second = sorted(shown.order[:2])
     code = np.zeros((1, 5))
     code[0, [first, second]] = steps[3]
     sheet = manifold.draw(shown, manifold.Options(rows=4))
-    np.testing.assert_array_equal(sheet[:16, 54:], decoded(shown.model, code)[0])
+    np.testing.assert_array_equal(sheet[:16, 54:], decode_to_bytes(shown.model, code)[0])
     with pytest.raises(UserError, match="two latent dims"):
         manifold.draw(subject(make_model(latent_dims=1)), manifold.Options())
 
@@ -241,7 +241,7 @@ def test_curves_of_several_runs(run, tmp_path):
             assert (seen > 50) == (i in runs)
 
 
-def test_logs_that_are_none(run, fails, tmp_path, model_file):
+def test_invalid_logs_are_rejected(run, fails, tmp_path, model_file):
     (tmp_path / "text").write_text("no log")
     (tmp_path / "empty").touch()
     (tmp_path / "list").write_text("[1]\n")
@@ -332,9 +332,9 @@ def test_classes_whose_names_are_numbers_are_not_mistaken():
     shown = Subject(Checkpoint(model, class_names=("1", "10", "2")), None)
     codes = np.zeros((1, 3))
     for label in range(3):  # a label of the data is an index, what is typed a name
-        np.testing.assert_array_equal(shown.decode(codes, label), decoded(model, codes, np.array([label])))
+        np.testing.assert_array_equal(shown.decode(codes, label), decode_to_bytes(model, codes, np.array([label])))
     shown = Subject(Checkpoint(model, class_names=("1", "10", "2")), None, label="10")
-    np.testing.assert_array_equal(shown.decode(codes), decoded(model, codes, np.array([1])))
+    np.testing.assert_array_equal(shown.decode(codes), decode_to_bytes(model, codes, np.array([1])))
 
 
 def test_an_image_is_shown_as_it_was_encoded():
@@ -420,7 +420,7 @@ def test_long_trainings_show_most_of_their_beginning():
 
 
 @pytest.mark.slow
-def test_what_does_not_fit(fails, run, model_file, tmp_path):
+def test_options_that_do_not_apply_are_rejected(fails, run, model_file, tmp_path):
     out = ["--outfile", tmp_path / "a.png"]
     few = ["--model", model_file, "--limit", 9, *out]
     assert "is not one of traversal" in fails("visualize", "everything")

@@ -188,11 +188,11 @@ def compare(ours, native, shape, training, arguments, size=3):
 def test_rectified(cores, slope):
     x = mx.random.normal((19, 4, 4, 3), key=mx.random.key(0))
     x = x if slope else mx.maximum(x, -0.5) + 0.5  # where ReLU gets 0, its slope is 0
-    for ours, theirs in zip(*(rectified_by(form, x, slope) for form in (cpu, plain)), strict=True):
+    for ours, theirs in zip(*(rectify(form, x, slope) for form in (cpu, plain)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def rectified_by(form, x, slope):
+def rectify(form, x, slope):
     def loss(x):
         return whole(form.rectify(x, slope)).sum()
 
@@ -247,7 +247,7 @@ def test_both_forms_have_the_same_functions():
         assert getattr(forms, name) in (getattr(cpu, name), getattr(plain, name))
 
 
-def test_a_batch_that_nobody_has_cut_is_refused(cores):
+def test_an_unsplit_batch_is_rejected(cores):
     linear = nn.Linear(4, 5)
     assert whole(cpu.dense(mx.ones((19, 4)), linear)).shape == (19, 5)
     with pytest.raises(TypeError):

@@ -26,7 +26,7 @@ def inputs(seed=0, count=4):
     return x, output, *(mx.array(a.astype(np.float32)) for a in (x, output))
 
 
-def made(name, **config):
+def make_likelihood(name, **config):
     return LIKELIHOODS[name](
         SIZE**2 * config.get("channels", 1), config.get("channels", 1), config.get("binarize", "none")
     )
@@ -41,7 +41,7 @@ def gaussian(x, mean, variance):
 def test_the_densities_are_gaussians(form, log_variance):
     x, output, *arrays = inputs()
     pixels = 1 / (1 + np.exp(-output))
-    fixed, learned = made("mse"), made("normal")
+    fixed, learned = make_likelihood("mse"), make_likelihood("normal")
     learned.log_variance = mx.array(log_variance)
     for likelihood, variance in ((fixed, 0.5), (learned, math.exp(log_variance))):
         log_p = likelihood.constant - np.array(likelihood.error(*arrays), np.float64)
@@ -51,15 +51,17 @@ def test_the_densities_are_gaussians(form, log_variance):
 
 def test_with_variance_one_half_both_gaussians_are_the_same(form):
     _, _, *arrays = inputs()
-    learned = made("normal")
+    learned = make_likelihood("normal")
     learned.log_variance = mx.array(math.log(0.5))
-    values = [likelihood.constant - np.array(likelihood.error(*arrays)) for likelihood in (made("mse"), learned)]
+    values = [
+        likelihood.constant - np.array(likelihood.error(*arrays)) for likelihood in (make_likelihood("mse"), learned)
+    ]
     np.testing.assert_allclose(*values, rtol=1e-5)
 
 
 def test_gradients_of_the_learned_variance_agree_with_differences(form):
     _, _, *arrays = inputs()
-    likelihood = made("normal")
+    likelihood = make_likelihood("normal")
 
     def error(log_variance):
         likelihood.log_variance = log_variance
@@ -106,7 +108,7 @@ def test_metrics_of_a_real_density():
 
 def test_bits_per_dimension_of_a_known_density():
     """A Gaussian of 10 grey levels around the truth: log2(10 √(2πe)) bits a pixel, as its entropy says."""
-    likelihood = made("normal")
+    likelihood = make_likelihood("normal")
     likelihood.log_variance = mx.array(2 * math.log(10 / 256))
     random = np.random.default_rng(0)
     output = mx.zeros((400, SIZE, SIZE, 1))
@@ -129,7 +131,7 @@ def level_probabilities(middle, scale):
 @pytest.mark.parametrize("middle", [-2.0, 0.1, 5.0])  # as decoders say it; far below black, within, above white
 @pytest.mark.parametrize("log_scale", [-3.0, 0.0, 4.0])
 def test_the_probabilities_of_the_256_levels(form, middle, log_scale):
-    likelihood = made("logistic")
+    likelihood = make_likelihood("logistic")
     levels = mx.arange(256).reshape(256, 1, 1, 1) / 255
     output = mx.broadcast_to(mx.array([middle, log_scale]), (256, 1, 1, 2))
     errors = np.array(likelihood.error(levels, output), np.float64)
@@ -139,7 +141,7 @@ def test_the_probabilities_of_the_256_levels(form, middle, log_scale):
 
 
 def test_levels_of_an_image_add_up_and_grey_between_two_levels_is_rounded(form):
-    likelihood, random = made("logistic", channels=3), np.random.default_rng(0)
+    likelihood, random = make_likelihood("logistic", channels=3), np.random.default_rng(0)
     levels = random.integers(0, 256, (5, SIZE, SIZE, 3))
     levels[0], levels[1] = 0, 255
     output = random.normal(0, 1.5, (5, SIZE, SIZE, 6)).astype(np.float32)
@@ -156,7 +158,7 @@ def test_levels_of_an_image_add_up_and_grey_between_two_levels_is_rounded(form):
 
 
 def test_gradients_of_the_levels_agree_with_differences(form):
-    likelihood, random = made("logistic"), np.random.default_rng(1)
+    likelihood, random = make_likelihood("logistic"), np.random.default_rng(1)
     x = mx.array((random.integers(0, 256, (3, SIZE, SIZE, 1)) / 255).astype(np.float32))
     x[0] = 0.0
     output = mx.array(random.normal(0, 1, (3, SIZE, SIZE, 2)).astype(np.float32))
@@ -172,7 +174,7 @@ def test_gradients_of_the_levels_agree_with_differences(form):
     "name, spread", [("mse", math.sqrt(0.5)), ("bce", 0.5), ("normal", math.exp(-1)), ("logistic", 0.226)]
 )
 def test_drawn_pixels_are_distributed_as_the_likelihood_says(name, spread):
-    likelihood, count = made(name), 400
+    likelihood, count = make_likelihood(name), 400
     output = mx.zeros((count, SIZE, SIZE, likelihood.outputs))
     pixels = np.array(likelihood.draw(output, mx.random.split(mx.random.key(3), count)), np.float64)
     assert pixels.shape == (count, SIZE, SIZE, 1)
@@ -209,7 +211,7 @@ def test_samples_with_the_noise_of_their_pixels(run, tmp_path):
     ],
 )
 def test_what_each_is_good_for(name, binarize, distribution, bits):
-    likelihood = made(name, binarize=binarize)
+    likelihood = make_likelihood(name, binarize=binarize)
     assert likelihood.is_distribution == distribution
     assert (likelihood.bits_per_dimension(-100.0) is not None) == bits
 

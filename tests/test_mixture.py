@@ -27,7 +27,7 @@ def under(model, prior):
     return vae.VAE(model.config, model.encoder, model.decoder, model.likelihood, prior).eval()
 
 
-def known(classes=1, dims=2):
+def make_mixture(classes=1, dims=2):
     """Three components a class, their covariances far from diagonal."""
     random = np.random.default_rng(4)
     count = 3 * classes
@@ -39,7 +39,7 @@ def known(classes=1, dims=2):
 
 
 def test_density_is_that_of_the_gaussians_and_integrates_to_one():
-    prior, z = known(), np.random.default_rng(0).normal(size=(7, 2))
+    prior, z = make_mixture(), np.random.default_rng(0).normal(size=(7, 2))
     expected = 0
     for weight, mean, factor in zip(prior.weights[0], prior.means, prior.factors, strict=True):
         covariance, away = factor @ factor.T, z - mean
@@ -52,7 +52,7 @@ def test_density_is_that_of_the_gaussians_and_integrates_to_one():
 
 
 def test_the_density_of_a_class_is_that_of_its_own_components():
-    prior, z = known(3, dims=4), np.random.default_rng(0).normal(size=(5, 6, 4))
+    prior, z = make_mixture(3, dims=4), np.random.default_rng(0).normal(size=(5, 6, 4))
     labels = np.array([0, 1, 2, 1, 0])
     found = density(prior, z, labels)
     assert found.shape == (5, 6)
@@ -63,7 +63,7 @@ def test_the_density_of_a_class_is_that_of_its_own_components():
 
 
 def test_samples_have_the_moments_of_their_class():
-    prior = known(classes=2)
+    prior = make_mixture(classes=2)
     for label in (0, 1):
         own = slice(3 * label, 3 * label + 3)
         shares, means, factors = prior.weights[label, own], prior.means[own], prior.factors[own]
@@ -82,7 +82,7 @@ def test_samples_have_the_moments_of_their_class():
 
 @pytest.mark.slow
 def test_the_fit_finds_the_mixture_that_latent_vectors_come_from():
-    truth = known()
+    truth = make_mixture()
     z = np.array(truth.sample(6000, mx.random.key(0)), np.float64)
     fitted = mixture.fit(z, np.full(z.shape, -20.0), [np.arange(len(z))])
     test = np.array(truth.sample(4000, mx.random.key(9)), np.float64)
@@ -108,7 +108,7 @@ def test_the_fit_gets_along_with_little():
 
 
 def test_a_class_with_few_images_does_not_decide_for_the_others():
-    truth = known()
+    truth = make_mixture()
     z = np.array(truth.sample(3000, mx.random.key(0)), np.float64)
     groups = [np.arange(2985), np.arange(2985, 2997), np.arange(2997, 3000)]
     fitted = mixture.fit(z, np.full(z.shape, -20.0), groups)
@@ -154,7 +154,7 @@ def test_bounds_are_those_of_the_prior_that_is_asked_for():
 @pytest.mark.parametrize("ending", [".npz", ".safetensors"])
 @pytest.mark.parametrize("classes", [0, 2])
 def test_files_keep_it_as_arrays_of_their_own(tmp_path, run, fails, ending, classes):
-    model, fitted = make_model(num_classes=classes), known(max(1, classes), dims=3)
+    model, fitted = make_model(num_classes=classes), make_mixture(max(1, classes), dims=3)
     path, plain = tmp_path / f"a{ending}", tmp_path / f"b{ending}"
     save(path, model, dataset="synthetic", sampler=fitted)
     read = checkpoint.load(path).sampler
@@ -183,11 +183,11 @@ def test_many_latent_dims_are_not_too_many(tmp_path):
 def test_a_damaged_prior_is_one_line(tmp_path, fails, model, model_file):
     path = tmp_path / "a.npz"
     for name, value in (("weights", 2.0), ("means", math.nan), ("scales", -1.0)):
-        fitted = known(dims=3)
+        fitted = make_mixture(dims=3)
         getattr(fitted, name)[:] = value
         save(path, model, dataset="synthetic", sampler=fitted)
         assert "its fitted prior" in fails("generate", "--model", path, "--outfile", tmp_path / "a.png")
-    save(path, model, dataset="synthetic", sampler=known(dims=2))
+    save(path, model, dataset="synthetic", sampler=make_mixture(dims=2))
     assert "wrong shapes" in fails("generate", "--model", path, "--outfile", tmp_path / "a.png")
     assert "convert.py --fit_prior" in fails("generate", "--model", model_file, "--prior", "mixture")
 
@@ -244,7 +244,7 @@ def test_a_prior_of_training_with_another_name_is_what_normal_means(tmp_path, ru
 
     monkeypatch.setitem(priors.PRIORS, "wide", Wide)
     model, path = make_model(prior="wide"), tmp_path / "a.npz"
-    save(path, model, dataset="synthetic", sampler=known(dims=3))
+    save(path, model, dataset="synthetic", sampler=make_mixture(dims=3))
     for asked, words in (([], "a wide normal"), (["--prior", "mixture"], "a mixture of 3 Gaussians")):
         status, out, _ = run("evaluate", "--model", path, "--limit", 20, "--importance_samples", 0, *asked)
         assert status == 0 and f"prior: {words}" in out

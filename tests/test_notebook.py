@@ -65,7 +65,7 @@ def test_classes(digits):
     assert reconstruct(Checkpoint(model), digits.images, digits.labels).shape == (5, 16, 16, 1)
 
 
-def test_what_does_not_fit(model, digits):
+def test_arguments_that_do_not_fit_the_model_are_rejected(model, digits):
     conditional = make_model(num_classes=10)
     for call, said in (
         (lambda: encode(Checkpoint(model), digits.images.astype(int)), "floats from 0 to 1"),
@@ -98,7 +98,7 @@ def test_the_notebook_runs():
     assert str(ROOT.parent) not in json.dumps(nbformat.read(ROOT / "docs" / "notebook.ipynb", as_version=4))
 
 
-def test_a_model_whose_decoder_sees_no_classes(digits):
+def test_a_model_with_labels_in_the_encoder_only(digits):
     model = make_model(arch="bounded", num_classes=10)
     loaded = Checkpoint(model)
     z = encode(loaded, digits.images, digits.labels)[0]

@@ -38,7 +38,7 @@ def test_muon_is_that_of_mlx_in_fewer_products(shape, form):
 @pytest.mark.parametrize("arch, count", [("conv", 6), ("resnet", 23)])
 def test_muon_trains_kernels_and_hidden_layers_and_adamw_the_rest(arch, count):
     model = make_model(arch=arch)
-    optimizer = optimizers.make(planned().train)
+    optimizer = optimizers.make(make_tiny_plan().train)
     optimizer.init(model.trainable_parameters())
     muon, adamw = optimizer.optimizers
     held = [{path.rpartition(".")[0] for path, _ in tree_flatten(part.state)} for part in (muon, adamw)]
@@ -53,16 +53,16 @@ def test_muon_trains_kernels_and_hidden_layers_and_adamw_the_rest(arch, count):
         np.testing.assert_allclose(array, before * (1 - 0.5 * 0.05 * (path in kernels)), rtol=1e-6, err_msg=path)
 
 
-def planned(arch="conv", **options):
+def make_tiny_plan(arch="conv", **options):
     return make_plan(options | {"arch": arch})
 
 
 def test_a_recipe_is_what_flags_leave_open():
-    assert planned() == planned(recipe="fast", **RECIPES["fast"] | {"lr": 0.01})
-    assert planned("mlp").train.optimizer == "adamw" and planned("mlp", lr=0.5).train.lr == 0.5
+    assert make_tiny_plan() == make_tiny_plan(recipe="fast", **RECIPES["fast"] | {"lr": 0.01})
+    assert make_tiny_plan("mlp").train.optimizer == "adamw" and make_tiny_plan("mlp", lr=0.5).train.lr == 0.5
     with pytest.raises(UserError, match="no kernels"):
-        planned("mlp", optimizer="muon")
-    classic = planned(recipe="classic", lr=0.3).train
+        make_tiny_plan("mlp", optimizer="muon")
+    classic = make_tiny_plan(recipe="classic", lr=0.3).train
     assert (classic.optimizer, classic.lr, classic.lr_schedule, classic.batchsize) == ("adamw", 0.3, "constant", 128)
     made = optimizers.make(classic)
     assert type(made) is optimizers.AdamW and made.weight_decay == 0.01
@@ -76,12 +76,12 @@ def test_a_plan_leaves_nothing_open():
 
 
 def test_runs_older_than_recipes_go_on_as_they_began():
-    before = planned(recipe="classic", lr=0.002, epochs=7).options()
+    before = make_tiny_plan(recipe="classic", lr=0.002, epochs=7).options()
     for name in ("recipe", "optimizer", "lr_warmup"):
         del before[name]
     before |= {"iw_samples": 8, "iw_warmup": 0}  # of another objective, as older states have them
-    asked = planned(epochs=9, optimizer="muon")
+    asked = make_tiny_plan(epochs=9, optimizer="muon")
     plan = asked.resumed(["epochs"], before)
-    assert plan == planned(recipe="classic", lr=0.002, epochs=9)
+    assert plan == make_tiny_plan(recipe="classic", lr=0.002, epochs=9)
     with pytest.raises(UserError, match="--optimizer muon contradicts the run to resume, which has adamw"):
         asked.resumed(["optimizer"], before)

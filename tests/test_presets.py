@@ -93,7 +93,7 @@ def test_an_objective_from_elsewhere_brings_its_options(run, tmp_path):
     assert options(tmp_path / "c" / NAME)["beta"] == 2 and "iw_samples" not in options(tmp_path / "c" / NAME)
 
 
-def test_a_file_that_is_none(fails, tmp_path):
+def test_invalid_config_files_are_rejected(fails, tmp_path):
     (tmp_path / "run.json").write_text("{epochs: 3}")
     assert "run.json is not JSON" in fails("train", "--config", tmp_path / "run.json")
     (tmp_path / "run.toml").write_text("epochs 3\n")
@@ -166,7 +166,7 @@ def test_another_architecture_leaves_the_options_of_the_model_s_own_behind(run, 
     assert status == 0 and "convolutions, upsampling decoder" in out
 
 
-def test_models_that_do_not_say(fails, model_file, tmp_path):
+def test_like_rejects_models_without_options(fails, model_file, tmp_path):
     assert "does not say how it was trained" in fails("train", "--like", model_file)
     save(tmp_path / "new.npz", make_model(), options={"younger": 1})
     assert "unknown option 'younger'" in fails("train", "--like", tmp_path / "new.npz")

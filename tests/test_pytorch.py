@@ -61,7 +61,7 @@ def test_the_annealed_vae_computes_the_same(tmp_path, run, form, kind):
         np.testing.assert_allclose(pixels, expected["pixels"], atol=1e-5)
 
 
-def test_the_annealed_vae_says_all_that_its_file_says(run):
+def test_info_prints_all_metadata_of_the_annealed_vae(run):
     status, out, err = run("generate", "--model", TORCH / "annealed_one_hot.pth", "--info")
     assert (status, err) == (0, "")
     for row in (

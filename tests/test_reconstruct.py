@@ -75,7 +75,7 @@ def test_another_data_set_than_the_model_was_trained_on(run, model_file, mnist_f
     assert len(list((tmp_path / "mnist_test" / "0003_latent_dims").glob("img_*.png"))) == 20
 
 
-def test_what_does_not_fit(fails, model_file, tmp_path):
+def test_contradicting_flags_and_blocked_folders_are_rejected(fails, model_file, tmp_path):
     assert "has 3" in fails("reconstruct", "--model", model_file, "--latent_dims", 8)
     (tmp_path / "file").touch()
     fails("reconstruct", "--model", model_file, "--limit", 10, "--outdir", tmp_path / "file")

@@ -323,13 +323,13 @@ def test_a_mistyped_flag_gets_a_hint(fails):
 
 
 @pytest.mark.slow
-def test_a_batch_that_no_memory_holds(fails, tmp_path):
+def test_a_batch_larger_than_memory_is_rejected(fails, tmp_path):
     flags = "--dataset synthetic --limit 4000 --batchsize 4000 --max_filters 1024 --image_size 256".split()
     assert "smaller --batchsize" in fails("train", *flags, "--outdir", tmp_path)
 
 
 @pytest.mark.slow
-def test_interrupt_says_how_to_go_on(tmp_path):
+def test_interrupt_prints_how_to_resume(tmp_path):
     flags = "--dataset synthetic --limit 200 --image_size 16 --max_filters 8 --epochs 100000 --outdir".split()
     process = start("train.py", *flags, tmp_path)
     while not list(tmp_path.glob("*/log.jsonl")):
@@ -466,7 +466,7 @@ class Shared:
     seed: int = option(0, "random seed", "sampling", kind=count, not_with=("codes",))
 
 
-def parsed(*argv, given=None):
+def parse_words(*argv, given=None):
     return parse("python train.py --arch deep\n\nTrain.", list(argv), Shared, given=given)
 
 
@@ -474,13 +474,13 @@ def parsed(*argv, given=None):
     "words", ["--arch deep --depth 3", "--depth=3 --arch=deep", "--arch plain --arch deep --blocks 3"]
 )
 def test_a_row_brings_its_options(words):
-    typed = parsed(*words.split())
+    typed = parse_words(*words.split())
     assert typed.of(Shared).arch == "deep" and typed.of(Deep).depth == 3
 
 
 def test_a_row_may_be_chosen_elsewhere():
-    assert parsed("--depth", "3", given={"arch": "deep"}).of(Deep).depth == 3
-    assert "depth" not in parsed(given={"arch": "deep"})
+    assert parse_words("--depth", "3", given={"arch": "deep"}).of(Deep).depth == 3
+    assert "depth" not in parse_words(given={"arch": "deep"})
 
 
 @dataclass(frozen=True)
@@ -519,7 +519,7 @@ def test_without_a_word_that_it_needs_a_command_lists_the_rows(capsys):
 )
 def test_options_that_mean_nothing(words, said):
     with pytest.raises(UserError, match=said):
-        parsed(*words.split())
+        parse_words(*words.split())
 
 
 @pytest.mark.parametrize(
@@ -551,11 +551,11 @@ def test_flags_without_effect_are_refused(fails, line, other):
 
 def test_the_help_of_a_row_shows_its_options_alone(capsys):
     with pytest.raises(SystemExit):
-        parsed("--arch", "deep", "-h")
+        parse_words("--arch", "deep", "-h")
     own = capsys.readouterr().out
     assert "--depth" in own and "--seed" not in own and "python train.py -h" in own
     with pytest.raises(SystemExit):
-        parsed("-h")
+        parse_words("-h")
     shared = " ".join(capsys.readouterr().out.split())
     assert "--depth" not in shared and "plain: three layers; deep: many layers" in shared
     assert "with --codes: only these rows" in shared

@@ -159,7 +159,7 @@ def test_an_empty_file_is_nothing_to_lose(run, home, model_file):
 # A run's own files
 
 
-def trained(run, *flags):
+def train_tiny(run, *flags):
     status, out, err = run("train", *TINY, *flags)
     assert status == 0, err
     return out
@@ -171,12 +171,12 @@ def test_a_run_is_a_run_by_whatever_name(run, tmp_path, monkeypatch, way):
     if not os.path.exists("/proc/self/cwd"):
         pytest.skip("needs /proc")
     monkeypatch.chdir(tmp_path)
-    trained(run, "--epochs", 2, "--outdir", "m")
+    train_tiny(run, "--epochs", 2, "--outdir", "m")
     os.symlink("m", "link")
     folder = os.open("m", os.O_RDONLY)
     place = way.format(pid=os.getpid(), here=tmp_path, folder=folder)
     assert not writing.is_stream(f"{place}/{NAME}.npz") and not writing.is_stream(place)
-    trained(run, "--epochs", 3, "--resume", "--outdir", place)
+    train_tiny(run, "--epochs", 3, "--resume", "--outdir", place)
     os.close(folder)
     sheets = sorted(path.name for path in Path("m", NAME).glob("*_samples.png"))
     assert sheets == [f"epoch_000{i}_samples.png" for i in (1, 2, 3)]
@@ -197,7 +197,7 @@ def test_streams_are_what_stat_says(tmp_path):
 
 
 def test_only_pipes_and_devices_are_cleared_away(run, fails, tmp_path):
-    trained(run, "--epochs", 1, "--outdir", tmp_path)
+    train_tiny(run, "--epochs", 1, "--outdir", tmp_path)
     log = tmp_path / NAME / "log.jsonl"
     log.rename(tmp_path / "kept")
     os.mkfifo(tmp_path / "pipe")
@@ -207,24 +207,24 @@ def test_only_pipes_and_devices_are_cleared_away(run, fails, tmp_path):
     assert log.is_symlink() and stat.S_ISFIFO(os.stat(log).st_mode)
     log.unlink()
     os.mkfifo(log)
-    trained(run, "--epochs", 2, "--resume", "--outdir", tmp_path)
+    train_tiny(run, "--epochs", 2, "--resume", "--outdir", tmp_path)
     assert log.is_file()
 
 
 def test_what_a_run_has_left_is_not_cleared_away_unasked(run, fails, tmp_path):
     """Also where its state is gone: sheets and a log are all that a person may have kept of it."""
-    trained(run, "--epochs", 1, "--outdir", tmp_path)
+    train_tiny(run, "--epochs", 1, "--outdir", tmp_path)
     (tmp_path / f"{NAME}.npz").unlink()
     (tmp_path / NAME / "state.npz").unlink()
     own = tmp_path / NAME / "epoch_times.png"
     own.write_text("mine")
     assert "exists — replace it with --overwrite" in fails("train", *TINY, "--outdir", tmp_path)
-    trained(run, "--epochs", 1, "--outdir", tmp_path, "--overwrite")
+    train_tiny(run, "--epochs", 1, "--outdir", tmp_path, "--overwrite")
     assert own.read_text() == "mine"
 
 
 def test_a_model_that_is_read_only_is_not_trained_further(run, fails, tmp_path):
-    trained(run, "--epochs", 1, "--outdir", tmp_path)
+    train_tiny(run, "--epochs", 1, "--outdir", tmp_path)
     path = tmp_path / f"{NAME}.npz"
     path.chmod(0o444)
     before = path.read_bytes()

@@ -133,7 +133,7 @@ def test_killed_anywhere_and_resumed_ends_with_the_same_bits(run, tmp_path):
     assert [entry["epoch"] for entry in read_log(killed)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_resume_remembers_the_options_and_refuses_others(run, fails, tmp_path):
+def test_resume_restores_the_options_and_rejects_others(run, fails, tmp_path):
     run("train", *TINY, 1, "--lr", 0.002, "--outdir", tmp_path)
     names = "--dataset synthetic --max_filters 8 --latent_dims 2 --resume --epochs 2 --outdir".split()
     _, out, _ = run("train", *names, tmp_path)
@@ -142,7 +142,7 @@ def test_resume_remembers_the_options_and_refuses_others(run, fails, tmp_path):
     assert "--batchsize 32" in line and "has 64" in line
 
 
-def test_resume_of_a_finished_run_says_so(run, tmp_path):
+def test_resuming_a_finished_run_changes_nothing(run, tmp_path):
     run("train", *TINY, 1, "--outdir", tmp_path)
     before = digest(tmp_path)
     status, out, _ = run("train", *TINY, 1, "--resume", "--outdir", tmp_path)
@@ -151,7 +151,7 @@ def test_resume_of_a_finished_run_says_so(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_new_run_does_not_go_on_from_an_old_one(run, tmp_path):
+def test_overwrite_starts_from_scratch(run, tmp_path):
     run("train", *TINY, 3, "--outdir", tmp_path)
     run("train", *TINY, 1, "--overwrite", "--outdir", tmp_path)
     assert [entry["epoch"] for entry in read_log(tmp_path)] == [1]
@@ -266,7 +266,7 @@ def test_every_variant_trains_and_resumes_to_the_same_bits(run, tmp_path, varian
     assert run("reconstruct", "--model", whole, *flags)[0] == 0
 
 
-def test_ancestors_names_of_flags(run, tmp_path):
+def test_earlier_names_of_flags(run, tmp_path):
     flags = ["--hidden_dim", 2, "--type_of_embedding", "one_hot", "--beta", 0.25, "--beta_max", 2]
     flags += ["--beta_annealing_period", 1, "--runs_dir", tmp_path, "--resume_if_exists", "--detect_posterior_collapse"]
     status, out, _ = run("train", "my_run", *TINY, 1, *flags)
@@ -276,7 +276,7 @@ def test_ancestors_names_of_flags(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_collapse_warns_and_is_remembered(run, tmp_path):
+def test_collapse_warns_and_is_stored(run, tmp_path):
     _, _, err = run("train", *TINY, 12, "--beta", 1e3, "--lr", 0.003, "--lr_schedule", "cosine", "--outdir", tmp_path)
     log = read_log(tmp_path)
     assert log[-1]["kl"] < 0.001 and log[-1]["collapsed"] and not log[0]["collapsed"]
@@ -393,10 +393,10 @@ def test_the_lock_is_released_when_a_run_cannot_begin(run, fails, tmp_path):
     fails("train", *TINY, 2, "--overwrite", "--data_dir", tmp_path, "--dataset", "folder:nowhere", "--outdir", tmp_path)
     with writing.locked(tmp_path / NAME):
         pass
-    assert "another process" in locked_out(fails, tmp_path)
+    assert "another process" in train_while_locked(fails, tmp_path)
 
 
-def locked_out(fails, tmp_path):
+def train_while_locked(fails, tmp_path):
     with writing.locked(tmp_path / NAME):
         return fails("train", *TINY, 2, "--resume", "--outdir", tmp_path)
 
@@ -629,7 +629,7 @@ def test_the_path_of_pictures_stays_on_this_machine(run, tmp_path, monkeypatch):
     ids=str,
 )
 @pytest.mark.parametrize("flags", [[], ["--resume"]], ids=["", "resume"])
-def test_what_a_state_says_of_itself_is_checked(fails, tiny_state, tmp_path, facts, flags):
+def test_invalid_metadata_of_a_state_is_rejected(fails, tiny_state, tmp_path, facts, flags):
     arrays, said = tiny_state
     (tmp_path / NAME).mkdir()
     changed = said | facts
@@ -698,11 +698,11 @@ def test_resuming_on_another_device_says_that_bits_will_differ(run, tmp_path):
 
 
 def test_nothing_is_compiled_again(monkeypatch):
-    """Every function of a model is handed to mx.compile once, however many epochs there are."""
-    compile, made = mx.compile, []
+    """After the first epoch no function is handed to mx.compile any more."""
+    compile, functions, counts = mx.compile, [], []
 
     def counted(function, **states):
-        made.append(getattr(function, "__name__", "partial"))
+        functions.append(function)
         return compile(function, **states)
 
     monkeypatch.setattr(mx, "compile", counted)
@@ -714,7 +714,8 @@ def test_nothing_is_compiled_again(monkeypatch):
             trainer.step(batch)
         trainer.end_epoch()
         trainer.samples(), trainer.reconstructions()
-    assert sorted(made) == ["partial", "partial", "partial", "step"]
+        counts.append(len(functions))
+    assert 0 < counts[0] == counts[-1]
 
 
 @pytest.mark.slow
@@ -766,7 +767,7 @@ def test_an_interrupted_overwrite_keeps_the_old_model_from_the_next_run(run, fai
 
 
 @pytest.mark.slow
-def test_a_finished_run_without_its_model_says_so(run, fails, tmp_path):
+def test_a_finished_run_without_its_model_is_an_error(run, fails, tmp_path):
     run("train", *TINY, 1, "--outdir", tmp_path)
     (tmp_path / f"{NAME}.npz").unlink()
     assert "is gone" in fails("train", *TINY, 1, "--outdir", tmp_path)

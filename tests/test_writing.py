@@ -36,7 +36,7 @@ def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a"]
 
 
-def test_nobody_can_guess_where_a_file_is_written(tmp_path, monkeypatch):
+def test_temporary_names_cannot_be_guessed(tmp_path, monkeypatch):
     """Links that someone laid for this process are not followed, also where processes have the same number."""
     (tmp_path / "other").write_bytes(b"ours too")
     for name in (f".a.{os.getpid()}.part", ".a.part"):
