@@ -1,8 +1,12 @@
-# `make demo` sets up and runs the main job, `make test` sets up and runs all tests, `make quick` those not marked slow,
-# `make attack SEED=7` gives broken files to every reader for a minute. Each needs only Python 3.10 or newer; everything
-# is installed into VENV.
-# `make docs` makes the tables of flags anew, `make gallery` the pictures of README and docs, from the included models and
-# the data in VAE_DATA_DIR, and `make film` that of the explorer as well.
+# make demo             set up, then train, sample and reconstruct with a small model
+# make test             set up and run the tests; make quick: those not marked slow
+# make lint             check style and format
+# make attack SEED=7    feed broken files to every reader for a minute
+# make docs             regenerate the flag tables in docs/
+# make gallery          redraw the pictures of README and docs from the included models and the data in VAE_DATA_DIR
+# make film             the same, and the animation of the explorer
+#
+# Needs only Python 3.10 or newer; everything else is installed into VENV.
 
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \

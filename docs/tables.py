@@ -1,7 +1,7 @@
 """python docs/tables.py
 
-Write the tables of flags into these pages, between the lines `<!-- flags of train.py -->` and `<!-- end -->`. They are
-made of the same dataclasses as the flags; a test compares.
+Regenerate the flag tables in these pages, between the lines `<!-- flags of train.py -->` and `<!-- end -->`. Tables and
+flags come from the same dataclasses; a test compares them.
 """
 
 import importlib

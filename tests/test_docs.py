@@ -1,4 +1,4 @@
-"""README, docs and commands agree: every line parses, every table of flags is today's, every link leads somewhere."""
+"""README, docs and commands agree: every command parses, flag tables are up to date, links and recipes work."""
 
 import doctest
 import importlib
@@ -84,7 +84,7 @@ def test_versions_and_requirements_agree():
 
 
 def test_the_metrics_shown_are_named_as_evaluate_names_them():
-    """The words after the numbers, in docs/metrics.md, are those of today."""
+    """docs/metrics.md quotes the names and descriptions that evaluate.py prints."""
     metrics = {name: {"mean": 1.0, "standard_error": 0.1} for name in ("loss", "reconstruction", "kl", "elbo", "ssim")}
     metrics |= {"log_likelihood": metrics["kl"] | {"importance_samples": 50}, "likelihood": "Gaussian of variance 1/2"}
     metrics |= dict.fromkeys(("mean_squared_error", "psnr", "mutual_information", "marginal_kl"), 1.0)
@@ -142,6 +142,7 @@ def apply(root, text):
     return len(edits)
 
 
+@pytest.mark.slow
 def test_recipes_run_as_printed(tmp_path):
     """All of them in one copy of the repository: the edits are made, then the printed commands are run in one process.
 
