@@ -54,7 +54,7 @@ gallery: $(VENV)/installed
 	$(RUN) visualize.py samples --model $(CLASSES) --outfile assets/classes_mnist.png --overwrite
 	$(RUN) visualize.py latents --model $(MNIST_2) --outfile assets/latents_mnist.png --overwrite
 	$(RUN) visualize.py traversal --outfile assets/traversal_mnist.png --overwrite
-	$(RUN) visualize.py interpolate --outfile assets/interpolate_mnist.gif --overwrite
+	$(RUN) visualize.py interpolate --rows 3 --outfile assets/interpolate_mnist.gif --overwrite
 	$(RUN) visualize.py reconstructions --outfile assets/reconstructions_mnist.png --overwrite
 	$(RUN) visualize.py reconstructions --model $(CIFAR) --outfile assets/reconstructions_cifar-10.png --overwrite
 	$(RUN) visualize.py explorer --outfile assets/explorer.html --overwrite

@@ -8,10 +8,9 @@ and its latent vectors.
 import json
 import math
 import textwrap
-import zlib
 from dataclasses import dataclass
 
-from toolkit.files.targets import METRICS, mark
+from toolkit.files.targets import METRICS, check_ending, mark
 from toolkit.files.writing import write
 from toolkit.options import count, option, path, sample_count
 from toolkit.shell import flags
@@ -47,15 +46,16 @@ def main(argv: list[str] | None = None) -> None:
     model, data = typed.of(flags.ModelOptions), typed.of(flags.DataOptions)
     if args.json:
         flags.check_targets(typed.of(flags.WriteOptions), METRICS, [args.json], model.model)
-    from mlx.utils import tree_flatten
-
+        check_ending(args.json, (".json",))
     from toolkit import datasets
     from toolkit.files.progress import Bars
     from toolkit.machine import ranks
     from toolkit.metrics.measure import measure
     from toolkit.metrics.words import rows
+    from toolkit.pictures.card import command_of
     from toolkit.shell.data import dataset_of, load_for
     from toolkit.shell.opening import open_model, prior_of
+    from toolkit.shell.origin import checksum, command_line, name_of, versions
     from vae import VAE
 
     with beside(args.json):
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
                 "importance_samples": args.importance_samples,
                 "prior": args.prior,
                 "seed": seed,
-                "checksum of the model": checksum(opened.model.config, tree_flatten(opened.model.parameters())),
+                "checksum of the model": checksum(opened),
                 "checksums of the data": [split and split.checksum() for split in (test, train)],
             }
             ranks.check_same(common, "give every rank the same flags, model and data")
@@ -85,18 +85,20 @@ def main(argv: list[str] | None = None) -> None:
         title = f"{dataset}, {counted(len(test.images), 'test image')}, random seed {seed}, prior: {prior.words}"
         print_metrics(title, rows(metrics), metrics.get("kl_by_dimension", []))
         if args.json and ranks.rank == 0:
-            facts = {"made_by": mark(METRICS), "model": opened.name}
-            facts |= {"dataset": datasets.public_name(dataset), "seed": seed}
+            made = opened.checkpoint
+            facts = {
+                "made_by": mark(METRICS),
+                "command": command_line(typed, opened),
+                "model": name_of(opened),
+                "model_sha256": checksum(opened),
+                "dataset": datasets.public_name(dataset),
+                "evaluation_seed": seed,
+                "training": {"command": command_of(made), "epochs": made.epoch, "options": made.options},
+                "device": opened.device,
+                "versions": versions(),
+            }
             write(args.json, (json.dumps(finite(facts | metrics), indent=2) + "\n").encode())
             print(f"Metrics: {args.json}")
-
-
-def checksum(config, arrays):
-    """A checksum of configuration and weights."""
-    sum_so_far = zlib.crc32(repr(config).encode())
-    for name, array in arrays:
-        sum_so_far = zlib.crc32(memoryview(array), zlib.crc32(name.encode(), sum_so_far))
-    return sum_so_far
 
 
 def finite(metrics):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from toolkit.files.targets import NEW, PICTURE, check_ending
 from toolkit.options import count, directory, option, path, word
+from toolkit.pictures.kinds import ScaleOptions
 from toolkit.shell import flags
 from toolkit.shell.command import beside, command
 from toolkit.shell.parser import check_effects, parse
@@ -18,18 +19,19 @@ from toolkit.wording import counted, file_names
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    nsamples: int = option(
-        128,
+    nsamples: int | None = option(
+        None,
         "number of samples",
         "sampling",
         kind=count,
         common=True,
         aliases=("num_samples",),
         not_with=flags.REPLACING,
+        default_text="128",
     )
     label: str | None = option(
         None,
-        "class to sample, or all: one row per class",
+        "class to sample, or all: rows of each class",
         "sampling",
         kind=word,
         common=True,
@@ -42,7 +44,9 @@ class GenerateOptions:
     names: tuple[str, ...] = option(
         (), "names of the rows to decode", "sampling", kind=word, several=True, only_with=("codes",)
     )
-    grid_size: int | None = option(None, "columns of the sheet", "output", kind=count, not_with=("vis_lat_space",))
+    grid_size: int | None = option(
+        None, "columns of the sheet", "output", kind=count, not_with=("vis_lat_space",), default_text="at most 12"
+    )
     outfile: str | None = option(
         None,
         "the sheet; - is standard output",
@@ -67,7 +71,7 @@ class GenerateOptions:
 
 def options() -> tuple[type, ...]:
     """The dataclasses whose fields are this command's flags."""
-    shared = flags.PriorOptions, flags.SeedOptions, flags.WriteOptions, flags.DeviceOptions
+    shared = flags.PriorOptions, flags.SeedOptions, ScaleOptions, flags.PictureOptions, flags.DeviceOptions
     return flags.ModelOptions, GenerateOptions, *shared
 
 
@@ -76,14 +80,16 @@ def main(argv: list[str] | None = None) -> None:
     typed = parse(__doc__, argv, *options())
     args = typed.of(GenerateOptions)
     outfile = args.outfile or "samples.png"
-    model, write = typed.of(flags.ModelOptions), typed.of(flags.WriteOptions)
+    model, write = typed.of(flags.ModelOptions), typed.of(flags.PictureOptions)
     prior, seed = typed.of(flags.PriorOptions), typed.of(flags.SeedOptions).seed
     if args.codes and prior.pixels == "mean":
         check_effects(typed, ["seed"], "--codes and --pixels mean")
     from toolkit.formats import codes
-    from toolkit.formats.description import checkpoint_rows
+    from toolkit.formats.description import checkpoint_rows, title
     from toolkit.pictures import images, sampling
+    from toolkit.pictures.layout import framed
     from toolkit.shell.opening import open_model, prior_of
+    from toolkit.shell.origin import record
 
     flags.check_targets(write, PICTURE, [outfile], model.model, args.codes)
     check_ending(outfile, images.ENDINGS)
@@ -102,22 +108,29 @@ def main(argv: list[str] | None = None) -> None:
             made = sampling.latent_grid(opened.checkpoint, args.label)
         else:
             made = sampling.samples(opened.checkpoint, sampler, args.nsamples, args.label, args.grid_size)
+        what = "Latent grid" if args.vis_lat_space else f"Sheet of {number_of(made)}"
+        heading, caption = f"{what.removeprefix('Sheet of ')}: {title(opened.checkpoint)}", sampler.words
+        if args.codes or args.vis_lat_space:
+            caption = "z0 from −2 to 2 rightwards, z1 from −2 to 2 upwards" if args.vis_lat_space else "given latents"
+        heading += f", class {args.label}" if args.label and args.label != sampling.ALL else ""
+        origin, scale = record(typed, opened, heading, caption), typed.of(ScaleOptions).scale
         sheets = [Path(outfile)] if args.outfile or not args.outdir else []
         if args.outdir:
-            sheets.append(write_each(images.Writer, made, Path(args.outdir), write, model.model))
-        what = "Latent grid" if args.vis_lat_space else f"Sheet of {number_of(made)}"
+            sheets.append(write_each(images.Writer(origin), made, Path(args.outdir), write, model.model))
         for path in sheets:
-            images.save(path, made.sheet())
+            sheet = made.sheet(scale)
+            images.save(path, sheet if scale == 1 else framed(sheet, heading, caption), origin)
             print(f"{what}: {path}")
+        flags.show(write, sheets[0])
 
 
-def write_each(Writer, made, folder, write, model):
-    """Write every picture as a file of its own, by name or number; returns the name of the sheet beside them."""
+def write_each(writer, made, folder, write, model):
+    """Write every picture as a file of its own, by name or number; returns the name for their sheet."""
     count, sheet = len(made.pictures), "all.png"
     names = [f"img_{i:06d}.png" for i in range(count)] if made.names is None else file_names(made.names, [sheet])
     flags.check_targets(write, PICTURE if made.names is None else NEW, [folder / name for name in names], model)
     flags.check_targets(write, PICTURE, [folder / sheet], model)
-    with Writer() as writer:
+    with writer:
         for name, picture in zip(names, made.pictures, strict=True):
             writer.save(folder / name, picture)
     print(f"{number_of(made)}: {folder / names[0]}" + (", …" if count > 1 else ""))
@@ -125,7 +138,7 @@ def write_each(Writer, made, folder, write, model):
 
 
 def number_of(made):
-    """How many there are, in words."""
+    """The number of images in words."""
     return counted(len(made.pictures), "sample" if made.names is None else "picture")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from toolkit.files.targets import LIST, LIST_HEAD, NEW, PICTURE
 from toolkit.files.writing import write
 from toolkit.options import directory, option, path, with_conditions
+from toolkit.pictures.kinds import ScaleOptions
 from toolkit.shell import flags
 from toolkit.shell.command import command
 from toolkit.shell.parser import parse
@@ -36,7 +37,8 @@ class ReconstructOptions:
 def options() -> tuple[type, ...]:
     """The dataclasses whose fields are this command's flags."""
     data = [with_conditions(part, not_with=("images",)) for part in (flags.DataOptions, flags.PlaceOptions)]
-    return flags.ModelOptions, ReconstructOptions, flags.LabelOptions, *data, flags.WriteOptions, flags.DeviceOptions
+    output = ScaleOptions, flags.PictureOptions, flags.DeviceOptions
+    return flags.ModelOptions, ReconstructOptions, flags.LabelOptions, *data, *output
 
 
 @command
@@ -45,13 +47,17 @@ def main(argv: list[str] | None = None) -> None:
     args = typed.of(ReconstructOptions)
     from toolkit import datasets
     from toolkit.files.progress import bar
+    from toolkit.formats.description import title as title_of
     from toolkit.metrics.similarity import psnr
     from toolkit.model import inference
     from toolkit.pictures import images
+    from toolkit.pictures.layout import PAIRS, framed
     from toolkit.shell.data import dataset_of, load_for, load_pictures
     from toolkit.shell.opening import open_model
+    from toolkit.shell.origin import record
 
-    model, data, write_options = typed.of(flags.ModelOptions), typed.of(flags.DataOptions), typed.of(flags.WriteOptions)
+    model, data = typed.of(flags.ModelOptions), typed.of(flags.DataOptions)
+    write_options, scale = typed.of(flags.PictureOptions), typed.of(ScaleOptions).scale
     opened = open_model(model, typed.of(flags.DeviceOptions))
     if args.images:
         originals, place = load_pictures(opened.checkpoint, args.images, typed.of(flags.LabelOptions).label), "pictures"
@@ -72,7 +78,9 @@ def main(argv: list[str] | None = None) -> None:
     print(f"Device: {opened.device}")
 
     overview, squared_error, number = [], 0.0, 0
-    with images.Writer() as writer, bar(len(originals.images), "Reconstructing") as shown:
+    title, caption = f"Reconstructions: {title_of(opened.checkpoint)}", PAIRS
+    origin = record(typed, opened, title, caption)
+    with images.Writer(origin) as writer, bar(len(originals.images), "Reconstructing") as shown:
         for x, y in inference.reconstruct(opened.model, originals):
             squared_error += float(((x - y) ** 2).mean(axis=(1, 2, 3)).sum())
             pairs = images.pairs(x, y)
@@ -81,7 +89,8 @@ def main(argv: list[str] | None = None) -> None:
                 writer.save(outdir / names[number], pair)
                 number += 1
             shown.update(len(pairs))
-    images.save(outdir / "overview.png", images.sheet(overview, columns=8))
+    sheet = images.sheet(overview, SHOWN // 8, scale)
+    images.save(outdir / "overview.png", sheet if scale == 1 else framed(sheet, title, caption), origin)
     sources = csv_text(LIST_HEAD.split(","), zip(names, originals.names, strict=True))
     write(outdir / "sources.csv", sources.encode())
 
@@ -89,6 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{counted(number, 'pair')}: {outdir / names[0]}" + (", …" if number > 1 else ""))
     print(f"Overview of the first {len(overview)}: {outdir / 'overview.png'}")
     print(f"Mean squared error {error:.6f} per pixel of [0, 1] | PSNR {psnr(error):.2f} dB ({what})")
+    flags.show(write_options, outdir / "overview.png")
 
 
 if __name__ == "__main__":

@@ -16,12 +16,13 @@ from toolkit.architectures import ModelConfig
 from toolkit.errors import UserError, warn
 from toolkit.files.progress import Bars, bar
 from toolkit.formats import checkpoint
-from toolkit.formats.description import model_rows
+from toolkit.formats.description import in_words, model_rows
 from toolkit.machine import device, ranks
 from toolkit.model import mixture
 from toolkit.options import directory, option, options_of, path, run_name
 from toolkit.pictures import images
 from toolkit.pictures.explorer.network import check_fit
+from toolkit.pictures.layout import PAIRS, framed
 from toolkit.shell.command import command
 from toolkit.shell.data import load_split
 from toolkit.shell.earlier import EarlierTraining
@@ -31,6 +32,7 @@ from toolkit.shell.parser import Typed
 from toolkit.shell.presets import PresetOptions, parse_with_presets
 from toolkit.training.folder import RunFolder
 from toolkit.training.plan import Plan, TrainConfig, flags, make_plan
+from toolkit.training.plan import command as command_of
 from toolkit.training.tensorboard import Board
 from toolkit.training.trainer import Trainer
 from toolkit.wording import counted, duration
@@ -113,10 +115,20 @@ def main(argv: list[str] | None = None) -> None:
 
 def train(trainer, folder, board) -> None:
     """The remaining epochs: steps, scores, files, a row of the table."""
-    sheets = {
-        "reconstructions": lambda: images.png(images.sheet(images.pairs(*trainer.reconstructions()), columns=8)),
-        "samples": lambda: images.png(images.sheet(images.to_bytes(trainer.samples()))),
-    }
+    config = trainer.model.config
+    model = in_words(trainer.config.dataset, config.latent_dims, bool(config.num_classes), trainer.plan.options())
+
+    def record(what):
+        return {"Title": f"{what} after epoch {trainer.epoch}: {model}", "Command": command_of(trainer.plan)}
+
+    def reconstructions():
+        sheet, made = images.sheet(images.pairs(*trainer.reconstructions()), columns=8), record("Reconstructions")
+        return images.png(framed(sheet, made["Title"], PAIRS), made)
+
+    def samples():
+        return images.png(images.sheet(images.to_bytes(trainer.samples())), record("Samples"))
+
+    sheets = {"reconstructions": reconstructions, "samples": samples}
     epochs, count = trainer.config.epochs, len(trainer.train_numbers)
     start, entry = time.perf_counter(), None
     # One bar for the whole run, so that it shows the time left for all of it.

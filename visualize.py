@@ -63,7 +63,7 @@ class VisualizeOptions:
 
 def options() -> tuple[type, ...]:
     """The dataclasses whose fields are the flags of all kinds."""
-    return VisualizeOptions, flags.ModelOptions, flags.WriteOptions, flags.DeviceOptions
+    return VisualizeOptions, flags.ModelOptions, flags.PictureOptions, flags.DeviceOptions
 
 
 @command
@@ -74,27 +74,40 @@ def main(argv: list[str] | None = None) -> None:
     chosen = typed.of(kind.Options)
     from toolkit.files.writing import write
     from toolkit.pictures import images
+    from toolkit.pictures.kinds import curves
+    from toolkit.pictures.layout import framed
     from toolkit.shell.opening import find_model, find_run
+    from toolkit.shell.origin import record
 
     draw, animate, write_page = (getattr(kind.file, name, None) for name in ("draw", "animate", "write_page"))
     endings = (".html", ".htm") if write_page else images.ENDINGS if draw else (".gif",)
     outfile = args.outfile or args.kind + endings[0]
     files = picture_files(typed, chosen, not write_page)
     model, kind_of_file = typed.of(flags.ModelOptions).model, PAGE if write_page else PICTURE
-    flags.check_targets(typed.of(flags.WriteOptions), kind_of_file, [outfile], model, *files)
+    write_options = typed.of(flags.PictureOptions)
+    flags.check_targets(write_options, kind_of_file, [outfile], model, *files)
     check_ending(outfile, endings)
     with beside(args.outfile):
-        if "runs" in kind.needs:
-            subject = [find_run(name) for name in chosen.logs] or own_runs(find_model(model))
+        opened = None if "runs" in kind.needs else open_named(typed)
+        if opened:
+            subject = subject_of(typed, opened)
         else:
-            subject = open_subject(typed)
+            subject = [find_run(name) for name in chosen.logs] or own_runs(find_model(model))
         if write_page:
             write(outfile, write_page(subject, chosen).encode(errors="replace"))
-        elif animate and (not draw or images.ending_of(outfile) == ".gif"):
-            images.save(outfile, animate(subject, chosen))
         else:
-            images.save(outfile, draw(subject, chosen))
+            moving = animate and (not draw or images.ending_of(outfile) == ".gif")
+            made, caption = (animate if moving else draw)(subject, chosen), kind.file.CAPTION
+            if opened:
+                caption = subject.caption(caption, getattr(chosen, "image", None))
+            title = f"{kind.file.TITLE}: {subject.title if opened else ' and '.join(curves.names(subject))}"
+            if moving:
+                made = made._replace(draw=lambda i, draw=made.draw: framed(draw(i), title, caption))
+            elif args.kind != "samples" or chosen.scale != 1:
+                made = framed(made, title, caption)
+            images.save(outfile, made, record(typed, opened, title, caption))
         print(f"{args.kind.capitalize()}: {outfile}")
+        flags.show(write_options, outfile)
 
 
 def picture_files(typed, chosen, alone):
@@ -107,15 +120,21 @@ def picture_files(typed, chosen, alone):
     return files
 
 
-def open_subject(typed):
-    """The model that flags name, and what loads its data and other pictures."""
+def open_named(typed):
+    """The model that flags name."""
+    from toolkit.shell.opening import open_model
+
+    return open_model(typed.of(flags.ModelOptions), typed.of(flags.DeviceOptions))
+
+
+def subject_of(typed, opened):
+    """A model with what loads its data and other pictures."""
     from toolkit.datasets import full_name, public_name
     from toolkit.pictures.sampling import ALL, Sampler
     from toolkit.pictures.subject import Subject
     from toolkit.shell.data import dataset_of, load_for, load_pictures
-    from toolkit.shell.opening import open_model, prior_of
+    from toolkit.shell.opening import prior_of
 
-    opened = open_model(typed.of(flags.ModelOptions), typed.of(flags.DeviceOptions))
     label, data, prior = typed.of(LabelOptions).label, typed.of(flags.DataOptions), typed.of(flags.PriorOptions)
     place, seed = typed.of(flags.PlaceOptions), typed.of(flags.SeedOptions).seed
     return Subject(

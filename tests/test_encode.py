@@ -130,12 +130,12 @@ def test_codes_are_decoded_by_name_and_after_arithmetic(run, fails, model, model
     path, out = tmp_path / "codes.npz", tmp_path / "a.png"
     run("encode", photos / "pets", "--model", model_file, "--outfile", path)
     found = codes.load(path, 3)
-    flags = ["--model", model_file, "--outfile", out, "--codes"]
+    flags = ["--model", model_file, "--scale", 1, "--outfile", out, "--codes"]
     status, text, _ = run("generate", *flags, path, "--names", "dog/b x.png", "cat/a.png", "--outdir", tmp_path / "out")
     assert status == 0 and f"Sheet of 2 pictures: {out}" in text
     expected = images.to_bytes(inference.decode(model, found.mean[[2, 0]]))
     with Image.open(out) as sheet:
-        np.testing.assert_array_equal(np.array(sheet), images.sheet(expected)[:, :, 0])
+        np.testing.assert_array_equal(np.array(sheet), images.sheet(expected, scale=1)[:, :, 0])
     written = sorted(file.name for file in (tmp_path / "out").iterdir())
     assert written == ["all.png", "cat_a.png", "dog_b x.png"]
     np.savez(tmp_path / "sum.npz", mean=found.mean[0] - found.mean[1] + found.mean[2])
@@ -152,10 +152,12 @@ def test_codes_of_classes(run, fails, conditional, photos, tmp_path):
     run("encode", photos / "pets", *flags, tmp_path / "codes.csv")
     mean = codes.load(tmp_path / "codes.csv", 3).mean
     for more, labels in (([], [0, 1, 1]), (["--label", "cat"], [0, 0, 0])):
-        assert run("generate", *flags, tmp_path / "a.png", "--codes", tmp_path / "codes.csv", *more)[0] == 0
+        assert (
+            run("generate", "--scale", 1, *flags, tmp_path / "a.png", "--codes", tmp_path / "codes.csv", *more)[0] == 0
+        )
         with Image.open(tmp_path / "a.png") as sheet:
             expected = images.to_bytes(inference.decode(model, mean, np.array(labels)))
-            np.testing.assert_array_equal(np.array(sheet), images.sheet(expected))
+            np.testing.assert_array_equal(np.array(sheet), images.sheet(expected, scale=1))
     np.savez(tmp_path / "bare.npz", mean=mean)
     line = fails("generate", *flags, tmp_path / "a.png", "--codes", tmp_path / "bare.npz")
     assert "have none — give --label" in line

@@ -1,5 +1,6 @@
 """The metrics against what is known exactly: a linear Gaussian model, NumPy in float64, cases with one answer."""
 
+import hashlib
 import json
 import math
 import re
@@ -175,6 +176,11 @@ def test_the_table_and_the_file(run, model_file, tmp_path):
     status, out, err = run("evaluate", "--model", model_file, *flags)
     assert (status, err) == (0, "")
     metrics = json.loads((tmp_path / "metrics" / "a.json").read_text())
+    assert metrics["evaluation_seed"] == 0 and "seed" not in metrics and str(tmp_path) not in json.dumps(metrics)
+    assert metrics["training"] == {"command": "", "epochs": None, "options": {}}  # a file that stores none of it
+    assert metrics["command"].endswith(f"--model {model_file.name} --limit 40 --importance_samples 25")
+    assert metrics["model_sha256"] == hashlib.sha256(model_file.read_bytes()).hexdigest() and metrics["device"]
+    assert metrics["versions"].keys() == {"toolkit", "mlx", "numpy", "python"}
     assert metrics["dataset"] == "synthetic" and metrics["images"] == 40
     for name, key in (
         ("Reconstruction", "reconstruction"),
@@ -263,3 +269,16 @@ def test_a_collapsed_model_is_measured_and_shown_without_a_warning(run, tmp_path
     flags = ["--model", tmp_path / "a.npz", "--limit", 20]
     assert run("evaluate", *flags, "--importance_samples", 0)[0] == 0
     assert run("visualize", "latents", *flags, "--outfile", tmp_path / "a.png")[0] == 0
+
+
+def test_metrics_name_the_training(run, fails, tmp_path):
+    options = {"dataset": "synthetic", "recipe": "classic", "beta": 4.0, "seed": 7, "epochs": 3, "image_size": 16}
+    save(tmp_path / "a.npz", make_model(), dataset="synthetic", epoch=3, options=options)
+    flags = ["--model", tmp_path / "a.npz", "--limit", 9, "--importance_samples", 0, "--seed", 5]
+    assert run("evaluate", *flags, "--json", tmp_path / "a.json")[0] == 0
+    metrics = json.loads((tmp_path / "a.json").read_text())
+    assert metrics["evaluation_seed"] == 5 and metrics["training"]["options"] == options
+    assert metrics["training"]["epochs"] == 3
+    for typed in ("--beta 4.0", "--seed 7", "--dataset synthetic"):
+        assert typed in metrics["training"]["command"]
+    assert "ends in .csv — name one that ends in .json" in fails("evaluate", *flags, "--json", tmp_path / "a.csv")

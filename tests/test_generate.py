@@ -1,8 +1,15 @@
 """Samples as pictures: how many, where, and what the model's file says of itself."""
 
+import hashlib
+import shlex
+import sys
+import time
+from importlib.metadata import version
+
 import mlx.core as mx
 import numpy as np
 import pytest
+from PIL import Image
 from sample_files import read_pixels
 from sample_models import make_model, save
 
@@ -10,16 +17,16 @@ from toolkit.model import inference
 from toolkit.pictures import images
 
 
-@pytest.mark.parametrize("count, columns, rows", [(128, 16, 8), (1, 1, 1), (7, 4, 2), (64, 8, 8), (300, 20, 15)])
+@pytest.mark.parametrize("count, columns, rows", [(128, 12, 11), (1, 1, 1), (7, 4, 2), (64, 8, 8), (300, 12, 25)])
 def test_any_number_of_samples_makes_a_sheet(run, model_file, tmp_path, count, columns, rows):
     out = tmp_path / "sheets" / "a.png"
-    status, text, err = run("generate", "--model", model_file, "--nsamples", count, "--outfile", out)
+    status, text, err = run("generate", "--model", model_file, "--nsamples", count, "--scale", 1, "--outfile", out)
     assert (status, err) == (0, "") and str(out) in text
     assert read_pixels(out).shape == (rows * 18 - 2, columns * 18 - 2)
 
 
 def test_grid_size_is_the_number_in_a_row(run, model_file, tmp_path):
-    flags = ["--checkpoint_path", model_file, "--num_samples", 10, "--grid_size", 4, "--output_path"]
+    flags = ["--checkpoint_path", model_file, "--num_samples", 10, "--scale", 1, "--grid_size", 4, "--output_path"]
     run("generate", *flags, tmp_path / "a.png")
     assert read_pixels(tmp_path / "a.png").shape == (3 * 18 - 2, 4 * 18 - 2)
 
@@ -33,7 +40,15 @@ def test_the_seed_decides(run, model_file, tmp_path):
 
 def test_outdir_gets_every_sample_and_the_sheet(run, model_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    flags = ["--model", model_file, "--latent_dims=3", "--nimg_channels=1", "--nsamples=12", "--outdir=./samples/x"]
+    flags = [
+        "--model",
+        model_file,
+        "--latent_dims=3",
+        "--nimg_channels=1",
+        "--nsamples=12",
+        "--scale=1",
+        "--outdir=./samples/x",
+    ]
     assert run("generate", *flags)[0] == 0
     folder = tmp_path / "samples" / "x"
     assert sorted(path.name for path in folder.iterdir()) == ["all.png", *(f"img_{i:06d}.png" for i in range(12))]
@@ -44,7 +59,7 @@ def test_outdir_gets_every_sample_and_the_sheet(run, model_file, tmp_path, monke
 
 def test_colour_models_make_colour_sheets(run, tmp_path):
     save(tmp_path / "rgb.npz", make_model(channels=3))
-    run("generate", "--model", tmp_path / "rgb.npz", "--nsamples", 4, "--outfile", tmp_path / "a.png")
+    run("generate", "--model", tmp_path / "rgb.npz", "--nsamples", 4, "--scale", 1, "--outfile", tmp_path / "a.png")
     assert read_pixels(tmp_path / "a.png").shape == (34, 34, 3)
 
 
@@ -61,13 +76,14 @@ def test_labels_by_number_and_name(run, fails, conditional, model_file, tmp_path
     out = tmp_path / "a.png"
 
     def sheet(*flags):
-        assert run("generate", "--model", path, "--nsamples", 6, "--grid_size", 6, "--outfile", out, *flags)[0] == 0
+        line = ("generate", "--model", path, "--nsamples", 6, "--grid_size", 6, "--scale", 1, "--outfile", out)
+        assert run(*line, *flags)[0] == 0
         return read_pixels(out)
 
     z = model.prior.sample(6, mx.random.key(0))
 
     def expected(labels):
-        return images.sheet(images.to_bytes(inference.decode(model, z, np.array(labels))), 6)[:, :, 0]
+        return images.sheet(images.to_bytes(inference.decode(model, z, np.array(labels))), 6, 1)[:, :, 0]
 
     np.testing.assert_array_equal(sheet("--label", 0), expected([0] * 6))
     np.testing.assert_array_equal(sheet("--label", "dog"), expected([1] * 6))
@@ -92,7 +108,7 @@ def test_a_decoder_without_labels_needs_no_label(run, fails, tmp_path):
 
 def test_all_labels_make_a_row_each_of_the_same_codes(run, conditional, tmp_path):
     model, path = conditional
-    run("generate", "--model", path, "--label", "all", "--nsamples", 14, "--outfile", tmp_path / "a.png")
+    run("generate", "--model", path, "--label", "all", "--nsamples", 14, "--scale", 1, "--outfile", tmp_path / "a.png")
     sheet = read_pixels(tmp_path / "a.png")
     assert sheet.shape == (3 * 18 - 2, 4 * 18 - 2)
     z = model.prior.sample(4, mx.random.key(0))
@@ -106,7 +122,7 @@ def test_all_labels_make_a_row_each_of_the_same_codes(run, conditional, tmp_path
 def test_latent_square_runs_to_the_right_and_upwards(run, tmp_path):
     model = make_model(latent_dims=2)
     save(tmp_path / "two.npz", model)
-    run("generate", "--model", tmp_path / "two.npz", "--vis_lat_space", "--outfile", tmp_path / "a.png")
+    run("generate", "--model", tmp_path / "two.npz", "--vis_lat_space", "--scale", 1, "--outfile", tmp_path / "a.png")
     sheet = read_pixels(tmp_path / "a.png")
     assert sheet.shape == (16 * 18 - 2, 16 * 18 - 2)
 
@@ -155,11 +171,24 @@ def test_impossible_outputs_are_rejected(fails, model_file, tmp_path):
 
 
 def test_temperature_scales_the_latent_vectors(run, model, model_file, tmp_path):
-    run("generate", "--model", model_file, "--nsamples", 6, "--temperature", 0.5, "--outfile", tmp_path / "a.png")
+    run(
+        "generate",
+        "--model",
+        model_file,
+        "--nsamples",
+        6,
+        "--temperature",
+        0.5,
+        "--scale",
+        1,
+        "--outfile",
+        tmp_path / "a.png",
+    )
     z = 0.5 * model.prior.sample(6, mx.random.key(0))
-    expected = images.sheet(images.to_bytes(inference.decode(model, z)))[:, :, 0]
+    expected = images.sheet(images.to_bytes(inference.decode(model, z)), scale=1)[:, :, 0]
     np.testing.assert_array_equal(read_pixels(tmp_path / "a.png"), expected)
-    run("generate", "--model", model_file, "--nsamples", 6, "--temperature", 0, "--outfile", tmp_path / "a.png")
+    flags = ["--nsamples", 6, "--temperature", 0, "--scale", 1]
+    run("generate", "--model", model_file, *flags, "--outfile", tmp_path / "a.png")
     sheet = read_pixels(tmp_path / "a.png")
     assert (sheet[:16, :16] == sheet[:16, 18:34]).all()
 
@@ -180,7 +209,76 @@ def test_every_shipped_model_is_found_from_anywhere(run, tmp_path, monkeypatch, 
 
 def test_the_shipped_models_need_no_flag_and_work_from_anywhere(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    status, out, err = run("generate")
+    status, out, err = run("generate", "--scale", 1)
     assert (status, err) == (0, "")
-    assert read_pixels(tmp_path / "samples.png").shape == (8 * 66 - 2, 16 * 66 - 2)
+    assert read_pixels(tmp_path / "samples.png").shape == (11 * 66 - 2, 12 * 66 - 2)
     assert "samples.png" in out
+
+
+@pytest.mark.parametrize("more", [[], ["--seed", 5, "--nsamples", 5, "--temperature", 0.5], ["--vis_lat_space"]])
+def test_a_sheet_tells_how_to_make_it_again(run, tmp_path, monkeypatch, more):
+    folder = tmp_path / "my models"
+    save(folder / "a b.npz", make_model(latent_dims=2), dataset="folder:/home/me/pets", options={"beta": 4.0})
+    run("generate", "--model", folder / "a b.npz", *more, "--outfile", tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as sheet:
+        text, shown = sheet.text, sheet.tobytes()
+    assert "pets, 2 latent dimensions, β 4" in text["Title"]
+    assert hashlib.sha256((folder / "a b.npz").read_bytes()).hexdigest()[:12] in text["Model"]
+    assert str(tmp_path) not in str(text) and f"mlx {version('mlx')}" in text["Software"]
+    if "--seed" in more:
+        assert "temperature 0.5, seed 5" in text["Description"] and text["Title"].startswith("5 samples: ")
+    monkeypatch.chdir(folder)
+    python, program, *words = shlex.split(text["Command"])
+    assert (python, program) == ("python", "generate.py") and run("generate", *words)[0] == 0
+    with Image.open("samples.png") as again:
+        assert again.tobytes() == shown and again.text == text
+
+
+def test_included_models_of_one_name_are_told_apart(run, tmp_path):
+    for folder in ("pretrained", "pretrained/conditional"):
+        model = f"{folder}/vae_mnist_filters_0064_dims_0008.npz"
+        run("generate", "--model", model, "--nsamples", 1, "--outfile", tmp_path / "a.png")
+        with Image.open(tmp_path / "a.png") as sheet:
+            assert f"--model {model}" in sheet.text["Command"]
+
+
+def test_small_sheets_are_enlarged(run, model_file, tmp_path):
+    """Without a flag to about 500 pixels, with a margin and words; each pixel is a square."""
+    flags = ["--model", model_file, "--nsamples", 4, "--outfile", tmp_path / "a.png"]
+    sheets = {}
+    for scale in ([], ["--scale", 3], ["--scale", 1]):
+        run("generate", *flags, *scale)
+        sheets[(*scale, 0)[1:2] or 0] = read_pixels(tmp_path / "a.png")
+    bare, default = sheets[(1,)], sheets[0]
+    assert bare.shape == (34, 34) and 500 <= default.shape[1] < 650 and default[0, 0] == 255
+    tile = images.enlarged(bare[:16, :16, None], 3)[:, :, 0]
+    windows = np.lib.stride_tricks.sliding_window_view(sheets[(3,)], tile.shape)
+    assert (windows == tile).all(axis=(2, 3)).any()
+
+
+def test_few_classes_make_no_ribbon(run, tmp_path):
+    save(tmp_path / "c.npz", make_model(num_classes=2), dataset="synthetic")
+    flags = ["--model", tmp_path / "c.npz", "--label", "all", "--scale", 1, "--outfile", tmp_path / "a.png"]
+    run("generate", *flags)
+    assert read_pixels(tmp_path / "a.png").shape == (10 * 18 - 2, 12 * 18 - 2)
+    run("generate", *flags, "--grid_size", 16)
+    assert read_pixels(tmp_path / "a.png").shape == (8 * 18 - 2, 16 * 18 - 2)
+
+
+def test_open_shows_the_result_and_never_fails(run, model_file, tmp_path, monkeypatch):
+    viewer = tmp_path / ("open" if sys.platform == "darwin" else "xdg-open")
+    viewer.write_text(f'#!/bin/sh\necho "$1" >> "{tmp_path}/seen"\nsleep 1\nexit 3\n')
+    viewer.chmod(0o755)
+    flags = ["--model", model_file, "--nsamples", 1, "--outfile", tmp_path / "a.png"]
+    run("generate", *flags)
+    assert not (tmp_path / "seen").exists()
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert run("generate", *flags, "--open")[::2] == (0, "")
+    for _ in range(100):
+        if (tmp_path / "seen").exists():
+            break
+        time.sleep(0.02)
+    assert (tmp_path / "seen").read_text() == f"{tmp_path / 'a.png'}\n"
+    monkeypatch.setenv("PATH", "")
+    status, _, err = run("generate", *flags, "--open")
+    assert status == 0 and err.count("\n") == 1 and "no viewer" in err

@@ -15,7 +15,7 @@ def test_bytes_are_rounded_and_clipped():
 
 
 @pytest.mark.parametrize(
-    "count, columns", [(1, 1), (2, 2), (7, 4), (10, 5), (12, 4), (64, 8), (128, 16), (13, 7), (100, 10)]
+    "count, columns", [(1, 1), (2, 2), (7, 4), (10, 5), (12, 4), (64, 8), (128, 12), (13, 7), (100, 10), (300, 12)]
 )
 def test_columns(count, columns):
     assert images.best_columns(count) == columns
@@ -25,7 +25,7 @@ def test_columns(count, columns):
 @pytest.mark.parametrize("count, columns", [(1, None), (5, 3), (6, 3), (7, 100), (128, None)])
 def test_every_image_has_its_place_on_the_sheet(count, columns, channels):
     stack = np.random.default_rng(0).integers(0, 256, (count, 8, 6, channels), dtype=np.uint8)
-    sheet = images.sheet(stack, columns)
+    sheet = images.sheet(stack, columns, 1)
     columns = min(columns or images.best_columns(count), count)
     rows = -(-count // columns)
     assert sheet.shape == (rows * 8 + (rows - 1) * images.GAP, columns * 6 + (columns - 1) * images.GAP, channels)
@@ -55,7 +55,7 @@ def test_broken_pixels_are_no_picture():
 
 
 def test_sheets_too_large_or_too_long():
-    assert images.check_sheet(128, 64) == 16
+    assert images.check_sheet(128, 64) == 12
     for count, size, columns in ((10**6, 64, None), (2000, 64, 1), (2000, 64, 2000)):
         with pytest.raises(UserError):
             images.check_sheet(count, size, columns)

@@ -43,7 +43,7 @@ def test_traversal_changes_one_dimension_and_a_dead_one_changes_nothing():
     model.decoder.lin1.weight = mx.array(weight)
     shown = subject(model)
     tiles, left, top = traversal.traverse(shown, columns=5)
-    assert tiles.shape == (4, 5, 16, 16, 1) and top == ["-3.0", "-1.5", "0", "+1.5", "+3.0"]
+    assert tiles.shape == (4, 5, 16, 16, 1) and top == ["−3.0", "−1.5", "0", "+1.5", "+3.0"]
     assert [word.split()[0] for word in left] == [f"z{dim}" for dim in np.argsort(-shown.kl)]
     for row, word in zip(tiles, left, strict=True):
         assert (row != row[0]).any() == (word.split()[0] != "z2")
@@ -92,7 +92,7 @@ def test_interpolations_between_images_of_ones_own_choice(fails, model_file, pho
     opened = lambda files: datasets.load_files(files, 16, 1)  # noqa: E731
     shown = subject(model, open_files=opened)
     rows, left = interpolate.interpolate(shown, 4, 3, (4, str(photos[0]), str(photos[1])))
-    assert [word.split("  ")[0] for word in left[::2]] == ["#4 to my cat.png", "my cat.png to dog.jpg"]
+    assert [word.split("  ")[0] for word in left[::2]] == ["image 4 to my cat.png", "my cat.png to dog.jpg"]
     np.testing.assert_array_equal(rows[0, 0], shown.image(4).pixels)
     np.testing.assert_array_equal(rows[0, -1], rows[2, 0])
     assert np.abs(rows[2, 0].astype(int) - 60).max() <= 1 and np.abs(rows[2, -1].astype(int) - 200).max() <= 2
@@ -132,17 +132,17 @@ def test_interpolations_begin_and_end_at_test_images():
 
 def test_manifold_holds_equal_shares_of_the_prior():
     model = make_model(latent_dims=2)
-    sheet = manifold.draw(subject(model), manifold.Options(rows=4))
-    assert sheet.shape == (70, 70, 1)
+    sheet = manifold.draw(subject(model), manifold.Options(scale=1, rows=4))[-70:, -70:]
     steps = [NormalDist().inv_cdf(share) for share in (0.125, 0.375, 0.625, 0.875)]
-    np.testing.assert_array_equal(sheet[:16, :16], decode_to_bytes(model, [[steps[0], steps[3]]])[0])  # the upper left
-    np.testing.assert_array_equal(sheet[54:, 18:34], decode_to_bytes(model, [[steps[1], steps[0]]])[0])
+    upper_left, lower = (decode_to_bytes(model, [[steps[a], steps[b]]])[0] for a, b in ((0, 3), (1, 0)))
+    np.testing.assert_array_equal(sheet[:16, :16, :1], upper_left)
+    np.testing.assert_array_equal(sheet[54:, 18:34, 2:], lower)
     shown = subject(make_model(latent_dims=5))
     first, second = sorted(shown.order[:2])
     code = np.zeros((1, 5))
     code[0, [first, second]] = steps[3]
-    sheet = manifold.draw(shown, manifold.Options(rows=4))
-    np.testing.assert_array_equal(sheet[:16, 54:], decode_to_bytes(shown.model, code)[0])
+    sheet = manifold.draw(shown, manifold.Options(scale=1, rows=4))[-70:, -70:]
+    np.testing.assert_array_equal(sheet[:16, 54:, :1], decode_to_bytes(shown.model, code)[0])
     with pytest.raises(UserError, match="two latent dims"):
         manifold.draw(subject(make_model(latent_dims=1)), manifold.Options())
 
@@ -155,9 +155,11 @@ def test_latents_have_a_dot_for_every_image_in_the_colour_of_its_class(dims):
     assert chart.shape[0] == 1440 and chart.shape[2] == 3
     plane = chart[84:1328, 132:1376]  # within the axes
     for label in range(10):
-        near = (np.abs(plane.astype(int) - charts.COLOURS[label]).max(axis=2) < 12).sum()
+        half = (np.array(charts.COLOURS[label]) + 255) / 2  # transparent, on paper
+        near = (np.abs(plane - half).max(axis=2) < 8).sum()
         if label < 9:  # black is that of the circles, too
-            assert (near > 5) == (label in shown.test.labels), label
+            count = (shown.test.labels == label).sum()  # a name covers the only one of its class
+            assert (near > 2) >= (count > 2) and (near == 0 or count), label
     legend = chart[84:1328, 1400:1440]
     assert all((np.abs(legend.astype(int) - colour).max(axis=2) < 12).any() for colour in charts.COLOURS)
 
@@ -166,49 +168,51 @@ def test_samples_with_temperature():
     model = make_model()
 
     def at(temperature):
-        return samples.draw(subject(model, sampler=sampling.Sampler(model.prior, temperature)), samples.Options(6))
+        return samples.draw(subject(model, sampler=sampling.Sampler(model.prior, temperature)), samples.Options(1, 6))
 
     cold = at(0)
     assert (cold[:, :16] == cold[:, 18:34]).all()
-    warm = samples.draw(subject(model), samples.Options(6))
+    warm = samples.draw(subject(model), samples.Options(1, 6))
     assert (warm[:16, :16] != warm[:16, 18:34]).any()
     z = model.prior.sample(6, mx.random.key(0))
-    expected = images.sheet(images.to_bytes(inference.decode(model, 0.5 * z)))
+    expected = images.sheet(images.to_bytes(inference.decode(model, 0.5 * z)), scale=1)
     np.testing.assert_array_equal(at(0.5), expected)
 
 
 def test_samples_of_classes_are_rows_with_their_names(monkeypatch):
     shown = []
-    monkeypatch.setattr(samples, "page", lambda rows, left: shown.append((rows, left)))
-    samples.draw(
-        Subject(Checkpoint(make_model(num_classes=3), class_names=("cat", "dog", "owl")), None), samples.Options(12)
-    )
-    ((rows, left),) = shown
-    assert rows.shape == (3, 4, 16, 16, 1) and left == ("cat", "dog", "owl")
+    monkeypatch.setattr(samples, "page", lambda rows, left, **_: shown.append((rows, left)))
+    pets = Subject(Checkpoint(make_model(num_classes=3), class_names=("cat", "dog", "owl")), None)
+    samples.draw(pets, samples.Options(None, 12))
+    samples.draw(pets, samples.Options(None, 80))
+    (rows, left), (more, names) = shown
+    assert rows.shape == (3, 4, 16, 16, 1) and left == ["cat", "dog", "owl"]
     assert (rows[0] != rows[1]).any()
+    assert more.shape == (6, 12, 16, 16, 1) and names == ["cat", "", "dog", "", "owl", ""]
 
 
 def test_reconstructions_show_what_differs(monkeypatch):
-    """Three rows a block: originals, reconstructions, and the error averaged over the channels, black where it is 0."""
-    shown = []
-    monkeypatch.setattr(comparison, "page", lambda rows, left, block: shown.append((rows, left, block)))
+    """Three rows a block: originals, reconstructions, and the error over all channels, brighter where it is larger."""
+    shown, page_of = [], comparison.page
+    seen = lambda rows, left, **more: shown.append((rows, left, more["block"])) or page_of(rows, left, **more)  # noqa: E731
+    monkeypatch.setattr(comparison, "page", seen)
     model = make_model(channels=3)
-    comparison.draw(subject(model), comparison.Options(8), columns=5)
+    comparison.draw(subject(model), comparison.Options(None, 8), columns=5)
     ((rows, left, block),) = shown
     assert left == ["original", "reconstruction", "error"] * 2 and block == 3
     rows = np.array(rows).astype(int)
     assert rows.shape == (6, 5, 16, 16, 3) and (rows[3:, 3:] == 255).all()  # places without an image are paper
     for original, reconstruction, error in (rows[:3, :], rows[3:, :3]):
-        np.testing.assert_allclose(
-            error, np.abs(original - reconstruction).mean(axis=3, keepdims=True) + 0 * error, atol=1
-        )
+        difference = np.abs(original - reconstruction).mean(axis=3).ravel()
+        bright = (error @ [0.3, 0.6, 0.1]).ravel()[np.argsort(difference)]
+        assert bright[:50].mean() < bright[len(bright) // 2] < bright[-50:].mean()
 
 
 def test_a_page_has_room_between_its_blocks():
     rows = np.zeros((6, 2, 16, 16, 1), np.uint8)
     plain, blocks = (page(rows, tile=16, block=block) for block in (None, 3))
-    assert blocks.shape[0] - plain.shape[0] == 24 and blocks.shape[1] == plain.shape[1]  # at twice the resolution
-    assert (blocks[-24 - 2 * 54 - 20 : -24 - 2 * 54 - 6, 40:60] == 255).all()
+    assert blocks.shape[0] - plain.shape[0] == 24 and blocks.shape[1] == plain.shape[1]
+    assert (blocks[52:78] == 255).all() and not blocks[78:94, :16].any()
 
 
 LOG = [
@@ -234,7 +238,7 @@ def test_curves_of_several_runs(run, tmp_path):
     both = read_pixels(out).astype(int)
     assert run("visualize", "curves", "--logs", a, "--outfile", out)[0] == 0
     one = read_pixels(out).astype(int)
-    assert both.shape == (2 * (700 + 66), 2000, 3) and one.shape == (2 * (700 + 46), 2000, 3)
+    assert both.shape[0] > one.shape[0] and both.shape[1] == one.shape[1] > 2000
     for chart, runs in ((both, (0, 1)), (one, (0,))):
         for i in (0, 1):
             seen = (np.abs(chart - curves.colour_of_run(i)).max(axis=2) < 20).sum()
@@ -359,13 +363,14 @@ def test_circles_are_around_the_middle_of_the_prior():
 
 def test_letters_that_no_font_has(monkeypatch):
     monkeypatch.setattr(fonts, "SYSTEM", ())
-    assert fonts.lettering("abc XYZ 0-9 (+)", 20)[1] == "abc XYZ 0-9 (+)"
-    assert fonts.lettering("Größe, naïve", 20)[1] in ("Grosse, naive", "Größe, naïve")
-    assert fonts.lettering("日本", 20)[1] in ("??", "日本")
+    letters = lambda words: "".join(text for _, text in fonts.lettering(words, 20))  # noqa: E731
+    assert letters("abc XYZ 0-9 (+)") == "abc XYZ 0-9 (+)" and letters("β −1") == "beta -1"
+    assert letters("Größe, naïve") in ("Grosse, naive", "Größe, naïve")
+    assert letters("日本") in ("??", "日本")
 
 
 def test_letters_that_a_font_of_the_system_has():
-    face, words = fonts.lettering("данные", 20)
+    ((face, words),) = fonts.lettering("данные", 20)
     if face is fonts.font(None, 20):
         pytest.skip("needs a font of the system with Cyrillic letters, such as DejaVu")
     assert words == "данные" and bytes(face.getmask("д")) != bytes(face.getmask("\U0010ffff"))
@@ -398,12 +403,16 @@ def test_a_film_of_a_training(run, fails, tmp_path):
     out = ["--outfile", tmp_path / "a.gif"]
     assert run("visualize", "training", "--logs", folder, *out)[0] == 0
     with Image.open(tmp_path / "a.gif") as made:
-        assert made.n_frames == 3 and made.size == (8 * 18 - 2, 8 * 18 - 2 + film.CAPTION)
-        first = np.array(made.convert("RGB"))[:16, :16].astype(int)
-        made.seek(2)
+        assert made.n_frames == 4 and made.width >= 1000  # the last one is drawn from the fitted prior
+        first = np.array(made.convert("L")).astype(int)
+        made.seek(3)
         assert made.info["duration"] == film.HOLD
+        assert (np.array(made.convert("L")) != first).any()
     with Image.open(folder / "epoch_0001_samples.png") as sheet:
-        assert np.abs(first - np.array(sheet.convert("RGB"))[:16, :16]).max() < 40  # in a palette of 256 colours
+        assert "after epoch 1: synthetic digits" in sheet.text["Title"]
+        shown = images.enlarged(np.array(sheet)[:60, :60, None], 2)[:, :, 0]
+    area = first[120 : 120 + 300, 36 : 36 + 120]
+    assert min(np.abs(area[y : y + 120] - shown).mean() for y in range(180)) < 8  # in a palette of 256 colours
     assert run("visualize", "training", "--model", f"{folder}.npz", *out)[0] == 0
     assert "no sheets" in fails("visualize", "training", "--logs", tmp_path, *out)
     assert "one run" in fails("visualize", "training", "--logs", folder, folder, *out)
@@ -524,3 +533,75 @@ def test_all_classes(run, fails, model_file, tmp_path, kind):
     line = fails("visualize", kind, "--model", model_file, *data, "--outfile", tmp_path / "a.png", "--label", "all")
     assert "not class-conditional" in line
     assert sampling.class_number(Checkpoint(make_model(num_classes=3), class_names=names), "1") == 2
+
+
+def test_the_test_curve_is_dashed_along_its_whole_line(tmp_path):
+    """Also where its pieces are shorter than a dash; and the first epochs do not flatten the rest."""
+    losses = [30_000, 9_000, *(60 + 20 / e for e in range(1, 300))]
+    terms = [{"loss": loss, "reconstruction": loss, "kl": -loss} for loss in losses]
+    entries = [{"epoch": i + 1, "images_per_second": 1.0, **t, "test": t} for i, t in enumerate(terms)]
+    chart = curves.Canvas(1000, 400)
+    axes = charts.Axes(chart, (0, 0, 900, 300), (1, 301), curves.robust(losses))
+    assert axes.y_range[1] < 100
+    chart.page.paste(charts.PAPER, (0, 0, *chart.page.size))
+    curves.plot(chart, axes, [(e["epoch"], e["loss"]) for e in entries], (0, 0, 255), curves.DASH)
+    inked = (chart.finished()[:600] < 128).any(axis=2).any(axis=0)[100:1790]
+    assert 0.35 < inked.mean() < 0.65 and 60 < (np.diff(inked.astype(int)) == 1).sum() < 90
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    assert curves.draw([tmp_path]).std() > 0  # negative values too
+
+
+def test_runs_are_named_by_the_options_in_which_they_differ(tmp_path, run):
+    for beta in (1, 4):
+        flags = "--dataset synthetic --limit 20 --epochs 1 --image_size 8 --max_filters 4 --latent_dims 2"
+        assert run("train", *flags.split(), "--beta", beta, "--outdir", tmp_path / str(beta))[0] == 0
+    name = "vae_synthetic_filters_0004_dims_0002"
+    both = [tmp_path / "1" / name, tmp_path / "4" / name]
+    assert curves.names(both) == ["β 1", "β 4"]
+    assert curves.names(both[:1]) == ["synthetic digits, 2 latent dimensions, β 1"]
+    assert curves.names([tmp_path / "1", tmp_path / "4"]) == ["1", "4"]
+    assert curves.names([both[0], both[0]]) == [f"1/{name}"] * 2
+    titles = []
+    for folder in both:
+        flags = ["--limit", 20, "--importance_samples", 0, "--outfile", tmp_path / "r.html"]
+        assert run("visualize", "report", "--model", f"{folder}.npz", *flags)[0] == 0
+        titles.append(re.findall("<h1>(.*)</h1>", (tmp_path / "r.html").read_text())[0])
+    assert titles == [f"VAE of synthetic digits, 2 latent dimensions, β {beta}" for beta in (1, 4)]
+
+
+def test_names_in_pictures_are_short_and_harmless(run, tmp_path, small_memory):
+    """A name of 10,000 characters, and marks that turn the direction of words."""
+    names = ["x" * 10_000, "\u202ea\u2029b", "\ud800 c\nd"]
+    assert [len(fonts.shortened(name)) <= 40 for name in names] == [True] * 3
+    assert fonts.shortened("a\nb\u202e") == "a b\\u202e"
+    shown = Subject(Checkpoint(make_model(num_classes=3), class_names=names), None)
+    page = samples.draw(shown, samples.Options(1, 6))
+    assert page.shape[1] < 1000
+    images.png(page, {"Title": names[2]})
+
+
+@pytest.mark.parametrize("kind", ["traversal", "interpolate", "latents", "reconstructions", "samples"])
+def test_pages_have_titles_and_a_record(run, model_file, tmp_path, kind):
+    data = ["--limit", 20] if kind != "samples" else []
+    assert run("visualize", kind, "--model", model_file, *data, "--outfile", tmp_path / "a.png")[0] == 0
+    with Image.open(tmp_path / "a.png") as made:
+        text, page = made.text, np.array(made.convert("L"))
+    assert text["Title"].endswith(": synthetic digits, 3 latent dimensions") and text["Description"]
+    assert text["Command"] == " ".join(["python visualize.py", kind, "--model", model_file.name, *map(str, data)])
+    assert (page[:15] == 255).all() and (page[20:90] < 128).any()  # a margin, and the title
+
+
+def test_films_are_wide_and_bounded(run, fails, tmp_path):
+    for name, side in (("small", 16), ("large", 1800), ("huge", 8192)):
+        (tmp_path / name).mkdir()
+        for epoch in (1, 2):
+            Image.new("L", (side, side), 99 * epoch).save(tmp_path / name / f"epoch_{epoch:04d}_samples.png")
+        flags = ["training", "--logs", tmp_path / name, "--outfile", tmp_path / f"{name}.gif"]
+        if name == "huge":
+            assert "8192×8192" in fails("visualize", *flags)
+            continue
+        assert run("visualize", *flags)[0] == 0
+        with Image.open(tmp_path / f"{name}.gif") as made:
+            assert made.n_frames == 2 and 1000 <= made.width < 1100
+    frames = film.animate([tmp_path / "large"])
+    assert frames.draw(0).shape[:2] == frames.draw(1).shape[:2]

@@ -7,6 +7,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
+from PIL import Image
 from sample_models import make_model, save
 
 import vae
@@ -202,8 +203,9 @@ def test_a_training_ends_with_a_prior_that_samples_are_drawn_from(run, tmp_path,
     sheets = {}
     for name, chosen in (("default", []), ("mixture", ["--prior", "mixture"]), ("normal", ["--prior", "normal"])):
         path = tmp_path / f"{name}.png"
-        assert run("generate", "--model", file, "--nsamples", 6, *chosen, "--outfile", path)[0] == 0
-        sheets[name] = path.read_bytes()
+        assert run("generate", "--model", file, "--nsamples", 6, "--scale", 1, *chosen, "--outfile", path)[0] == 0
+        with Image.open(path) as sheet:
+            sheets[name] = sheet.tobytes()
     assert sheets["default"] == sheets["mixture"] != sheets["normal"]
     losses = {}
     for prior in ("normal", "mixture"):

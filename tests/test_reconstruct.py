@@ -16,7 +16,9 @@ from toolkit.model.inputs import to_floats
 @pytest.mark.parametrize("split, flags", [("train", []), ("test", ["--rec_testdata"])])
 def test_every_pair_has_its_number(run, model, model_file, tmp_path, split, flags):
     outdir = tmp_path / "out here"
-    status, out, err = run("reconstruct", "--model", model_file, *flags, "--limit", 300, "--outdir", outdir)
+    status, out, err = run(
+        "reconstruct", "--model", model_file, *flags, "--limit", 300, "--scale", 1, "--outdir", outdir
+    )
     assert (status, err) == (0, "")
     folder = outdir / f"synthetic_{split}" / "0003_latent_dims"
     names = [f"img_{i:08d}.png" for i in range(300)]

@@ -29,6 +29,7 @@ class Kind(NamedTuple):
     types: tuple[type, ...]  # that a value read from a file may have
     unit: str = ""  # what stands for the value in help: `--beta X`
     noun: str = "text"
+    is_file: bool = False  # or a folder
 
 
 class Row(Protocol):
@@ -230,8 +231,8 @@ sample_count = number(int, 0, 10**7, unit="K")
 seed = number(int, 0, 2**32)
 text = Kind(str, (str,), "NAME")
 word = Kind(read_word, (str,), "NAME")
-path = Kind(read_path, (str,), "FILE")
-directory = Kind(read_path, (str,), "DIR")
+path = Kind(read_path, (str,), "FILE", is_file=True)
+directory = Kind(read_path, (str,), "DIR", is_file=True)
 run_name = Kind(read_run_name, (str,), "RUN_NAME")
 
 DATASETS = "mnist, fashion-mnist, cifar-10, cifar-100, celeb-a, synthetic, or folder:PATH of pictures"

@@ -164,6 +164,13 @@ def public_name(name: str) -> str:
     return f"{kind}:{as_text(Path(path).name) or 'root'}" if colon else name
 
 
+def shown_name(name: str) -> str:
+    """A full name as people write it: `cifar-10` → `CIFAR-10`, `folder:/home/me/pets` → `pets`."""
+    others = {"fashion-mnist": "Fashion-MNIST", "celeb-a": "CelebA", "synthetic": "synthetic digits"}
+    usual = name.upper() if name in NAMES else public_name(name).removeprefix("folder:")
+    return others.get(name, usual)
+
+
 def file_name(name: str) -> str:
     """A full name as part of file names: `folder:/home/me/my pictures` → `folder-my_pictures`."""
     kind, colon, path = name.partition(":")

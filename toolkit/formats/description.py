@@ -1,8 +1,10 @@
 """A model and its checkpoint in words: for train.py's options, `generate.py --info` and reports."""
 
 from dataclasses import asdict
+from typing import Any
 
 from toolkit.architectures import ModelConfig
+from toolkit.datasets import shown_name
 from toolkit.formats.checkpoint import Checkpoint
 from toolkit.model.inputs import PIXELS
 from toolkit.wording import counted
@@ -52,3 +54,22 @@ def checkpoint_rows(checkpoint: Checkpoint) -> list[tuple[str, str]]:
         if said:
             rows.append((title, ", ".join(said)))
     return [(title, " ".join(words.split())) for title, words in rows]
+
+
+def setting(name: str, value: object) -> str:
+    """An option of training in words: `β 4`, `latent_dims 8`."""
+    shown = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{'β' if name == 'beta' else name} {shown}"
+
+
+def in_words(dataset: str, latent_dims: int, by_class: bool, options: dict[str, Any]) -> str:
+    """A model in a few words: `MNIST by class, 8 latent dimensions, β 1`."""
+    parts = [(shown_name(dataset) or "unknown data") + (" by class" if by_class else "")]
+    parts += [counted(latent_dims, "latent dimension")]
+    return ", ".join(parts + ([setting("beta", options["beta"])] if "beta" in options else []))
+
+
+def title(checkpoint: Checkpoint, dataset: str = "") -> str:
+    """The same of a checkpoint; `dataset` is used if it names none."""
+    config = checkpoint.model.config
+    return in_words(checkpoint.dataset or dataset, config.latent_dims, bool(config.num_classes), checkpoint.options)

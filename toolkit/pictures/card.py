@@ -1,18 +1,17 @@
 """The card of a model for the Hugging Face Hub: its README.md, and the sheet of samples that it shows."""
 
-import shlex
-from itertools import chain
-
 import numpy as np
 
+from toolkit.datasets import shown_name
 from toolkit.errors import UserError
 from toolkit.formats import hub
 from toolkit.formats.checkpoint import Checkpoint
-from toolkit.formats.description import model_rows
-from toolkit.pictures.kinds.samples import Options, draw
+from toolkit.formats.description import model_rows, title
+from toolkit.pictures.kinds.samples import CAPTION, Options, draw
+from toolkit.pictures.layout import framed
 from toolkit.pictures.sampling import Sampler
 from toolkit.pictures.subject import Subject
-from toolkit.training.plan import flags, remembered
+from toolkit.training.plan import command, remembered
 from toolkit.wording import counted
 
 SAMPLES = 64
@@ -34,7 +33,7 @@ tags:
 - variational-autoencoder
 {datasets}---
 
-# {name}
+# {name}: {title}
 
 A variational autoencoder for MLX, trained on {trained}.
 
@@ -51,7 +50,7 @@ python generate.py --model hf:ORG/NAME --outfile samples.png
 python reconstruct.py --model hf:ORG/NAME --images a.jpg
 ```
 
-`{config}` holds the configuration; `{model}` holds the weights, the fitted prior, and all that is said below.
+`{config}` holds the configuration; `{model}` holds the weights, the fitted prior and everything listed below.
 
 ## Model
 
@@ -62,13 +61,14 @@ python reconstruct.py --model hf:ORG/NAME --images a.jpg
 def make(name: str, checkpoint: Checkpoint, license: str) -> str:
     """The text of the card; what the model's file does not say is left out."""
     dataset = checkpoint.dataset or ""
-    trained = dataset or "data that its file does not name"
+    trained = shown_name(dataset) or "unknown data"
     if checkpoint.epoch is not None:
         trained += f" for {counted(checkpoint.epoch, 'epoch')}"
     page = CARD.format(
         license=license,
         datasets=f"datasets:\n- {DATASETS[dataset]}\n" if dataset in DATASETS else "",
         name=plain(name),
+        title=plain(title(checkpoint)),
         trained=plain(trained),
         picture=hub.PICTURE,
         prior=checkpoint.prior.words,
@@ -87,17 +87,17 @@ def make(name: str, checkpoint: Checkpoint, license: str) -> str:
 def command_of(checkpoint: Checkpoint) -> str:
     """The line that trains such a model; empty where its file does not say."""
     try:
-        words = chain(*flags(remembered(checkpoint.options)).values()) if checkpoint.options else ()
+        line = command(remembered(checkpoint.options)) if checkpoint.options else ""
     except (KeyError, ValueError, UserError):
         return ""
-    command = shlex.join(["python", "train.py", *words])
-    return command if checkpoint.options and command.isprintable() else ""
+    return line if line.isprintable() else ""
 
 
 def samples(checkpoint: Checkpoint) -> np.ndarray:
     """The sheet of samples, of a class-conditional model with a row for each class."""
     subject = Subject(checkpoint, None, sampler=Sampler(checkpoint.prior))
-    return draw(subject, Options(nsamples=max(SAMPLES, 4 * checkpoint.model.config.num_classes)))
+    shown = draw(subject, Options(nsamples=max(SAMPLES, 4 * checkpoint.model.config.num_classes)))
+    return framed(shown, f"Samples: {subject.title}", subject.caption(CAPTION))
 
 
 def table(rows: list[tuple[str, str]]) -> str:

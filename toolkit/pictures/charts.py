@@ -1,6 +1,6 @@
-"""Drawing on a page with Pillow: text, lines, points and images, and axes with ticks.
+"""Drawing on a page with Pillow: text, lines and points, and axes with ticks.
 
-Everything is drawn SHARP times too large and then reduced, so that lines and points have smooth edges.
+A unit is two pixels of the finished picture. Lines and points are drawn larger and then reduced, for smooth edges.
 """
 
 import math
@@ -8,9 +8,10 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
-from toolkit.pictures.fonts import lettering
+from toolkit.pictures.fonts import font, lettering, shortened
 
-SHARP = 4
+UNIT = 2  # pixels
+SHARP = 2  # times larger than it is finished, a page is drawn
 INK, PALE, PAPER = (40, 40, 40), (225, 225, 225), (255, 255, 255)
 # Ten colours that the colour-blind tell apart too: Paul Tol's "muted" scheme, and black.
 COLOURS = [
@@ -39,69 +40,65 @@ def ticks(low, high, most=6):
 
 
 def number(value):
-    """A tick's number, without noise behind it. (Pillow's own font has no minus sign but the hyphen.)"""
-    return f"{value:,.10g}" if abs(value) >= 1e-9 else "0"
+    """A tick's number, without rounding noise, and with a true minus sign."""
+    return f"{value:,.10g}".replace("-", "−") if abs(value) >= 1e-9 else "0"
 
 
 class Canvas:
-    """A page to draw on in pixels of the finished picture."""
+    """A page to draw on, in units; a page of `words` alone takes less memory."""
 
-    def __init__(self, width: int, height: int):
-        self.size = (width, height)
-        self.page = Image.new("RGB", (width * SHARP, height * SHARP), PAPER)
-        self.draw = ImageDraw.Draw(self.page)
+    def __init__(self, width: float, height: float, words: bool = False):
+        self.times = UNIT * (1 if words else SHARP)
+        self.size = (round(width * UNIT), round(height * UNIT))
+        self.page = Image.new("RGB", tuple(side * self.times // UNIT for side in self.size), PAPER)
+        self.draw = ImageDraw.Draw(self.page, "RGBA")  # in which colours may be transparent
 
     def scaled(self, points):
-        return [(x * SHARP, y * SHARP) for x, y in points]
+        return [(x * self.times, y * self.times) for x, y in points]
 
     def line(self, points, fill=INK, width=1.0):
-        self.draw.line(self.scaled(points), fill, round(width * SHARP), joint="curve")
+        self.draw.line(self.scaled(points), fill, round(width * self.times), joint="curve")
 
     def dot(self, x, y, radius, fill):
-        x, y, radius = x * SHARP, y * SHARP, radius * SHARP
-        self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill)
+        self.draw.ellipse(self.scaled([(x - radius, y - radius), (x + radius, y + radius)]), fill)
 
     def ring(self, x, y, radius_x, radius_y, fill, width=1.0):
-        box = (x - radius_x, y - radius_y, x + radius_x, y + radius_y)
-        self.draw.ellipse([side * SHARP for side in box], outline=fill, width=round(width * SHARP))
+        box = self.scaled([(x - radius_x, y - radius_y), (x + radius_x, y + radius_y)])
+        self.draw.ellipse(box, outline=fill, width=round(width * self.times))
 
-    def text(self, x, y, words, size=13, anchor="la", fill=INK, halo=0):
-        """Words at a place; `halo` pixels of paper around them keep them readable on points and lines."""
-        halo = {"stroke_width": round(halo * SHARP), "stroke_fill": PAPER} if halo else {}
-        face, words = lettering(words, size * SHARP)
-        self.draw.text((x * SHARP, y * SHARP), words, fill, face, anchor=anchor, **halo)
+    def text(self, x, y, words, size=13, anchor="la", fill=INK, halo=0, most=40):
+        """Draw words at a place, at most `most` letters; a `halo` of paper keeps them readable on points and lines."""
+        halo = {"stroke_width": round(halo * self.times), "stroke_fill": PAPER} if halo else {}
+        above, below = font(None, round(size * self.times)).getmetrics()
+        x = x * self.times - width_of(words, size, most) * self.times * {"l": 0, "m": 0.5, "r": 1}[anchor[0]]
+        y = y * self.times + {"a": above, "m": (above - below) / 2, "d": -below}[anchor[1]]
+        for face, piece in lettering(shortened(words, most), round(size * self.times)):
+            self.draw.text((x, y), piece, fill, face, anchor="ls", **halo)
+            x += face.getlength(piece)
 
-    def paste(self, image: np.ndarray, x: float, y: float, scale: float = 1) -> None:
-        """Put an image (H, W, C) of bytes on the page, every pixel as `scale` pixels."""
-        picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).convert("RGB")
-        height, width = image.shape[:2]
-        size = (round(width * scale * SHARP), round(height * scale * SHARP))
-        kind = Image.Resampling.BICUBIC if scale != 1 else Image.Resampling.NEAREST
-        self.page.paste(picture.resize(size, kind), (round(x * SHARP), round(y * SHARP)))
-
-    def finished(self, sharp: bool = False) -> np.ndarray:
-        """The page as bytes (H, W, 3), reduced to its size, or with `sharp` to twice that."""
-        factor = 2 if sharp else 1
-        size = (self.size[0] * factor, self.size[1] * factor)
-        return np.asarray(self.page.resize(size, Image.Resampling.LANCZOS))
+    def finished(self) -> np.ndarray:
+        """The page as bytes (H, W, 3)."""
+        reduced = self.page.size != self.size
+        return np.asarray(self.page.resize(self.size, Image.Resampling.LANCZOS) if reduced else self.page)
 
 
-def width_of(words: str, size: int = 13) -> float:
-    """How many pixels words take."""
-    face, words = lettering(words, size * SHARP)
-    return face.getlength(words) / SHARP
+def width_of(words: str, size: float = 13, most: int = 40) -> float:
+    """How many units words take."""
+    pieces = lettering(shortened(words, most), round(size * UNIT * SHARP))
+    return sum(face.getlength(piece) for face, piece in pieces) / (UNIT * SHARP)
 
 
 class Axes:
-    """A frame on a canvas with a scale on both sides, `whole` numbers only below; `place` takes data to pixels."""
+    """A frame on a canvas with a scale on both sides, `whole` numbers only below; `place` takes data to units."""
 
     def __init__(self, canvas, box, x_range, y_range, title="", x_label="", y_label="", whole=False):
         self.canvas, self.box = canvas, box
         self.x_range, self.y_range = x_range, y_range
         left, top, right, bottom = box
-        for value in ticks(*x_range, most=max(2, int((right - left) / 70))):
-            if whole and value % 1:
-                continue
+        below = ticks(*x_range, most=max(2, int((right - left) / 70)))
+        if whole:
+            below = [x_range[0], *(n for n in below if not n % 1 and n - x_range[0] > (below[-1] - below[0]) / 20)]
+        for value in below:
             x, _ = self.place(value, y_range[0])
             canvas.line([(x, top), (x, bottom)], PALE)
             canvas.text(x, bottom + 6, number(value), 12, "ma")
@@ -111,7 +108,7 @@ class Axes:
             canvas.text(left - 6, y, number(value), 12, "rm")
         canvas.line([(left, top), (left, bottom), (right, bottom)])
         canvas.text(left, top - 10, title, 15, "ld")
-        canvas.text((left + right) / 2, bottom + 24, x_label, 13, "ma")
+        canvas.text((left + right) / 2, bottom + 24, x_label, 13, "ma", most=80)
         if y_label:
             canvas.text(right, top - 10, y_label, 12, "rd", (110, 110, 110))
 

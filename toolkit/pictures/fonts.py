@@ -1,9 +1,12 @@
-"""The letters of charts: Pillow's own font, and where it lacks a letter one of the system's."""
+"""The letters of charts: Pillow's own font, and for the letters that it lacks one of the system's."""
 
 import functools
+import itertools
 import unicodedata
 
 from PIL import ImageFont
+
+from toolkit.wording import visible
 
 # Fonts with many letters that Linux and macOS come with, by the names of their files.
 SYSTEM = (
@@ -11,22 +14,33 @@ SYSTEM = (
     *("NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "wqy-zenhei.ttc", "DroidSansFallbackFull.ttf"),
     *("PingFang.ttc", "Hiragino Sans GB.ttc", "AppleSDGothicNeo.ttc", "Helvetica.ttc"),
 )
+PLAIN = {"−": "-", "β": "beta", "×": "x", "—": "-"}  # of our own words, where no font has them
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-def lettering(words: str, size: int) -> tuple[Font, str]:
-    """A font that has all letters of the words, and the words; without one, with other letters for those it lacks."""
-    for name in (None, *SYSTEM):
-        face = font(name, 20)
-        if face is not None and all(has(name, character) for character in words):
-            return font(name, size), words
-    return font(None, size), "".join(nearest(character) for character in words)
+def shortened(words: str, most: int = 40) -> str:
+    """Words as a picture can show them: in one line, no character that acts, and of long ones the middle left out."""
+    words = visible(words[:10_000]).replace("\t", " ").replace("\n", " ").encode("utf-8", "replace").decode()
+    return words if len(words) <= most else f"{words[: most // 2 - 1]}…{words[-most // 2 :]}"
+
+
+def lettering(words: str, size: int) -> list[tuple[Font, str]]:
+    """Words in pieces, each with a font that has its letters; those that no font has are replaced by others."""
+
+    def face_of(character):
+        return next((name for name in (None, *SYSTEM) if font(name, 20) and has(name, character)), "")
+
+    pieces = []
+    for name, letters in itertools.groupby(words, face_of):
+        text = "".join(letters)
+        pieces.append((font(name, size), text) if name != "" else (font(None, size), "".join(map(nearest, text))))
+    return pieces
 
 
 @functools.cache
 def font(name: str | None, size: int) -> Font | None:
-    """A font of the system, or Pillow's own; None where it is not installed."""
+    """A font of the system, or Pillow's own; None if it is not installed."""
     if name is None:
         return ImageFont.load_default(size)
     try:
@@ -45,7 +59,8 @@ def has(name: str | None, character: str) -> bool:
 @functools.cache
 def nearest(character: str) -> str:
     """The character of Pillow's own font that comes nearest: without its accent, in lower case, or a question mark."""
-    for choice in (character, unicodedata.normalize("NFKD", character)[:1], character.casefold()):
+    plain = PLAIN.get(character, character)
+    for choice in (plain, unicodedata.normalize("NFKD", plain)[:1], plain.casefold()):
         if all(has(None, letter) for letter in choice):
             return choice
     return "?"

@@ -1,27 +1,34 @@
-"""From arrays to pictures: bytes, sheets, pairs, and files in any format that Pillow writes."""
+"""From arrays to pictures: bytes, sheets, pairs, and files in any format that Pillow writes.
 
+What made a picture is its record: texts by title, which a PNG file keeps in its text chunks.
+"""
+
+import functools
 import io
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from toolkit.errors import UserError
 from toolkit.files.targets import PICTURE, mark
 from toolkit.files.writing import is_stream, write
 
 GAP = 2  # pixels between the images of a sheet
-GAP_GREY = 64
+PAPER = 255
+MOST_COLUMNS = 12  # of a sheet, unless --grid_size asks for more
+WIDE, TALL = 500, 4000  # pixels: small images are enlarged until a sheet is about so wide, and no higher than this
 LARGEST = 2**26  # pixels of a sheet
 LONGEST = 2**15  # pixels along one side of it
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 MOST_WAITING = 1000  # pictures to be written
 MARK = mark(PICTURE)
+Record = dict[str, str]
 SOFTWARE = Image.Exif()
 SOFTWARE[0x131] = MARK
 
@@ -37,14 +44,14 @@ def to_bytes(pixels: np.ndarray) -> np.ndarray:
 
 
 def pairs(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Two stacks of images → one stack of bytes, each image beside its partner."""
+    """Two stacks of images → one stack of bytes, each image left of its partner."""
     return np.concatenate([to_bytes(left), to_bytes(right)], axis=2)
 
 
 def best_columns(count: int) -> int:
-    """How many columns give a landscape sheet with the fewest empty places."""
-    square = math.isqrt(count - 1) + 1
-    return min(range(square, 2 * square + 1), key=lambda columns: -count % columns)
+    """How many columns, at most 12, give a landscape sheet with the fewest empty places."""
+    square = min(math.isqrt(count - 1) + 1, MOST_COLUMNS)
+    return min(range(square, min(2 * square, MOST_COLUMNS) + 1), key=lambda columns: -count % columns)
 
 
 def check_sheet(count: int, size: int, columns: int | None = None) -> int:
@@ -58,18 +65,31 @@ def check_sheet(count: int, size: int, columns: int | None = None) -> int:
     return columns
 
 
-def sheet(images: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """A stack of images (N, H, W, C) → one image (H', W', C); the last row may be short."""
+def sheet(images: np.ndarray, columns: int | None = None, scale: int | None = None) -> np.ndarray:
+    """A stack of images (N, H, W, C) → one image (H', W', C); the last row may be short.
+
+    Each pixel becomes `scale` × `scale` pixels; by default as many as make the sheet about 500 pixels wide.
+    """
     images = np.asarray(images)
     count, height, width, channels = images.shape
     columns = min(columns or best_columns(count), count)
     rows = -(-count // columns)
-    page = np.zeros((rows * columns, height + GAP, width + GAP, channels), np.uint8)
-    page[:count] = GAP_GREY
+    if scale is None:
+        scale = max(1, min(-(-WIDE // (columns * (width + GAP))), TALL // (rows * (height + GAP))))
+    elif rows * (height * scale + GAP) * columns * (width * scale + GAP) > LARGEST:
+        raise UserError(f"a sheet of {count} images at --scale {scale} is too large — choose a smaller --scale")
+    images = enlarged(images, scale)
+    height, width = images.shape[1:3]
+    page = np.full((rows * columns, height + GAP, width + GAP, channels), PAPER, np.uint8)
     page[:count, :height, :width] = images
     page = page.reshape(rows, columns, height + GAP, width + GAP, channels).swapaxes(1, 2)
     page = page.reshape(rows * (height + GAP), columns * (width + GAP), channels)
     return page[:-GAP, :-GAP]
+
+
+def enlarged(images: np.ndarray, scale: int) -> np.ndarray:
+    """Images (…, H, W, C) in which every pixel has become `scale` × `scale` pixels."""
+    return images.repeat(scale, axis=-3).repeat(scale, axis=-2)
 
 
 def ending_of(path: Path | str) -> str:
@@ -85,32 +105,36 @@ def picture(image: np.ndarray) -> Image.Image:
     return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
 
 
-def encoded(image: Image.Image, format: str, **more: Any) -> bytes:
-    """A picture as the bytes of a file that says who made it."""
-    buffer = io.BytesIO()
-    image.save(buffer, format, exif=SOFTWARE, comment=MARK, **more)
+def encoded(image: Image.Image, format: str, record: Record | None = None, **more: Any) -> bytes:
+    """A picture as the bytes of a file that this toolkit recognises; a PNG file keeps its record, too."""
+    buffer, texts = io.BytesIO(), PngImagePlugin.PngInfo()
+    for title, words in ({"Software": MARK} | (record or {})).items():
+        texts.add_text(title, words.encode("utf-8", "replace").decode())
+    marks = {"pnginfo": texts} if format == "PNG" else {"exif": SOFTWARE, "comment": MARK}
+    image.save(buffer, format, **marks, **more)
     return buffer.getvalue() + (MARK.encode() if format == "BMP" else b"")  # which has no other room for it
 
 
-def png(image: np.ndarray) -> bytes:
+def png(image: np.ndarray, record: Record | None = None) -> bytes:
     """An image (H, W, C) as the bytes of a PNG file."""
-    return encoded(picture(image), "PNG")
+    return encoded(picture(image), "PNG", record)
 
 
 class Animation(NamedTuple):
-    """Images (H, W, 3) of one size, and how long each is shown."""
+    """Frames (H, W, 3) of one size, drawn when they are needed: which are shown in turn, and for how long."""
 
-    frames: Sequence[np.ndarray]
+    draw: Callable[[int], np.ndarray]
+    order: Sequence[int]
     milliseconds: Sequence[int]
 
 
-def save(path: Path | str, image: np.ndarray | Animation) -> None:
+def save(path: Path | str, image: np.ndarray | Animation, record: Record | None = None) -> None:
     """Write one image (H, W, C) of 1 or 3 channels to a file; an animation as GIF."""
     if isinstance(image, Animation):
         return write(path, gif(image))
     made, ending = picture(image), ending_of(path)
     try:
-        data = encoded(made, "PNG" if ending == ".png" else Image.registered_extensions()[ending])
+        data = encoded(made, "PNG" if ending == ".png" else Image.registered_extensions()[ending], record)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"cannot write {path} as {ending}: {error} — use .png") from None
     write(path, data)
@@ -118,15 +142,23 @@ def save(path: Path | str, image: np.ndarray | Animation) -> None:
 
 def gif(animation: Animation) -> bytes:
     """An animation as the bytes of an endless GIF of one palette, so that colours do not flicker."""
-    frames, milliseconds = animation
-    palette = Image.fromarray(np.concatenate(frames[:: max(1, len(frames) // 4)])).quantize(256)
-    pictures = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    times = {"duration": list(milliseconds), "loop": 0}
-    return encoded(pictures[0], "GIF", save_all=True, append_images=pictures[1:], **times)
+    draw, order, milliseconds = animation
+    some = sorted({order[round(share * (len(order) - 1))] for share in (0, 0.25, 0.5, 1)})
+    palette = Image.fromarray(np.concatenate([draw(i)[::2, ::2] for i in some])).quantize(256)
+
+    @functools.cache  # a byte for each pixel
+    def frame(i: int) -> Image.Image:
+        return Image.fromarray(draw(i)).quantize(palette=palette, dither=Image.Dither.NONE)
+
+    rest = (frame(i) for i in order[1:])
+    return encoded(frame(order[0]), "GIF", save_all=True, append_images=rest, duration=list(milliseconds), loop=0)
 
 
 class Writer:
     """Saves pictures in a pool of threads; leaving the block waits for the last of them."""
+
+    def __init__(self, record: Record | None = None):
+        self.record = record
 
     def __enter__(self):
         self.pool, self.waiting = ThreadPoolExecutor(), deque()
@@ -135,7 +167,7 @@ class Writer:
     def save(self, path: Path, image: np.ndarray) -> None:
         if len(self.waiting) == MOST_WAITING:
             self.waiting.popleft().result()
-        self.waiting.append(self.pool.submit(save, path, image))
+        self.waiting.append(self.pool.submit(save, path, image, self.record))
 
     def __exit__(self, error, *_):
         self.pool.shutdown(cancel_futures=error is not None)

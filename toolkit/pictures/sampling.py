@@ -14,7 +14,8 @@ from toolkit.model import inference
 from toolkit.pictures import images
 from vae import VAE
 
-COUNT = 128  # samples of a sheet, if nobody says how many
+COUNT = 128  # samples of a sheet by default
+LEAST = 8  # of each class, by default
 SQUARE = 16  # images along a side of the latent grid
 ALL = "all"  # classes, a row each
 
@@ -24,8 +25,8 @@ class Samples(NamedTuple):
     columns: int  # of their sheet
     names: list[str] | None = None  # where they have some
 
-    def sheet(self) -> np.ndarray:
-        return images.sheet(self.pictures, self.columns)
+    def sheet(self, scale: int | None = None) -> np.ndarray:
+        return images.sheet(self.pictures, self.columns, scale)
 
 
 class Sampler(NamedTuple):
@@ -35,6 +36,13 @@ class Sampler(NamedTuple):
     temperature: float = 1.0
     seed: int = 0
     noisy: bool = False  # whether pixels have the noise of the likelihood
+
+    @property
+    def words(self) -> str:
+        """The prior, the temperature unless it is 1, and the seed."""
+        prior = self.prior.words.removeprefix("a ").removeprefix("the ")
+        at = f", temperature {self.temperature:g}" if self.temperature != 1 else ""
+        return f"prior: {prior}{at}, {'pixels sampled, ' if self.noisy else ''}seed {self.seed}"
 
     def vectors(self, count: int, labels: np.ndarray | None) -> mx.array:
         return self.prior.sample(count, mx.random.key(self.seed), self.temperature, labels)
@@ -54,16 +62,18 @@ def samples(
 ) -> Samples:
     """Samples from a prior.
 
-    In a class-conditional model `label` is their class, "all" makes a row of each class, in which a column has the same
-    random numbers, and None gives the samples all classes in turn.
+    In a class-conditional model `label` is their class, "all" gives each class rows of its own with the same noise in
+    the same place, and None gives the samples all classes in turn.
     """
     model = checkpoint.model
     classes, size = model.config.decoder_classes, model.config.image_size
     if classes and label == ALL:
-        columns = columns or max(1, (count or COUNT) // classes)
-        images.check_sheet(columns * classes, size, columns)
-        labels = np.repeat(np.arange(classes), columns)
-        z = mx.concatenate([sampler.vectors(columns, row) for row in labels.reshape(classes, columns)])
+        each = max(1, count // classes) if count else max(LEAST, COUNT // classes)
+        columns = columns or min(each, images.MOST_COLUMNS)
+        each = max(columns, each - each % columns)  # whole rows
+        images.check_sheet(each * classes, size, columns)
+        labels = np.repeat(np.arange(classes), each)
+        z = mx.concatenate([sampler.vectors(each, row) for row in labels.reshape(classes, each)])
     else:
         columns = images.check_sheet(count or COUNT, size, columns)
         count, number, labels = count or COUNT, class_number(checkpoint, label), None
@@ -99,7 +109,7 @@ def decoded(
     asked = class_number(checkpoint, label)
     if model.config.decoder_classes:
         if asked is None and codes.classes is None:
-            raise UserError("the model wants classes, and these latent vectors have none — give --label")
+            raise UserError("the model needs classes, and these latent vectors have none — give --label")
         found = codes.classes if asked is None else [label] * len(codes.mean)
         labels = np.array([class_number(checkpoint, name) for name in found])
     return Samples(sampler.pictures(model, mx.array(codes.mean), labels), columns, codes.names)

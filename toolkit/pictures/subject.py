@@ -11,6 +11,7 @@ import numpy as np
 from toolkit import datasets
 from toolkit.errors import UserError
 from toolkit.files.progress import bar
+from toolkit.formats import description
 from toolkit.formats.checkpoint import Checkpoint
 from toolkit.formats.labels import class_number
 from toolkit.metrics.latents import kl_by_dimension
@@ -49,6 +50,16 @@ class Subject:
         self.dataset = self.dataset or datasets.public_name(self.checkpoint.dataset or "mnist")
         if self.label != sampling.ALL or not self.model.config.decoder_classes:
             class_number(self.checkpoint, self.label)  # stops where there is no such class
+
+    @property
+    def title(self) -> str:
+        """The model in a few words."""
+        return description.title(self.checkpoint, self.dataset)
+
+    def caption(self, text: str, image: int | str | None = None) -> str:
+        """A caption in which {sampler} and {rest} are filled in."""
+        rest = "all others are 0" if image is None else f"all others are those of {self.image(image).words}"
+        return text.format(sampler=self.sampler.words, rest=rest)
 
     @cached_property
     def test(self) -> Any:

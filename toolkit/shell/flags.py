@@ -1,11 +1,18 @@
 """The options that several commands share, and the check of what they write. Help pages need it, so it is light."""
 
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any
 
 from toolkit.files.targets import check_target
+from toolkit.files.writing import is_stream
 from toolkit.options import DATASETS, count, directory, number, option, path, seed, whole, word
 
 DEFAULT_MODEL = "pretrained/vae_mnist_filters_0064_dims_0008.npz"
@@ -107,8 +114,26 @@ class WriteOptions:
 
 
 @dataclass(frozen=True)
+class PictureOptions(WriteOptions):
+    """Writing what people look at."""
+
+    open: bool = option(False, "open the result in the system's viewer", "output")
+
+
+@dataclass(frozen=True)
 class DeviceOptions:
     cpu: bool = option(False, "use the CPU even if there is a GPU", "general")
+
+
+def show(write: PictureOptions, path: Path | str) -> None:
+    """With --open, open a file in the system's viewer, and go on at once; a pipe has no viewer."""
+    if not write.open or is_stream(path):
+        return
+    if not (viewer := shutil.which("open" if sys.platform == "darwin" else "xdg-open")):
+        return print(f"--open: this system has no viewer (xdg-open); the file is {path}", file=sys.stderr)
+    line = ["/bin/sh", "-c", '"$0" "$1" &', viewer, os.path.abspath(path)]
+    with suppress(OSError):
+        subprocess.run(line, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True)
 
 
 def check_targets(write: WriteOptions, kind: str, paths: Iterable[Path | str], *inputs: str | None) -> None:

@@ -61,6 +61,8 @@ class Typed:
 
     values: dict[str, Any]
     defaults: dict[str, Any] = field(default_factory=dict)  # that replace those of the options
+    program: str = ""  # what starts the command: `python train.py`
+    options: Mapping[str, Option] = field(default_factory=dict)
 
     def of(self, declared: type[T]) -> T:
         """A dataclass of options with what was typed, and defaults for the rest."""
@@ -96,7 +98,7 @@ def parse(
     for name in sorted(values.keys() - parser.options.keys()):
         parser.refuse(f"--{name}")
     check_conditions(values, values.keys() | defaults.keys(), parser.options)
-    return Typed(values, defaults)
+    return Typed(values, defaults, parser.prog, parser.options)
 
 
 def program_of(document: str) -> str:

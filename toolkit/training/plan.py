@@ -5,12 +5,15 @@ change. To add an option, declare it in TrainConfig, or in the options of a row,
 toolkit/training/trainer.py or toolkit/training/schedules.py.
 """
 
+import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from toolkit.architectures import ModelConfig
+from toolkit.datasets import public_name
 from toolkit.errors import UserError
 from toolkit.model.inputs import PIXELS
 from toolkit.model.likelihoods import LIKELIHOODS
@@ -240,6 +243,12 @@ def flags(plan: Plan) -> dict[str, list[str]]:
         name: [f"--{name}"] if known[name].kind is None else [f"--{name}", str(value)]
         for name, value in plan.changed().items()
     }
+
+
+def command(plan: Plan) -> str:
+    """The line that trains by a plan; of a folder of pictures it names the last part."""
+    public = {"dataset": ["--dataset", public_name(plan.train.dataset)]} if ":" in plan.train.dataset else {}
+    return shlex.join(["python", "train.py", *chain(*(flags(plan) | public).values())])
 
 
 def differences(plan: Plan, before: dict[str, Any]) -> list[str]:

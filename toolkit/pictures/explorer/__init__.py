@@ -71,7 +71,8 @@ def make(title: str, subject: Subject, count: int | None = None, half: bool = Fa
     about = {
         "title": title,
         "rows": [("Model", title), *checkpoint_rows(checkpoint)],
-        "dataset": dataset.removeprefix("folder:"),
+        "dataset": datasets.shown_name(dataset),
+        "beta": checkpoint.options.get("beta"),
         "size": model.config.image_size,
         "channels": model.config.channels,
         "dims": model.config.latent_dims,
@@ -94,7 +95,8 @@ def make(title: str, subject: Subject, count: int | None = None, half: bool = Fa
         about |= describe_images(subject, test, named)
     kept = np.float16 if half else np.float32
     block, about["arrays"] = pack([array.astype(kept) for array in arrays], named)
-    return Explorer(assemble(title, about, block), network.rounding_error(model, folded, test) if half else "")
+    page = assemble(subject.title, about, block)
+    return Explorer(page, network.rounding_error(model, folded, test) if half else "")
 
 
 def first_images(test: Any, channels: int, count: int | None) -> Any:

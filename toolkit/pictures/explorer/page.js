@@ -441,7 +441,7 @@ function makeKept() {
 
 async function begin() {
   const many = facts.dims === 1 ? "1 number" : `${facts.dims} numbers`, yours = facts.drawn ? "draw a digit" : "open a picture";
-  $("heading").textContent = `${facts.dataset} in ${many}`;
+  $("heading").textContent = `${facts.dataset} in ${many}${facts.beta ? `, β ${facts.beta}` : ""}`;
   $("introduction").textContent = `This variational autoencoder turns a picture into ${many}, its latent vector, and any such vector into a picture. Move a slider, ${facts.axes ? "point at the map" : "try a random one"}, or ${yours}.`;
   $("rows").append(...facts.rows.map((row) => element("tr", {}, ...row.map((textContent) => element("td", { textContent })))));
   arrays = await unpack($("block").textContent, facts.arrays);

@@ -4,6 +4,21 @@ A file has the flags of its kind, `Options`, and at least one of `draw` (bytes (
 `write_page` (HTML as text). These take a Subject, or the folders of runs if the kind shows runs, and the options.
 """
 
-from toolkit.options import Kind, path
+from dataclasses import dataclass
 
-IMAGE = Kind(lambda text: int(text) if text.isdecimal() else path.read(text), (int, str))  # a number, or a file
+from toolkit.options import Kind, number, option, path
+
+# A number, or a file
+IMAGE = Kind(lambda text: int(text) if text.isdecimal() else path.read(text), (int, str), is_file=True)
+
+
+@dataclass(frozen=True)
+class ScaleOptions:
+    scale: int | None = option(
+        None,
+        "show each pixel as N×N; a sheet at 1 has neither margin nor caption",
+        "output",
+        kind=number(int, 1, 65),
+        unit="N",
+        default_text="large enough to see",
+    )

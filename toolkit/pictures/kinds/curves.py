@@ -1,74 +1,105 @@
-"""Curves of training: loss, reconstruction, KL and throughput of one or more runs over their epochs."""
+"""Curves of training: loss, reconstruction and KL of one or more runs over their epochs."""
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from toolkit.errors import UserError
+from toolkit.formats import checkpoint
+from toolkit.formats.description import in_words, setting
 from toolkit.pictures.charts import COLOURS, Axes, Canvas, spread
 from toolkit.training import log
 
-PANELS = (  # title, unit, key, whether it is measured on the test split too
-    ("Loss", "nats per image", "loss", True),
-    ("Reconstruction", "per image", "reconstruction", True),
-    ("KL", "nats per image", "kl", True),
-    ("Throughput", "images per second", "images_per_second", False),
+TITLE = "Training"
+CAPTION = "Solid: training; dashed: test. The y-axes leave out values far from most others, such as the first ones."
+PANELS = (  # title, unit, key, and the box of the axes
+    ("Loss", "nats per image", "loss", (74, 40, 964, 330)),
+    ("Reconstruction", "nats per image", "reconstruction", (74, 420, 474, 660)),
+    ("KL", "nats per image", "kl", (564, 420, 964, 660)),
 )
-WIDTH = 1.6  # pixels
+WIDTH, DASH = 1.6, 6  # units
+FENCE = 5  # interquartile ranges beyond the quartiles, where an axis ends: the first epochs do not flatten the rest
 
 
 def draw(paths: Sequence[Path | str], _: Any = None) -> np.ndarray:
-    """A chart with four panels; `paths` are runs' folders or logs."""
+    """A chart with three panels; `paths` are runs' folders or logs."""
     if not paths:
         raise UserError("no run lies beside this model — name the folder or log of one with --logs")
-    runs = [(run_name(path), log.read(path)) for path in paths]
-    legend = 26 + 20 * len(runs)
-    canvas = Canvas(1000, 700 + legend)
-    last = max(run[-1]["epoch"] for _, run in runs)
-    for i, (title, unit, key, tested) in enumerate(PANELS):
-        left, top = 74 + 490 * (i % 2), 50 + 330 * (i // 2)
-        values = [entry[key] for _, run in runs for entry in run]
-        values += [entry["test"][key] for _, run in runs for entry in run if tested]
-        low, high = spread(values)
-        low = max(0, low) if min(values) >= 0 else low
-        box = (left, top, left + 400, top + 240)
-        axes = Axes(canvas, box, (0, max(2, last)), (low, high), title, "epoch", unit, whole=True)
-        for r, (_, run) in enumerate(runs):
+    runs = [log.read(path) for path in paths]
+    canvas = Canvas(1000, 716 + 20 * len(runs))
+    last = max(run[-1]["epoch"] for run in runs)
+    for title, unit, key, box in PANELS:
+        low, high = robust([each[key] for run in runs for entry in run for each in (entry, entry["test"])])
+        axes = Axes(canvas, box, (1, max(2, last)), (low, high), title, "epoch", unit, whole=True)
+        for r, run in enumerate(runs):
             plot(canvas, axes, [(e["epoch"], e[key]) for e in run], colour_of_run(r))
-            if tested:
-                plot(canvas, axes, [(e["epoch"], e["test"][key]) for e in run], colour_of_run(r), dashed=True)
-    for r, (name, _) in enumerate(runs):
-        y = 690 + 20 * r
+            plot(canvas, axes, [(e["epoch"], e["test"][key]) for e in run], colour_of_run(r), DASH)
+            best = min(run, key=lambda entry: entry["test"]["loss"])
+            if key == "loss" and low <= best["test"][key] <= high:
+                x, y = axes.place(best["epoch"], best["test"][key])
+                canvas.dot(x, y, 4, colour_of_run(r))
+                words = f"lowest test loss {best['test'][key]:.2f}, epoch {best['epoch']}"
+                side = "rd" if x > 500 else "ld"
+                canvas.text(x, y - 8 - 18 * r, words, 12, side, colour_of_run(r), halo=2)
+    for r, name in enumerate(names(paths)):
+        y = 716 + 20 * r
         canvas.line([(74, y), (104, y)], colour_of_run(r), 2)
-        canvas.text(112, y, name[-90:], 13, "lm")
-    canvas.text(950, 690, "solid: training, dashed: test", 13, "rm")
-    return canvas.finished(sharp=True)
+        canvas.text(112, y, name, 13, "lm", most=90)
+    return canvas.finished()
+
+
+def robust(values: list[float]) -> tuple[float, float]:
+    """The range of an axis: that of the values but for those far from most of them."""
+    first, third = np.quantile(values, [0.25, 0.75])
+    far = FENCE * (third - first)
+    low, high = spread([value for value in values if first - far <= value <= third + far])
+    return (max(0, low) if min(values) >= 0 else low), high
 
 
 def colour_of_run(i: int) -> tuple[int, int, int]:
     return COLOURS[(1, 0, 3, 8, 6, 5, 9, 7, 4, 2)[i % 10]]
 
 
-def run_name(path: Path | str) -> str:
-    """What a run is called: the name of its folder, with that of the folder it is in."""
-    folder = Path(path).absolute()
-    folder = folder.parent if folder.name == "log.jsonl" else folder
-    return f"{folder.parent.name}/{folder.name}"
+def names(paths: Sequence[Path | str]) -> list[str]:
+    """What runs are called: one in words, several by the options in which they differ, or else by their folders."""
+    folders = [Path(path).absolute() for path in paths]
+    folders = [folder.parent if folder.name == "log.jsonl" else folder for folder in folders]
+    options: list[dict[str, Any]] = []
+    with suppress(UserError):  # of a run whose state is gone
+        options = [checkpoint.read(folder / "state.npz").facts.get("options", {}) for folder in folders]
+    differ = [name for name in (options or [{}])[0] if len({str(each.get(name)) for each in options}) > 1]
+    short = [", ".join(setting(name, each[name]) for name in differ if name in each) for each in options]
+    if len(options) == 1:
+        (own,) = options
+        return [in_words(own.get("dataset", ""), own.get("latent_dims", 0), own.get("conditional", False), own)]
+    if len(set(short)) == len(folders) and "dataset" not in differ:
+        return short
+    alike = len({folder.name for folder in folders}) < len(folders)
+    return [f"{folder.parent.name}/{folder.name}" if alike else folder.name for folder in folders]
 
 
-def plot(canvas, axes, points, fill, dashed=False):
-    places = [axes.place(*point) for point in points]
+def plot(canvas, axes, points, fill, dash=0):
+    """A line through points, as far as it is within the axes; dashes go on from one piece to the next."""
+    _, top, _, bottom = axes.box
+    places, length = [axes.place(*point) for point in points], 0.0
     if len(places) == 1:
         canvas.dot(*places[0], 3, fill)
-    elif not dashed:
-        canvas.line(places, fill, WIDTH)
-    else:
-        for a, b in zip(places, places[1:], strict=False):
-            length = math.hypot(b[0] - a[0], b[1] - a[1])
-            pieces = max(1, round(length / 6))
-            for k in range(0, pieces, 2):
-                ends = [(a[0] + (b[0] - a[0]) * t / pieces, a[1] + (b[1] - a[1]) * t / pieces) for t in (k, k + 1)]
-                canvas.line(ends, fill, WIDTH)
+    for (x, y), (to_x, to_y) in zip(places, places[1:], strict=False):
+        ends = [np.clip((edge - y) / (to_y - y), 0, 1) for edge in (top, bottom)] if to_y != y else [0, 1]
+        start, end = sorted(ends)
+        if start == end or (to_y == y and not top <= y <= bottom):
+            continue
+        at = lambda share: (x + (to_x - x) * share, y + (to_y - y) * share)  # noqa: B023, E731
+        whole = math.dist(at(start), at(end))
+        cuts = [0.0, whole]
+        if dash:  # where the pattern changes between ink and paper
+            first = math.floor(length / dash) + 1
+            cuts[1:1] = [cut * dash - length for cut in range(first, math.ceil((length + whole) / dash))]
+        for a, b in zip(cuts, cuts[1:], strict=False):
+            if not dash or math.floor((length + (a + b) / 2) / dash) % 2 == 0:
+                canvas.line([at(start + (end - start) * cut / whole) for cut in (a, b)], fill, WIDTH)
+        length += whole

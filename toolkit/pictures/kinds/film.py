@@ -1,4 +1,4 @@
-"""A film of one training: the sheets of samples that a run leaves behind, epoch by epoch."""
+"""An animation of one training: the sheets of samples that a run leaves behind, epoch by epoch."""
 
 import re
 from collections.abc import Sequence
@@ -10,50 +10,97 @@ from PIL import Image
 
 from toolkit.errors import UserError
 from toolkit.files.reading import opened
-from toolkit.pictures.charts import Canvas
-from toolkit.pictures.images import LARGEST, Animation
+from toolkit.formats import checkpoint
+from toolkit.pictures import sampling
+from toolkit.pictures.images import Animation, sheet
+from toolkit.pictures.layout import WIDE, slider, stacked
 
+TITLE = "Training"
+CAPTION = "The same latent vectors after every epoch, drawn from the prior of the training."
 MOST = 60  # frames; of longer runs as many epochs are chosen, closer together at the beginning
+PIXELS = 2**25  # of all frames together
+LARGEST = 2**25  # pixels of a sheet: one of 64 images has fewer
 STEP, HOLD = 200, 2000  # milliseconds that a frame is shown, and the last one
-CAPTION = 24  # pixels below a sheet
 
 
 def animate(runs: Sequence[Path | str], _: Any = None) -> Animation:
-    """The samples of every epoch of a run, with the epoch's number below."""
+    """The samples of every epoch of a run, with the epoch's number; at the end those that generate.py draws."""
     if len(runs) != 1:
-        raise UserError(f"a film shows one run, not {len(runs)} — name its folder with --logs")
-    (run,) = runs
-    sheets = {}
-    for path in Path(run).glob("epoch_*_samples.png"):
+        raise UserError(f"an animation shows one run, not {len(runs)} — name its folder with --logs")
+    run, sheets = Path(runs[0]), {}
+    for path in run.glob("epoch_*_samples.png"):
         if found := re.fullmatch(r"epoch_(\d+)_samples\.png", path.name):
             sheets[int(found[1])] = path
     if not sheets:
         raise UserError(f"{run} has no sheets of epochs — name the folder of a run with --logs")
-    frames = [frame(sheets[epoch], f"epoch {epoch} of {max(sheets)}") for epoch in chosen(sorted(sheets))]
-    if len({each.shape for each in frames}) > 1:
-        raise UserError(f"the sheets in {run} have different sizes — name the folder of one run with --logs")
-    return Animation(frames, [STEP] * (len(frames) - 1) + [HOLD])
+    last = max(sheets)
+    size = size_of(sheets[last])
+    epochs = chosen(sorted(sheets), max(2, min(MOST, PIXELS // (size[0] * size[1]))))
+
+    def draw(i: int) -> np.ndarray:
+        if i == len(epochs):
+            picture, words, share = final, f"after training: {prior}", 1.0
+        else:
+            picture = frame(sheets[epochs[i]], size)
+            words, share = f"epoch {epochs[i]} of {last}", epochs[i] / last
+        return stacked(slider(size[0], share, words), picture)
+
+    final, prior = fitted(run, size)
+    count = len(epochs) + (final is not None)
+    return Animation(draw, range(count), [STEP] * (len(epochs) - 1) + [HOLD] * (count - len(epochs) + 1))
 
 
-def chosen(epochs: list[int]) -> list[int]:
-    """All epochs, or MOST of them: most is seen at the beginning of a training."""
-    if len(epochs) <= MOST:
+def chosen(epochs: list[int], most: int = MOST) -> list[int]:
+    """All epochs, or `most` of them, closer together at the beginning, where samples change fast."""
+    if len(epochs) <= most:
         return epochs
-    shares = np.linspace(0, 1, MOST) ** 1.5
+    shares = np.linspace(0, 1, most) ** 1.5
     return [epochs[i] for i in sorted({round(share * (len(epochs) - 1)) for share in shares})]
 
 
-def frame(path: Path, words: str) -> np.ndarray:
-    """One sheet with words below it."""
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of a frame that shows a sheet; about WIDE, in whole multiples of small sheets."""
+    width, height = opening(path, lambda picture: picture.size)
+    scale = -(-WIDE // width) if width < WIDE else WIDE / width
+    if height * scale > 2 * WIDE:
+        raise UserError(f"{path} is {width}×{height} pixels, too high for a frame — name the folder of another run")
+    return round(width * scale), max(1, round(height * scale))
+
+
+def frame(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """A sheet as a frame of that size, (H, W, 3)."""
+
+    def resized(picture):
+        if abs(picture.width * size[1] / size[0] - picture.height) > 1 + picture.height / 100:
+            raise ValueError("it is of another shape than the last one")
+        larger = picture.width <= size[0]
+        kind = Image.Resampling.NEAREST if larger else Image.Resampling.BOX
+        return np.asarray(picture.resize(size, kind, reducing_gap=None if larger else 2).convert("RGB"))
+
+    return opening(path, resized)
+
+
+def opening(path, use):
+    """What a function makes of a sheet; one line if it is damaged or too large."""
     try:
-        with opened(path) as file, Image.open(file, formats=["PNG"]) as sheet:
-            if sheet.width * sheet.height > LARGEST:
-                raise ValueError(f"it has {sheet.width}×{sheet.height} pixels")
-            picture = np.asarray(sheet.convert("RGB"))
+        with opened(path) as file, Image.open(file, formats=["PNG"]) as picture:
+            if picture.width * picture.height > LARGEST:
+                raise ValueError(f"it has {picture.width}×{picture.height} pixels")
+            if picture.mode not in ("L", "RGB"):
+                raise ValueError(f"its pixels are {picture.mode}")
+            return use(picture)
     except Exception as error:  # Pillow raises nearly anything on damaged files
         raise UserError(f"{path} is not a sheet, or is damaged ({error}) — delete it") from None
-    height, width = picture.shape[:2]
-    canvas = Canvas(width, height + CAPTION)
-    canvas.paste(picture, 0, 0)
-    canvas.text(width / 2, height + CAPTION / 2, words, 13, "mm")
-    return canvas.finished()
+
+
+def fitted(run, size):
+    """Samples of the run's model from its fitted prior as a frame, and that prior in words; None if it has none."""
+    try:
+        model = checkpoint.load(run.with_suffix(".npz"))
+        if model.sampler is None:
+            return None, ""
+        picture = sheet(sampling.samples(model, sampling.Sampler(model.prior), 64).pictures)
+    except UserError:  # moved away, or never finished
+        return None, ""
+    shown = Image.fromarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
+    return np.asarray(shown.resize(size, Image.Resampling.NEAREST)), model.prior.words

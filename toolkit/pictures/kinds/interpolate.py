@@ -7,14 +7,19 @@ import numpy as np
 
 from toolkit.errors import UserError
 from toolkit.options import count, option
+from toolkit.pictures.fonts import shortened
 from toolkit.pictures.images import Animation
-from toolkit.pictures.kinds import IMAGE
-from toolkit.pictures.layout import TILE, page, shortened, there_and_back
+from toolkit.pictures.kinds import IMAGE, ScaleOptions
+from toolkit.pictures.layout import WIDE, layout, page, slider, stacked, there_and_back
 from toolkit.pictures.subject import Subject
+
+TITLE = "Interpolation"
+CAPTION = "From one image to another: on the straight line, and on the arc around the origin."
+FRAMES = 25
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(ScaleOptions):
     images: tuple[int | str, ...] = option(
         (), "from each test image or picture file to the next", "pictures", kind=IMAGE, unit="N|FILE", several=True
     )
@@ -55,7 +60,7 @@ def interpolate(subject: Subject, rows: int, columns: int, chosen: Sequence[int 
     shown, left = [], []
     for a, b in list(zip(chosen, chosen[1:], strict=False)) or pairs_of(subject, rows):
         start, end = subject.image(a), subject.image(b)
-        names = [f"#{i}" if isinstance(i, int) else shortened(one.words) for i, one in ((a, start), (b, end))]
+        names = [shortened(one.words, 24).removeprefix("test ") for one in (start, end)]
         for spherical, word in ((False, "linear"), (True, "spherical")):
             z = [between(start.mean, end.mean, share, spherical) for share in np.linspace(0, 1, columns)]
             shown.append(np.stack([start.pixels, *subject.decode(z, start.label), end.pixels]))
@@ -65,13 +70,19 @@ def interpolate(subject: Subject, rows: int, columns: int, chosen: Sequence[int 
 
 def draw(subject: Subject, options: Options) -> np.ndarray:
     shown, left = interpolate(subject, options.rows, 9, options.images)
-    word = "picture" if any(isinstance(which, str) for which in options.images) else "test image"
-    return page(shown, left, [word, *[""] * 9, word])
+    shares = [f"{share:.0%}" for share in np.linspace(0, 1, 9)]
+    return page(shown, left, ["from", *shares, "to"], scale=options.scale)
 
 
 def animate(subject: Subject, options: Options) -> Animation:
-    """Above the straight lines, below the arcs; a column for each pair."""
-    shown, _ = interpolate(subject, options.rows, 25, options.images)
-    lines, arcs = shown[::2, 1:-1], shown[1::2, 1:-1]  # (pairs, 25, H, W, C)
-    words = ["linear", "spherical"]
-    return there_and_back([page([lines[:, i], arcs[:, i]], words, tile=2 * TILE, sharp=False) for i in range(25)])
+    """A column for each pair: where it begins, the straight line, the arc, and where it ends."""
+    shown, _ = interpolate(subject, options.rows, FRAMES, options.images)
+    lines, arcs = shown[::2], shown[1::2]  # (pairs, 1 + FRAMES + 1, H, W, C)
+    words = ["from", "linear", "spherical", "to"]
+    tiles = layout((4, len(lines), *shown.shape[2:4]), words, scale=options.scale, wide=WIDE)
+
+    def draw(i: int) -> np.ndarray:
+        page = tiles.filled(np.concatenate([lines[:, 0], lines[:, 1 + i], arcs[:, 1 + i], lines[:, -1]]))
+        return stacked(slider(page.shape[1], i / (FRAMES - 1), f"{i / (FRAMES - 1):.0%} of the way"), page)
+
+    return there_and_back(draw, FRAMES)

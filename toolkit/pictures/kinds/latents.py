@@ -9,6 +9,10 @@ from toolkit.errors import UserError
 from toolkit.pictures.charts import INK, Axes, Canvas, colour, width_of
 from toolkit.pictures.subject import Subject
 
+TITLE = "Latent vectors"
+CAPTION = "Means of the test images; the circles are one, two and three standard deviations of the prior."
+HALF = 128  # transparent
+
 
 class Plane(NamedTuple):
     """A plane of the latent space, and where vectors lie on it."""
@@ -43,21 +47,36 @@ def draw(subject: Subject, _: Any = None) -> np.ndarray:
     reach = max(3.3, float(np.quantile(np.abs(means), 0.999)) * 1.08)
     classes = subject.test.class_names if labels is not None else ("test images",)
     few = len(classes) <= 30
-    canvas = Canvas(720 + (20 + int(max(width_of(c) for c in classes)) if few else 0), 720)
+    canvas = Canvas(700 + (30 + int(max(width_of(c) for c in classes)) if few else 0), 720)
     axes = Axes(canvas, (64, 40, 690, 666), (-reach, reach), (-reach, reach), "", names[0])
-    canvas.text(64, 30, names[1], 13, "ld")
+    canvas.text(64, 30, names[1], 13, "ld", most=80)
     order = np.random.default_rng(0).permutation(len(means))  # no class lies on top of all others
     radius = min(5, max(1.6, 60 / math.sqrt(len(means))))
     for i in order:
         x, y = axes.place(*means[i])
         if 64 <= x <= 690 and 40 <= y <= 666:
-            canvas.dot(x, y, radius, colour(int(labels[i]) if labels is not None else 1, len(classes)))
+            fill = colour(int(labels[i]) if labels is not None else 1, len(classes))
+            canvas.dot(x, y, radius, (*fill, HALF))
     for sigma in (1, 2, 3):
         x0, y0 = axes.place(*origin)
         x1, y1 = axes.place(*origin + sigma)
         canvas.ring(x0, y0, x1 - x0, y0 - y1, INK, 1.2)
-        canvas.text(x0, y1 - 3, f"{sigma} sd of the prior", 11, "md", halo=2)
+        canvas.text(x0, y1 - 3, f"{sigma} sd", 11, "md", halo=2)
     for i, name in enumerate(classes if few else ()):
         canvas.dot(712, 54 + 20 * i, 5, colour(i if labels is not None else 1, len(classes)))
         canvas.text(724, 54 + 20 * i, name or "(no folder)", 13, "lm")
-    return canvas.finished(sharp=True)
+    if few and labels is not None:
+        middles = {i: axes.place(*np.median(means[labels == i], axis=0)) for i in np.unique(labels).tolist()}
+        for i, (x, y) in apart(middles).items():
+            canvas.text(x, y, classes[i] or "(no folder)", 16, "mm", halo=3)
+    return canvas.finished()
+
+
+def apart(places: dict[int, tuple[float, float]]) -> dict[int, tuple[float, float]]:
+    """The same places, from the top downwards, those moved down that would cover one above."""
+    done: dict[int, tuple[float, float]] = {}
+    for i, (x, y) in sorted(places.items(), key=lambda item: item[1][1]):
+        while any(abs(x - other) < 30 and abs(y - above) < 18 for other, above in done.values()):
+            y += 2
+        done[i] = (x, y)
+    return done

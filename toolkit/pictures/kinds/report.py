@@ -1,6 +1,6 @@
 """All pictures and metrics of a model in one HTML page that needs nothing else: images inside, no scripts.
 
-The explorer, which is a page of scripts, can be a part of it, in a frame of its own.
+The explorer, a page of scripts, is included in a frame.
 """
 
 import base64
@@ -12,6 +12,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from toolkit.datasets import shown_name
 from toolkit.errors import UserError
 from toolkit.files.progress import Bars
 from toolkit.formats.description import checkpoint_rows, model_rows
@@ -27,15 +28,6 @@ from toolkit.pictures.subject import Subject
 from toolkit.wording import counted
 
 LARGEST_FRAME = 6_000_000  # bytes
-CAPTIONS = {
-    "Samples": "Samples from {prior}.",
-    "Reconstructions": "Test images, their reconstructions from the mean, and the absolute error (black is 0).",
-    "Latent dimensions": "Each row changes one dimension from −3 to 3, most used first; {rest}.",
-    "Interpolation": "From one test image to another, straight and along the sphere.",
-    "Latent vectors": "Means of the test images; circles are one, two and three standard deviations of the prior.",
-    "Manifold": "The plane of the two most used dimensions, in equal shares of the prior.",
-    "Training": "Metrics per epoch.",
-}
 
 STYLE = """
 :root { color-scheme: light; }
@@ -65,11 +57,11 @@ PAGE = """<!DOCTYPE html>
 <meta charset="utf-8">
 <meta name="generator" content="mlx-vae page">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{name}</title>
+<title>VAE of {name}</title>
 <style>{style}</style>
 </head>
 <body>
-<h1>{name}</h1>
+<h1>VAE of {name}</h1>
 <p class="about">{about}</p>
 {body}
 </body>
@@ -94,18 +86,18 @@ def write_page(subject: Subject, options: Options) -> str:
     sections = [("Metrics", table(metrics))]
     sections += [*pictures(subject, options.image), *playground(subject), training(subject)]
     body = "\n".join(f"<h2>{html.escape(name)}</h2>\n{content}" for name, content in sections)
-    name, about = html.escape(subject.name), html.escape(description(subject))
+    name, about = html.escape(subject.title), html.escape(description(subject))
     return PAGE.format(name=name, style=STYLE, about=about, body=body)
 
 
 def description(subject: Subject) -> str:
     """The model, its training and this report in one paragraph."""
     parts = "; ".join(f"{title.lower()}: {words}" for title, words in model_rows(subject.model))
-    trained = subject.checkpoint.dataset or subject.dataset
+    trained = shown_name(subject.checkpoint.dataset or subject.dataset)
     if subject.checkpoint.epoch is not None:
         trained += f" for {counted(subject.checkpoint.epoch, 'epoch')}"
     made = f"Made on {date.today().isoformat()} on {subject.device}."
-    return f"Trained on {trained}, shown on {subject.dataset}; {parts}. {made}"
+    return f"{subject.name}: trained on {trained}, shown on {shown_name(subject.dataset)}; {parts}. {made}"
 
 
 def table(metrics: dict[str, Any]) -> str:
@@ -139,19 +131,19 @@ def playground(subject: Subject) -> Iterator[tuple[str, str]]:
 
 def pictures(subject: Subject, image: int | str | None) -> Iterator[tuple[str, str]]:
     """All pictures that a model, its data and its run have, with their captions."""
-    rest = "all other dimensions are 0" if image is None else f"the others are those of {subject.image(image).words}"
-    for title, kind, values in (
-        ("Samples", samples, {"nsamples": 96}),
-        ("Reconstructions", comparison, {"nsamples": 16}),
-        ("Latent dimensions", traversal, {"image": image}),
-        ("Interpolation", interpolate, {}),
-        ("Latent vectors", latents, None),
-        ("Manifold", manifold, {"rows": 14}),
-        ("Training", curves, None),
+    for kind, values in (
+        (samples, {"nsamples": 96}),
+        (comparison, {"nsamples": 16}),
+        (traversal, {"image": image}),
+        (interpolate, {}),
+        (latents, None),
+        (manifold, {"rows": 14}),
+        (curves, None),
     ):
         with suppress(UserError):  # too few images or dimensions, or a broken log, cost the report that picture only
             options = None if values is None else kind.Options(**values)
             shown = kind.draw(subject.runs if kind is curves else subject, options)
             source = "data:image/png;base64," + base64.b64encode(png(shown)).decode()
-            caption = html.escape(CAPTIONS[title].format(prior=subject.sampler.prior.words, rest=rest))
-            yield title, f'<figure><img src="{source}" alt="{title}"><figcaption>{caption}</figcaption></figure>'
+            caption = html.escape(subject.caption(kind.CAPTION, image if kind is traversal else None))
+            figure = f'<img src="{source}" alt="{kind.TITLE}"><figcaption>{caption}</figcaption>'
+            yield kind.TITLE, f"<figure>{figure}</figure>"

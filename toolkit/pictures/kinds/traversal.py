@@ -6,11 +6,14 @@ import numpy as np
 
 from toolkit.options import count, option
 from toolkit.pictures.images import Animation, best_columns
-from toolkit.pictures.kinds import IMAGE
-from toolkit.pictures.layout import page, there_and_back, tiles
+from toolkit.pictures.kinds import IMAGE, ScaleOptions
+from toolkit.pictures.layout import WIDE, layout, page, slider, stacked, there_and_back
 from toolkit.pictures.subject import Subject
 
+TITLE = "Latent traversal"
+CAPTION = "One latent dimension changes from −3 to 3, most used first; {rest}. Behind its name is its KL per image."
 REACH = 3  # standard deviations to both sides
+FRAMES = 25
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class ImageOptions:
 
 
 @dataclass(frozen=True)
-class Options(ImageOptions):
+class Options(ImageOptions, ScaleOptions):
     rows: int = option(16, "dimensions, most used first", "pictures", kind=count, unit="N")
 
 
@@ -46,15 +49,28 @@ def traverse(subject: Subject, image: int | str | None = None, rows: int = 16, c
         shown.append(decoded.reshape(len(dims), columns, *decoded.shape[1:]))
         of = f"{one.label}: " if one is not subject else ""
         left += [f"{of}z{dim}  {kl[dim]:.2f} nats" for dim in dims]
-    return np.concatenate(shown), left, [f"{step:+.1f}" if step else "0" for step in steps]
+    return np.concatenate(shown), left, [signed(step) for step in steps]
+
+
+def signed(value: float) -> str:
+    """A value of a latent dimension in words: `−1.5`, `0`, `+1.5`."""
+    return f"{value:+.1f}".replace("-", "−") if abs(value) > 1e-9 else "0"
 
 
 def draw(subject: Subject, options: Options) -> np.ndarray:
-    corner = "" if options.image is None else subject.image(options.image).words
-    return page(*traverse(subject, options.image, options.rows), corner=corner)
+    return page(*traverse(subject, options.image, options.rows), corner="value of z", scale=options.scale)
 
 
 def animate(subject: Subject, options: Options) -> Animation:
-    decoded, left, _ = traverse(subject, options.image, options.rows, columns=25)
-    names, across = [words.split("  ")[0] for words in left], best_columns(len(decoded))
-    return there_and_back([tiles(decoded[:, i], names, across) for i in range(25)])
+    """An image for each dimension, all at the value that the slider shows."""
+    decoded, words, values = traverse(subject, options.image, options.rows, FRAMES)
+    columns = best_columns(len(decoded))
+    shape = (-(-len(decoded) // columns), columns, *decoded.shape[2:4])
+    tiles = layout(shape, above=words, scale=options.scale, wide=WIDE)
+    tiles = tiles._replace(places=tiles.places[: len(decoded)])
+
+    def draw(i: int) -> np.ndarray:
+        shown = tiles.filled(decoded[:, i])
+        return stacked(slider(shown.shape[1], i / (FRAMES - 1), f"value of each dimension: {values[i]}"), shown)
+
+    return there_and_back(draw, FRAMES)

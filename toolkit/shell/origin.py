@@ -1,0 +1,62 @@
+"""What made a file, for whoever finds it later: the command line, the model and the versions, without a path."""
+
+import hashlib
+import platform
+import shlex
+from importlib.metadata import version
+from pathlib import Path
+
+import toolkit
+from toolkit import datasets
+from toolkit.files.targets import PICTURE, mark
+from toolkit.formats import hub
+from toolkit.shell.opening import ROOT, Opened
+from toolkit.shell.parser import Typed
+from toolkit.wording import as_text
+
+PLACES = {"outfile", "outdir", "json", "data_dir", "cache_dir", "overwrite", "open"}  # no part of a result
+
+
+def record(typed: Typed, opened: Opened | None, title: str, caption: str = "") -> dict[str, str]:
+    """What the PNG files of a command keep: its title and caption, the line that makes it again, and what ran it."""
+    made = {"Software": f"{mark(PICTURE)}; toolkit {toolkit.__version__}, mlx {version('mlx')}", "Title": title}
+    made |= {"Description": caption} if caption else {}
+    made |= {"Model": f"{name_of(opened)}, SHA-256 {checksum(opened)[:12]}"} if opened else {}
+    return made | {"Command": command_line(typed, opened)}
+
+
+def command_line(typed: Typed, opened: Opened | None) -> str:
+    """The line that does the same in a folder with the same files: names of files without their folders."""
+    values = {name: value for name, value in typed.values.items() if name not in PLACES}
+    if opened:
+        values["model"] = name_of(opened)
+    words = typed.program.split()
+    for name, value in sorted(values.items(), key=lambda item: not typed.options[item[0]].positional):
+        known = typed.options[name]
+        several = value if known.several else () if known.kind is None else (value,)
+        if name == "dataset":
+            several = [datasets.public_name(datasets.full_name(value))]
+        elif known.kind and known.kind.is_file and not (opened and name == "model"):
+            several = [as_text(Path(each).name) if isinstance(each, str) else each for each in several]
+        words += [*([] if known.positional else [f"--{name}"]), *map(str, several)]
+    return shlex.join(words)
+
+
+def name_of(opened: Opened) -> str:
+    """The name of a model for others; that of an included one works wherever the toolkit is."""
+    path = opened.path.absolute()
+    if hub.is_name(opened.name):
+        return opened.name
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT / "pretrained") else as_text(path.name)
+
+
+def checksum(opened: Opened) -> str:
+    """The SHA-256 of a model's file."""
+    file = opened.path / hub.MODEL if opened.path.is_dir() else opened.path
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    found = {name: version(name) for name in ("mlx", "numpy")}
+    return {"toolkit": toolkit.__version__, **found, "python": platform.python_version()}
