@@ -18,7 +18,7 @@ from toolkit.options import option, path, with_conditions, word
 from toolkit.shell import flags
 from toolkit.shell.command import beside, command
 from toolkit.shell.parser import check_effects, parse
-from toolkit.wording import counted
+from toolkit.wording import counted, public_name
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.pictures import card
     from toolkit.pictures.images import png
     from toolkit.shell.data import load_for
-    from toolkit.shell.opening import find_model, public_name
+    from toolkit.shell.opening import find_model, shared_name
 
     to_folder = args.output.endswith("/")
     if not to_folder:
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
         source = find_model(args.input)
     loaded = checkpoint.load(source)
     if args.dataset:
-        loaded.dataset = datasets.public_name(datasets.full_name(args.dataset))
+        loaded.dataset = public_name(datasets.full_name(args.dataset))
     if args.fit_prior and not loaded.dataset:
         raise UserError(f"{args.input} does not name its training data set — give --dataset")
     with beside(args.output):
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
             check_plain(loaded)
             loaded.sampler = None
         if to_folder:
-            name = re.sub(r"\.(npz|safetensors|pth)$", "", public_name(args.input, source).rpartition("/")[2])
+            name = re.sub(r"\.(npz|safetensors|pth)$", "", shared_name(args.input, source).rpartition("/")[2])
             text, picture = card.make(name, loaded, args.license), png(card.samples(loaded))
             print_folder(checkpoint.save_folder(args.output, loaded, text, picture), args.license)
         else:

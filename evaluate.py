@@ -16,7 +16,7 @@ from toolkit.options import count, option, path, sample_count
 from toolkit.shell import flags
 from toolkit.shell.command import beside, command
 from toolkit.shell.parser import parse
-from toolkit.wording import counted
+from toolkit.wording import counted, public_name
 
 WIDTH = 80  # of the table
 
@@ -47,7 +47,6 @@ def main(argv: list[str] | None = None) -> None:
     if args.json:
         flags.check_targets(typed.of(flags.WriteOptions), METRICS, [args.json], model.model)
         check_ending(args.json, (".json",))
-    from toolkit import datasets
     from toolkit.files.progress import Bars
     from toolkit.machine import ranks
     from toolkit.metrics.measure import measure
@@ -91,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
                 "command": command_line(typed, opened),
                 "model": name_of(opened),
                 "model_sha256": checksum(opened),
-                "dataset": datasets.public_name(dataset),
+                "dataset": public_name(dataset),
                 "evaluation_seed": seed,
                 "training": {"command": command_of(made), "epochs": made.epoch, "options": made.options},
                 "device": opened.device,

@@ -129,11 +129,12 @@ def open_named(typed):
 
 def subject_of(typed, opened):
     """A model with what loads its data and other pictures."""
-    from toolkit.datasets import full_name, public_name
+    from toolkit.datasets import full_name
     from toolkit.pictures.sampling import ALL, Sampler
     from toolkit.pictures.subject import Subject
     from toolkit.shell.data import dataset_of, load_for, load_pictures
     from toolkit.shell.opening import prior_of
+    from toolkit.wording import public_name
 
     label, data, prior = typed.of(LabelOptions).label, typed.of(flags.DataOptions), typed.of(flags.PriorOptions)
     place, seed = typed.of(flags.PlaceOptions), typed.of(flags.SeedOptions).seed

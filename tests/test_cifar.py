@@ -98,7 +98,7 @@ def test_an_archive_that_is_not_the_published_one_is_not_unpacked(tmp_path, smal
 def test_no_file_has_more_records_than_were_published(tmp_path, small_memory):
     write_cifar(tmp_path, "cifar-10", {"test_batch.bin": b""})
     os.truncate(tmp_path / "cifar-10" / CIFAR_FOLDERS["cifar-10"] / "test_batch.bin", 3073 * 10_001)
-    with small_memory(), pytest.raises(UserError, match="is larger than 29 MiB"):
+    with small_memory(), pytest.raises(UserError, match="is larger than 29.3 MiB"):
         datasets.load("cifar-10", "test", tmp_path)
 
 

@@ -10,6 +10,7 @@ from sample_files import damage, draw_tricolour, encode_idx, encode_image, make_
 
 from toolkit import datasets
 from toolkit.errors import UserError
+from toolkit.wording import public_name
 
 
 @pytest.mark.parametrize(
@@ -94,12 +95,12 @@ def test_names_of_files(tmp_path, monkeypatch):
 
 
 def test_public_names_hold_no_path():
-    assert datasets.public_name("folder:/home/me/my pictures") == "folder:my pictures"
-    assert datasets.public_name("folder:/home/me/a:b") == "folder:a:b"
-    assert datasets.public_name("folder:/") == "folder:root"
+    assert public_name("folder:/home/me/my pictures") == "folder:my pictures"
+    assert public_name("folder:/home/me/a:b") == "folder:a:b"
+    assert public_name("folder:/") == "folder:root"
     for name in ("mnist", "cifar-100", "celeb-a", "folder:my pictures"):
-        assert datasets.public_name(name) == name
-    assert datasets.public_name("folder:/x/" + os.fsdecode(b"a\xff")) == "folder:a?"  # a name that is not UTF-8
+        assert public_name(name) == name
+    assert public_name("folder:/x/" + os.fsdecode(b"a\xff")) == "folder:a?"  # a name that is not UTF-8
 
 
 @pytest.mark.parametrize(

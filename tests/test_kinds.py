@@ -414,7 +414,8 @@ def test_a_film_of_a_training(run, fails, tmp_path):
     area = first[120 : 120 + 300, 36 : 36 + 120]
     assert min(np.abs(area[y : y + 120] - shown).mean() for y in range(180)) < 8  # in a palette of 256 colours
     assert run("visualize", "training", "--model", f"{folder}.npz", *out)[0] == 0
-    assert "no sheets" in fails("visualize", "training", "--logs", tmp_path, *out)
+    (tmp_path / "empty").mkdir()
+    assert "no sheets" in fails("visualize", "training", "--logs", tmp_path / "empty", *out)
     assert "one run" in fails("visualize", "training", "--logs", folder, folder, *out)
     assert ".gif" in fails("visualize", "training", "--logs", folder, "--outfile", tmp_path / "a.png")
     (folder / "epoch_0002_samples.png").write_bytes(b"broken")

@@ -182,4 +182,4 @@ def test_keys_of_many_parts(fails, tmp_path):
 def test_names_that_no_file_can_have(fails, tmp_path, name):
     for option in ("outdir", "run_name"):
         (tmp_path / "run.json").write_text(json.dumps({option: name}))
-        assert "no file can have the name" in fails("train", "--config", tmp_path / "run.json")
+        assert "must be a name that a file can have" in fails("train", "--config", tmp_path / "run.json")

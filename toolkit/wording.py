@@ -1,6 +1,7 @@
 """Text for messages, pages and file names."""
 
 import difflib
+import os
 import re
 import textwrap
 import unicodedata
@@ -77,6 +78,20 @@ def csv_field(text: str) -> str:
 def as_text(name: str) -> str:
     """The name of a file as valid text: bytes that are not UTF-8 become `?`."""
     return name.encode("utf-8", "replace").decode()
+
+
+USUAL = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "celeb-a": "CelebA", "synthetic": "synthetic digits"}
+
+
+def public_name(dataset: str) -> str:
+    """The full name of a data set without its path, for files that others get: `folder:/me/pets` → `folder:pets`."""
+    kind, colon, path = dataset.partition(":")
+    return f"{kind}:{as_text(Path(os.path.abspath(path)).name) or 'root'}" if colon else dataset
+
+
+def shown_name(dataset: str) -> str:
+    """The full name of a data set as people write it: `cifar-10` → `CIFAR-10`, `folder:/me/pets` → `pets`."""
+    return USUAL.get(dataset) or public_name(dataset).removeprefix("folder:").replace("cifar-", "CIFAR-")
 
 
 def distinct(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:

@@ -17,7 +17,6 @@ import numpy as np
 import mnist
 from toolkit.datasets import cache, celeb_a, cifar, folder, given, synthetic
 from toolkit.errors import UserError
-from toolkit.wording import as_text
 
 
 class DataSet(NamedTuple):
@@ -156,19 +155,6 @@ def inode_of(name: str) -> int | None:
     """What identifies the folder of a full name on this machine alone, as its path might be guessed."""
     path = name.partition(":")[2]
     return os.stat(path).st_ino if os.path.isdir(path) else None
-
-
-def public_name(name: str) -> str:
-    """A full name as it may travel in files for others, without the path: `folder:/home/me/pets` → `folder:pets`."""
-    kind, colon, path = name.partition(":")
-    return f"{kind}:{as_text(Path(path).name) or 'root'}" if colon else name
-
-
-def shown_name(name: str) -> str:
-    """A full name as people write it: `cifar-10` → `CIFAR-10`, `folder:/home/me/pets` → `pets`."""
-    others = {"fashion-mnist": "Fashion-MNIST", "celeb-a": "CelebA", "synthetic": "synthetic digits"}
-    usual = name.upper() if name in NAMES else public_name(name).removeprefix("folder:")
-    return others.get(name, usual)
 
 
 def file_name(name: str) -> str:

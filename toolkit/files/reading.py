@@ -29,7 +29,7 @@ def opened(path: Path | str, most: int | None = None) -> BinaryIO:
         raise ValueError("it is not a regular file")
     if most is not None and os.fstat(handle).st_size > most:
         file.close()
-        raise ValueError(f"it is larger than {most / 2**20:g} MiB")
+        raise ValueError(f"it is larger than {most / 2**20:.3g} MiB")
     return file
 
 

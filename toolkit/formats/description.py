@@ -4,10 +4,9 @@ from dataclasses import asdict
 from typing import Any
 
 from toolkit.architectures import ModelConfig
-from toolkit.datasets import shown_name
 from toolkit.formats.checkpoint import Checkpoint
 from toolkit.model.inputs import PIXELS
-from toolkit.wording import counted
+from toolkit.wording import counted, shown_name
 from vae import VAE
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from toolkit.datasets import shown_name
 from toolkit.errors import UserError
 from toolkit.formats import hub
 from toolkit.formats.checkpoint import Checkpoint
@@ -12,7 +11,7 @@ from toolkit.pictures.layout import framed
 from toolkit.pictures.sampling import Sampler
 from toolkit.pictures.subject import Subject
 from toolkit.training.plan import command, remembered
-from toolkit.wording import counted
+from toolkit.wording import counted, shown_name
 
 SAMPLES = 64
 DATASETS = {  # their names on the Hub

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from toolkit import datasets
 from toolkit.errors import UserError
 from toolkit.files.progress import bar
 from toolkit.formats import description
@@ -18,6 +17,7 @@ from toolkit.metrics.latents import kl_by_dimension
 from toolkit.model import inference
 from toolkit.model.inputs import batch
 from toolkit.pictures import images, sampling
+from toolkit.wording import public_name
 
 
 class Shown(NamedTuple):
@@ -47,7 +47,7 @@ class Subject:
     def __post_init__(self):
         self.model = self.checkpoint.model
         self.sampler = self.sampler or sampling.Sampler(self.model.prior)
-        self.dataset = self.dataset or datasets.public_name(self.checkpoint.dataset or "mnist")
+        self.dataset = self.dataset or public_name(self.checkpoint.dataset or "mnist")
         if self.label != sampling.ALL or not self.model.config.decoder_classes:
             class_number(self.checkpoint, self.label)  # stops where there is no such class
 

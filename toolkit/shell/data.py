@@ -16,7 +16,7 @@ from toolkit.formats.checkpoint import Checkpoint
 from toolkit.formats.labels import class_number
 from toolkit.shell.flags import PlaceOptions
 from toolkit.shell.opening import Opened
-from toolkit.wording import counted
+from toolkit.wording import counted, public_name
 
 
 def dataset_of(opened: Opened, asked: str | None) -> str:
@@ -35,8 +35,8 @@ def trained_on(model_file: Path, dataset: str | None) -> str:
     run = checkpoint.run_folder(model_file)
     facts = checkpoint.read(run / "state.npz").facts if run and (run / "state.npz").is_file() else {}
     own = facts.get("options", {}).get("dataset", "")
-    if datasets.public_name(own) != datasets.public_name(name) or facts.get("folder") != datasets.inode_of(own):
-        where = datasets.public_name(name).partition(":")[2]
+    if public_name(own) != public_name(name) or facts.get("folder") != datasets.inode_of(own):
+        where = public_name(name).partition(":")[2]
         raise UserError(f"{model_file} was trained on a folder {where} — name the pictures: --dataset folder:PATH")
     return own
 
@@ -46,7 +46,7 @@ def load_split(
 ) -> Split:
     """One split of a data set; prints which files were left out."""
     data_dir = place.data_dir or os.environ.get("VAE_DATA_DIR") or "data"
-    with bar(None, f"Loading {datasets.public_name(dataset)}"):
+    with bar(None, f"Loading {public_name(dataset)}"):
         loaded = datasets.load(dataset, split, data_dir, limit, image_size, channels, place.cache_dir)
     if loaded.left_out and split == "train":
         print(f"Left out: {counted(loaded.left_out, 'picture')} that this toolkit made")

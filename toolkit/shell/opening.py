@@ -50,7 +50,7 @@ def open_model(options: ModelOptions, on: DeviceOptions, together: bool = False)
             raise UserError(f"--{flag} {asked} contradicts {options.model}, which has {has} — leave the flag out")
     if loaded.collapsed:
         warn(f"in this model {COLLAPSED}")
-    return Opened(loaded, path, device_name, public_name(options.model, path))
+    return Opened(loaded, path, device_name, shared_name(options.model, path))
 
 
 def prior_of(opened: Opened, asked: str | None) -> Any:
@@ -147,6 +147,6 @@ def find_run(name: str) -> Path:
     return find_model(name).with_suffix("")
 
 
-def public_name(name: str, path: Path) -> str:
+def shared_name(name: str, path: Path) -> str:
     """The name of a model as it may travel in files for others."""
     return name if hub.is_name(name) else Path(os.path.abspath(path)).name

@@ -7,12 +7,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import toolkit
-from toolkit import datasets
 from toolkit.files.targets import PICTURE, mark
 from toolkit.formats import hub
 from toolkit.shell.opening import ROOT, Opened
 from toolkit.shell.parser import Typed
-from toolkit.wording import as_text
+from toolkit.wording import as_text, public_name
 
 PLACES = {"outfile", "outdir", "json", "data_dir", "cache_dir", "overwrite", "open"}  # no part of a result
 
@@ -35,7 +34,7 @@ def command_line(typed: Typed, opened: Opened | None) -> str:
         known = typed.options[name]
         several = value if known.several else () if known.kind is None else (value,)
         if name == "dataset":
-            several = [datasets.public_name(datasets.full_name(value))]
+            several = [public_name(value)]
         elif known.kind and known.kind.is_file and not (opened and name == "model"):
             several = [as_text(Path(each).name) if isinstance(each, str) else each for each in several]
         words += [*([] if known.positional else [f"--{name}"]), *map(str, several)]

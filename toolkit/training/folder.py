@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from toolkit.datasets import file_name, inode_of, public_name
+from toolkit.datasets import file_name, inode_of
 from toolkit.errors import UserError
 from toolkit.files.reading import is_there
 from toolkit.files.targets import ANY, check_target
@@ -22,7 +22,7 @@ from toolkit.machine import ranks
 from toolkit.training import log
 from toolkit.training.plan import Plan, differences
 from toolkit.training.trainer import Trainer
-from toolkit.wording import counted
+from toolkit.wording import counted, public_name
 
 SHEETS = ("reconstructions", "samples")
 

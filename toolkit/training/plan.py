@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from toolkit.architectures import ModelConfig
-from toolkit.datasets import public_name
 from toolkit.errors import UserError
 from toolkit.model.inputs import PIXELS
 from toolkit.model.likelihoods import LIKELIHOODS
@@ -31,7 +30,7 @@ from toolkit.options import (
     seed,
     weight,
 )
-from toolkit.wording import by_value
+from toolkit.wording import by_value, public_name
 
 OLDEST = {"recipe": "classic"}  # for runs from before recipes existed
 START_AGAIN = "start again with --overwrite instead of --resume"

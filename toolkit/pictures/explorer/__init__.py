@@ -24,6 +24,7 @@ from toolkit.pictures.charts import colour
 from toolkit.pictures.explorer import network
 from toolkit.pictures.kinds.latents import plane_of
 from toolkit.pictures.subject import Subject
+from toolkit.wording import public_name, shown_name
 
 FOLDER = Path(__file__).parent
 SCRIPTS = ("bytes.js", "network.js", "model.js", "pictures.js", "map.js", "film.js", "page.js")
@@ -63,7 +64,7 @@ def make(title: str, subject: Subject, count: int | None = None, half: bool = Fa
     model, checkpoint = subject.model, subject.checkpoint
     network.check_fit(model)
     test = None if subject.load is None else first_images(subject.test, model.config.channels, count)
-    dataset = datasets.public_name(checkpoint.dataset or subject.dataset)
+    dataset = public_name(checkpoint.dataset or subject.dataset)
     folded = network.fold_norms(model, half)
     encoder, decoder = layers(folded)
     row, _ = datasets.look_up(dataset)
@@ -71,7 +72,7 @@ def make(title: str, subject: Subject, count: int | None = None, half: bool = Fa
     about = {
         "title": title,
         "rows": [("Model", title), *checkpoint_rows(checkpoint)],
-        "dataset": datasets.shown_name(dataset),
+        "dataset": shown_name(dataset),
         "beta": checkpoint.options.get("beta"),
         "size": model.config.image_size,
         "channels": model.config.channels,

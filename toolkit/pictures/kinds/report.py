@@ -12,7 +12,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from toolkit.datasets import shown_name
 from toolkit.errors import UserError
 from toolkit.files.progress import Bars
 from toolkit.formats.description import checkpoint_rows, model_rows
@@ -25,7 +24,7 @@ from toolkit.pictures.card import command_of
 from toolkit.pictures.images import png
 from toolkit.pictures.kinds import comparison, curves, interpolate, latents, manifold, samples, traversal
 from toolkit.pictures.subject import Subject
-from toolkit.wording import counted
+from toolkit.wording import counted, shown_name
 
 LARGEST_FRAME = 6_000_000  # bytes
 
