@@ -1,10 +1,10 @@
 """python convert.py model.pth model.npz
 python convert.py last digits/ --license mit
 
-Convert a checkpoint: reads .npz, .safetensors and PyTorch's .pth, writes .npz
-or .safetensors, by the ending of OUT, or with a / at its end a folder for the
-Hugging Face Hub. With --fit_prior the model also gets a mixture of Gaussians
-to draw samples from.
+Convert a checkpoint: reads .npz, .safetensors and PyTorch's .pth; writes .npz
+or .safetensors, by the extension of OUT, or a folder for the Hugging Face Hub
+if OUT ends in /. With --fit_prior, also fits a mixture of Gaussians to sample
+from.
 """
 
 import re
@@ -39,7 +39,7 @@ class ConvertOptions:
         "unknown", "licence in the folder's model card", "output", kind=word, common=True, aliases=("licence",)
     )
     dataset: str | None = option(None, "training data set", "data", default_text="the one stored in IN")
-    plain: bool = option(False, "leave out the fitted prior, for programs that refuse extra arrays", "output")
+    plain: bool = option(False, "omit the fitted prior, for programs that reject extra arrays", "output")
     fit_prior: bool = option(False, "fit a mixture of Gaussians, to draw samples from", "model", common=True)
 
 
@@ -115,7 +115,7 @@ def print_folder(written, license):
     if hub.CARD not in written:
         print(f"{hub.CARD} exists and was kept: delete it first to get a new one")
     elif license == "unknown":
-        print(f"Its licence is unknown: give --license, or write it into {hub.CARD}")
+        print(f"Its licence is unknown: give --license, or add it to {hub.CARD}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from toolkit.wording import counted
 class EncodeOptions:
     images: tuple[str, ...] = option(
         (),
-        "picture files, and folders of them",
+        "picture files and folders",
         "data",
         kind=path,
         unit="IMAGE",

@@ -42,7 +42,7 @@ class GenerateOptions:
     )
     codes: str | None = option(None, "decode these latent vectors, .npz or .csv", "sampling", kind=path)
     names: tuple[str, ...] = option(
-        (), "names of the rows to decode", "sampling", kind=word, several=True, only_with=("codes",)
+        (), "decode only the rows with these names", "sampling", kind=word, several=True, only_with=("codes",)
     )
     grid_size: int | None = option(
         None, "columns of the sheet", "output", kind=count, not_with=("vis_lat_space",), default_text="at most 12"

@@ -28,9 +28,7 @@ class ReconstructOptions:
     rec_testdata: bool = option(
         False, "use the test split instead of the training split", "data", common=True, not_with=("images",)
     )
-    images: tuple[str, ...] = option(
-        (), "picture files, and folders of them", "data", kind=path, several=True, common=True
-    )
+    images: tuple[str, ...] = option((), "picture files and folders", "data", kind=path, several=True, common=True)
     outdir: str = option("reconstructions", "output folder", "output", kind=directory, common=True)
 
 

@@ -107,7 +107,7 @@ def main(argv: list[str] | None = None) -> None:
             at = f"interrupted in epoch {trainer.epoch + 1} of {trainer.config.epochs}"
             again = f"--resume continues after epoch {trainer.epoch}" if trainer.epoch else "run it again to restart"
             if trainer.epoch >= trainer.config.epochs:
-                at, again = "interrupted while the prior was fitted", "add --resume to fit it"
+                at, again = "interrupted while fitting the prior", "add --resume to fit it"
             raise KeyboardInterrupt(f"{at} — {again}") from None
         if not finished:
             print_end(trainer, folder)
@@ -199,7 +199,7 @@ def check_run(run):
     if meant:
         raise UserError(
             f"{run.run_name} would be the name of the run — did you mean --dataset {meant}? "
-            f"If not, say --outdir {Path(run.outdir, run.run_name)}"
+            f"If not, give --outdir {Path(run.outdir, run.run_name)}"
         )
 
 

@@ -32,7 +32,7 @@ class RunOptions:
     )
 
 
-SHARED = {  # flags for what kinds need
+SHARED = {  # flags for what the kinds load
     "data": (flags.PlaceOptions, flags.DataOptions),
     "label": (LabelOptions,),
     "sampler": (flags.SeedOptions, flags.PriorOptions),
@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def picture_files(typed, chosen, alone):
-    """The picture files that flags name; where they are shown `alone`, flags of the data have no effect."""
+    """The picture files given by flags; if only they are shown, data flags have no effect."""
     named = getattr(chosen, "images", None) or [getattr(chosen, "image", None)]
     files = [which for which in named if isinstance(which, str)]
     if len(files) == len(named) and alone:

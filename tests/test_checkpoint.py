@@ -247,7 +247,7 @@ def test_a_state_whose_optimizer_is_too_large(fails, tmp_path, model):
     arrays = arrays_of(model) | {"optimizer.v": np.zeros(4 * model.parameter_count())}
     facts["config"] = model.config.values()
     (tmp_path / "state.npz").write_bytes(checkpoint.pack(arrays, facts))
-    with pytest.raises(UserError, match="more than the model needs"):
+    with pytest.raises(UserError, match="too many values for the model"):
         checkpoint.load_state(tmp_path / "state.npz")
 
 
@@ -387,7 +387,7 @@ def test_a_header_of_python_2_brings_no_warning(tmp_path):
 def test_numbers_that_no_model_has(tmp_path, model, config):
     arrays = dict(tree_flatten(model.parameters()))
     (tmp_path / "a.npz").write_bytes(checkpoint.pack(arrays, {"config": model.config.values() | config}))
-    with pytest.raises(UserError, match="fit no model|more than a billion parameters"):
+    with pytest.raises(UserError, match="do not match any model|more than a billion parameters"):
         checkpoint.load(tmp_path / "a.npz")
 
 

@@ -123,7 +123,7 @@ def test_a_conditional_model_takes_sub_folders_or_a_label(run, fails, conditiona
     assert found.classes == ["cat", "dog", "dog"]
     assert run("encode", photos / "one.png", "--label", "dog", *flags)[0] == 0
     assert codes.load(tmp_path / "codes.npz", 3).classes == ["dog"]
-    assert "one.png: the model needs its class — give --label" in fails("encode", photos / "one.png", *flags)
+    assert "one.png: the model needs a label — give --label" in fails("encode", photos / "one.png", *flags)
 
 
 def test_codes_are_decoded_by_name_and_after_arithmetic(run, fails, model, model_file, photos, tmp_path):
@@ -172,7 +172,7 @@ def test_pictures_that_are_none(run, fails, model_file, photos, tmp_path):
     assert status == 0 and "Skipped 1 of 4 pictures that cannot be read, such as 'text.png'" in out
     (tmp_path / "empty").mkdir()
     assert "contains no image" in fails("encode", tmp_path / "empty", *flags)
-    assert "no picture" in fails("encode", tmp_path / "gone.png", *flags)
+    assert "no such file" in fails("encode", tmp_path / "gone.png", *flags)
     assert "name one that ends in .npz, .csv" in fails("encode", "--model", model_file, "--outfile", "codes.txt")
     assert "not class-conditional" in fails("encode", photos / "one.png", "--label", "cat", *flags)
 
@@ -181,14 +181,14 @@ BROKEN = {
     "a column is missing": (b"name,mean_0,mean_2\na,1,2\n", "the column mean_1 is missing"),
     "no columns of means": (b"name,z\na,1\n", "no columns mean_0"),
     "another size": (b"mean_0,mean_1\n1,2\n", "vectors of 2 dims, the model has 3"),
-    "no rows": (b"name,mean_0,mean_1,mean_2\n", "holds no rows"),
+    "no rows": (b"name,mean_0,mean_1,mean_2\n", "contains no rows"),
     "a short row": (b"mean_0,mean_1,mean_2\n1,2\n", "row 1 has 2 columns instead of 3"),
     "a word": (b"mean_0,mean_1,mean_2\n1,2,3\n1,x,3\n", "row 2: could not convert string to float: 'x'"),
-    "not a number": (b"mean_0,mean_1,mean_2\n1,nan,3\n", "infinite or no numbers"),
+    "not a number": (b"mean_0,mean_1,mean_2\n1,nan,3\n", "infinite values or NaN"),
     "half a log_var": (b"mean_0,mean_1,mean_2,log_var_0\n1,2,3,4\n", "differ in shape"),
     "nothing": (b"", "no columns"),
-    "a broken archive": (b"PK\x03\x04 broken", "holds no latent vectors"),
-    "a picture": (b"\x89PNG\r\n\xff\xfe", "holds no latent vectors"),
+    "a broken archive": (b"PK\x03\x04 broken", "contains no latent vectors"),
+    "a picture": (b"\x89PNG\r\n\xff\xfe", "contains no latent vectors"),
 }
 
 
@@ -205,7 +205,7 @@ def test_codes_that_are_none(fails, model_file, tmp_path, what):
 )
 def test_arrays_that_are_no_codes(tmp_path, arrays):
     np.savez(tmp_path / "codes.npz", **arrays)
-    with pytest.raises(UserError, match="holds no latent vectors"):
+    with pytest.raises(UserError, match="contains no latent vectors"):
         codes.load(tmp_path / "codes.npz", 3)
 
 
@@ -229,7 +229,7 @@ def test_a_model_whose_encoder_alone_sees_classes(run, fails, photos, tmp_path):
         found.append(codes.load(tmp_path / "codes.npz", 3))
     assert [one.classes for one in found] == [["cat"], ["dog"]] and (found[0].mean != found[1].mean).any()
     assert "0 to 1 or cat, dog" in fails("encode", photos / "one.png", "--label", "bird", *flags)
-    assert "only the encoder" in fails("generate", "--model", tmp_path / "b.npz", "--label", "cat")
+    assert "only this model's encoder" in fails("generate", "--model", tmp_path / "b.npz", "--label", "cat")
 
 
 def test_codes_that_take_much_memory_or_never_end(fails, model_file, tmp_path, small_memory, monkeypatch):
@@ -285,7 +285,7 @@ def test_many_equal_names_take_a_step_each(monkeypatch):
 @pytest.mark.parametrize("mean", [np.full((1, 2), 1e300), np.full((1, 2), 1j)])
 def test_values_that_are_none_bring_no_warning(tmp_path, mean):
     np.savez(tmp_path / "a.npz", mean=mean)
-    with pytest.raises(UserError, match="a.npz holds"):
+    with pytest.raises(UserError, match="a.npz contains"):
         codes.load(tmp_path / "a.npz", 2)
 
 

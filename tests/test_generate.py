@@ -103,7 +103,7 @@ def test_a_decoder_without_labels_needs_no_label(run, fails, tmp_path):
     assert run("generate", "--model", path, "--nsamples", 2, "--outfile", tmp_path / "a.png")[0] == 0
     for label in ("1", "all"):
         line = fails("generate", "--model", path, "--label", label, "--outfile", tmp_path / "a.png")
-        assert "only the encoder of this model sees classes" in line
+        assert "only this model's encoder uses labels" in line
 
 
 def test_all_labels_make_a_row_each_of_the_same_codes(run, conditional, tmp_path):

@@ -84,7 +84,7 @@ def test_pictures_named_by_their_files(run, fails, tmp_path, photos, kind, flag)
     assert run("visualize", kind, "--model", path, flag, *renamed, *out)[0] == 0
     assert not np.array_equal(shown, read_pixels(tmp_path / "a.png"))  # but for the names it is the same picture
     assert "no effect" in fails("visualize", kind, "--model", path, flag, *renamed, "--limit", 3, *out)
-    assert "no picture" in fails("visualize", kind, "--model", path, flag, *["x.png" for _ in files], *out)
+    assert "no such file" in fails("visualize", kind, "--model", path, flag, *["x.png" for _ in files], *out)
 
 
 def test_interpolations_between_images_of_ones_own_choice(fails, model_file, photos):
@@ -276,7 +276,7 @@ def test_invalid_logs_are_rejected(run, fails, tmp_path, model_file):
         "endless",
     ):
         assert name in fails("visualize", "curves", "--logs", tmp_path / name, "--outfile", tmp_path / "a.png")
-    assert "no run lies beside" in fails("visualize", "curves", "--model", model_file, "--outfile", tmp_path / "a.png")
+    assert "no run folder" in fails("visualize", "curves", "--model", model_file, "--outfile", tmp_path / "a.png")
 
 
 VARIANTS = {

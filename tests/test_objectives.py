@@ -109,7 +109,7 @@ def test_training(run, tmp_path, samples):
 def test_options_without_a_meaning_are_refused(fails):
     for name, value in (("beta", 2), ("beta_warmup", 1), ("free_bits", 1)):
         line = fails("train", *TINY, "--objective", "iwae", f"--{name}", value)
-        assert f"--{name} is an option of --objective elbo — leave it out, or choose that" in line
+        assert f"--{name} is an option of --objective elbo — leave it out, or add --objective elbo" in line
     for flag in ("--iw_samples", "--iw_warmup"):
         assert f"{flag} is an option of --objective iwae" in fails("train", *TINY, flag, 3)
     flags = ["--objective", "iwae", "--iw_warmup", 5, "--epochs", 5]

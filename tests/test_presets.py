@@ -75,7 +75,7 @@ def test_a_file_of_wrong_options(fails, tmp_path, what):
         ({"iw_samples": 2}, "", "--iw_samples is an option of --objective iwae"),
         ({"beta_start": 0.1}, "", "--beta_start has no effect without --beta_warmup"),
         ({"beta": 1, "beta_max": 2}, "", "add --beta_warmup"),
-        ({"decoder": "transpose"}, "--arch mlp", "--arch mlp has a decoder of its own"),
+        ({"decoder": "transpose"}, "--arch mlp", "--arch mlp has its own decoder"),
     ],
 )
 def test_a_file_is_checked_as_flags_are(fails, tmp_path, values, flags, said):
@@ -167,7 +167,7 @@ def test_another_architecture_leaves_the_options_of_the_model_s_own_behind(run, 
 
 
 def test_like_rejects_models_without_options(fails, model_file, tmp_path):
-    assert "does not say how it was trained" in fails("train", "--like", model_file)
+    assert "does not contain its training options" in fails("train", "--like", model_file)
     save(tmp_path / "new.npz", make_model(), options={"younger": 1})
     assert "unknown option 'younger'" in fails("train", "--like", tmp_path / "new.npz")
     assert "no such file" in fails("train", "--like", tmp_path / "gone.npz")

@@ -510,7 +510,7 @@ def test_without_a_word_that_it_needs_a_command_lists_the_rows(capsys):
 @pytest.mark.parametrize(
     "words, said",
     {
-        "--depth 3": "--depth is an option of --arch deep — leave it out, or choose that",
+        "--depth 3": "--depth is an option of --arch deep — leave it out, or add --arch deep",
         "--arch plain --blocks=3": "--blocks is an option of --arch deep",
         "--arch flat": "'flat' is not one of plain, deep",
         "--names a": "--names has no effect without --codes",

@@ -52,19 +52,19 @@ FEW = ["--limit", 5, "--importance_samples", 0]
     {
         "encode.py photos --outfile keep.npz": "keep.npz exists",
         "encode.py photos --outfile mine.csv": "mine.csv exists",
-        "convert.py keep.npz keep.npz": "is what this command reads",
-        "convert.py keep.npz ./photos/../keep.npz": "is what this command reads",
-        "convert.py keep.npz link.npz": "is what this command reads",
-        "convert.py keep.npz hard.npz": "is what this command reads",
+        "convert.py keep.npz keep.npz": "is an input of this command",
+        "convert.py keep.npz ./photos/../keep.npz": "is an input of this command",
+        "convert.py keep.npz link.npz": "is an input of this command",
+        "convert.py keep.npz hard.npz": "is an input of this command",
         "convert.py MODEL keep.npz": "keep.npz exists",
-        "convert.py keep.npz project/": "holds other files",
-        "convert.py keep.npz ./": "holds other files",
+        "convert.py keep.npz project/": "contains files other than",
+        "convert.py keep.npz ./": "contains files other than",
         "evaluate.py --json keep.npz": "is not a metrics file made by this toolkit",
         "evaluate.py --json notes.json": "is not a metrics file made by this toolkit",
-        "evaluate.py --json MODEL": "is what this command reads",
+        "evaluate.py --json MODEL": "is an input of this command",
         "generate.py --outfile photos/0.png": "is not a picture file made by this toolkit",
         "visualize.py samples --outfile photos/0.png": "is not a picture file made by this toolkit",
-        "visualize.py traversal --image ours.png --outfile ours.png": "is what this command reads",
+        "visualize.py traversal --image ours.png --outfile ours.png": "is an input of this command",
         "visualize.py explorer --outfile page.html": "is not a page file made by this toolkit",
         "visualize.py report --outfile page.html": "is not a page file made by this toolkit",
         "generate.py --outfile protected.png": "is read-only",
@@ -203,7 +203,7 @@ def test_only_pipes_and_devices_are_cleared_away(run, fails, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     log.symlink_to(tmp_path / "pipe")
     line = fails("train", *TINY, "--epochs", 2, "--resume", "--outdir", tmp_path)
-    assert "log.jsonl leads to a pipe or a device — remove it" in line
+    assert "log.jsonl is a pipe or a device — remove it" in line
     assert log.is_symlink() and stat.S_ISFIFO(os.stat(log).st_mode)
     log.unlink()
     os.mkfifo(log)

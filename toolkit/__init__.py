@@ -8,7 +8,7 @@ __version__ = "2.0.0"
 
 
 def interrupted(*_: object) -> None:
-    """Ctrl-C while a command (a script beside this folder) starts; toolkit/shell/command.py takes over from here."""
+    """Handle Ctrl-C while a command starts; toolkit/shell/command.py takes over later."""
     os._exit(130)
 
 

@@ -4,11 +4,11 @@ import sys
 
 
 class UserError(Exception):
-    """Says in one line what is wrong and what to do about it."""
+    """One line: what is wrong — what to do."""
 
 
 class RankError(UserError):
-    """What one of several ranks alone cannot do; it says so itself, wherever it runs."""
+    """An error of one rank alone, which prints it itself."""
 
 
 def warn(message: str) -> None:

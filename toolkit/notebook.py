@@ -48,12 +48,12 @@ def load(path: Path | str) -> Checkpoint:
 
 
 def encode(model: Checkpoint, images: Any, labels: Any = None) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and log-variance of the latent vectors of images, (N, D) each."""
+    """Posterior mean and log-variance of images, (N, D) each."""
     return inference.encode(model.model, split_of(model, images, labels))
 
 
 def decode(model: Checkpoint, z: Any, labels: Any = None) -> np.ndarray:
-    """Latent vectors (N, D), or one, → pixels from 0 to 1, (N, S, S, C)."""
+    """Latent vectors (N, D), or one (D,), → pixels from 0 to 1, (N, S, S, C)."""
     z = np.atleast_2d(numbers("latent vectors", z, -inference.LARGEST_MEAN, inference.LARGEST_MEAN))
     if z.ndim != 2 or z.shape[1] != model.model.config.latent_dims:
         raise UserError(f"latent vectors of shape {z.shape} do not fit — give (N, {model.model.config.latent_dims})")
@@ -63,7 +63,7 @@ def decode(model: Checkpoint, z: Any, labels: Any = None) -> np.ndarray:
 def sample(
     model: Checkpoint, count: int = 16, labels: Any = None, temperature: float = 1.0, seed: int = 0
 ) -> np.ndarray:
-    """New images as `generate.py` samples them, pixels from 0 to 1, (N, S, S, C); without labels each class in turn."""
+    """New images, sampled as by `generate.py`: pixels from 0 to 1, (N, S, S, C). Without labels, classes take turns."""
     count = int(numbers("count", count, 1, MOST, "iu", one=True))
     seed = int(numbers("seed", seed, 0, 2**32 - 1, "iu", one=True))
     temperature = float(numbers("temperature", temperature, 0, inference.LARGEST_MEAN, one=True))
@@ -90,7 +90,7 @@ def split_of(model, images, labels):
         raise UserError(f"images of shape {images.shape} do not fit — give (N, H, W, C) with 1 or 3 channels")
     if images.dtype != np.uint8:
         if images.max() > 1:
-            raise UserError("images are bytes, or floats from 0 to 1 — divide by the largest value there can be")
+            raise UserError("images are bytes, or floats from 0 to 1 — divide by the largest possible value")
         images = np.rint(images * 255.0).astype(np.uint8)
     height, width = images.shape[1:3]
     side = min(height, width)
@@ -100,13 +100,13 @@ def split_of(model, images, labels):
 
 
 def labels_of(labels, count, classes):
-    """Labels as a model takes them: (N,) numbers of classes; None if it has none."""
+    """Labels for a model, (N,) class numbers; None if the model has no classes."""
     if labels is None and not classes:
         return None
     if not classes:
-        raise UserError("this takes no labels: the model is not class-conditional — leave labels out")
+        raise UserError("this model is not class-conditional — leave labels out")
     if labels is None:
-        raise UserError(f"this model is class-conditional — give labels, numbers from 0 to {classes - 1}")
+        raise UserError(f"this model is class-conditional — give labels from 0 to {classes - 1}")
     labels = numbers("labels", labels, 0, classes - 1, "iu").astype(np.int32)
     if labels.shape not in ((), (1,), (count,)):
         raise UserError(f"labels of shape {labels.shape} do not fit — give one, or {count}")

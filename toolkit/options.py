@@ -2,10 +2,10 @@
 
     beta: float = option(1.0, "weight of the KL term", "objective", kind=weight)
 
-The field says everything that is said of the option anywhere: its flag and that flag's earlier spellings, what values
-it takes, its default and help text, and whether a resumed run may change it. Flags and help pages
-(toolkit/shell/parser.py), the state of a run and what a resumed run compares (toolkit/training/plan.py), and the tables
-in docs/ are all made from it. Only the standard library is imported here, so that help pages appear at once.
+The field declares everything about the option: its flag and earlier spellings, its values, default and help text, and
+whether a resumed run may change it. Flags and help pages (toolkit/shell/parser.py), the state of a run and the check
+when it is resumed (toolkit/training/plan.py), and the tables in docs/ are generated from it. Only the standard library
+is imported here, so help pages appear at once.
 """
 
 import dataclasses
@@ -26,14 +26,14 @@ class Kind(NamedTuple):
     """The values that an option takes. `read` makes one from text; its ValueError continues the name of the option."""
 
     read: Callable[[str], Any]
-    types: tuple[type, ...]  # that a value read from a file may have
-    unit: str = ""  # what stands for the value in help: `--beta X`
+    types: tuple[type, ...]  # allowed for a value from a file
+    unit: str = ""  # the placeholder in help: `--beta X`
     noun: str = "text"
     is_file: bool = False  # or a folder
 
 
 class Row(Protocol):
-    """What an option can choose from a table: a name, and options that only this row has, a frozen dataclass."""
+    """A row of a table that an option selects from, with a frozen dataclass of its own options."""
 
     name: str
     words: str
@@ -41,12 +41,12 @@ class Row(Protocol):
 
 
 class Option(NamedTuple):
-    """All that is known of an option besides its name and default, which are the field's."""
+    """Everything about an option except its name and default, which the field has."""
 
     help: str | Callable[[], str]
     group: str
     kind: Kind | None = None  # None for a switch
-    unit: str = ""  # where it is not that of the kind
+    unit: str = ""  # if it differs from the kind's
     choices: Collection[str] | Callable[[], Collection[str]] = ()
     rows: Callable[[], Mapping[str, Row]] | None = None  # the table from which it chooses a row, by name
     only_with: tuple[str, ...] = ()  # has no effect without one of these options
@@ -56,19 +56,19 @@ class Option(NamedTuple):
     default_text: str | Callable[[], str] = ""  # the default in help, if it is only known later
     aliases: tuple[str, ...] = ()  # spellings of earlier systems
     positional: bool = False
-    several: bool = False  # takes one value or more
-    hidden: bool = False  # works, but help does not list it
+    several: bool = False  # takes one or more values
+    hidden: bool = False  # works, but is not listed in help
     changeable: bool = False  # by a resumed run
 
 
 def option(default: Any, help: str | Callable[[], str], group: str, **more: Any) -> Any:
-    """A field of a dataclass that is an option; `more` are the other fields of Option. One of False is a switch."""
+    """A dataclass field that declares an option; `more` are other fields of Option. False as default makes a switch."""
     known = Option(help, group, **({} if default is False else {"kind": text}) | more)
     return dataclasses.field(default=default, metadata={"option": known})
 
 
 def with_conditions(declared: type, **conditions: tuple[str, ...]) -> type:
-    """The same options, all of them under a condition: `with_conditions(DataOptions, not_with=("images",))`."""
+    """The same options with additional conditions: `with_conditions(DataOptions, not_with=("images",))`."""
     fields = [
         (name, Any, dataclasses.field(default=default, metadata={"option": known._replace(**conditions)}))
         for name, default, known in options_of(declared)
@@ -77,7 +77,7 @@ def with_conditions(declared: type, **conditions: tuple[str, ...]) -> type:
 
 
 def options_of(declared: Any) -> list[tuple[str, Any, Option]]:
-    """Name, default and Option of every field of a dataclass that is one."""
+    """Name, default and Option of every option field of a dataclass."""
     fields = [field for field in dataclasses.fields(declared) if "option" in field.metadata]
     return [(field.name, field.default, field.metadata["option"]) for field in fields]
 
@@ -89,12 +89,12 @@ def choices_of(known: Option) -> tuple[str, ...]:
 
 
 def flag_of(name: str, known: Option | None = None) -> str:
-    """What a person types for an option: its flag, or for a positional one its place: `RUN_NAME`."""
+    """How an option is typed: its flag or, if positional, its placeholder: `RUN_NAME`."""
     return unit_of(name, known) if known and known.positional else f"--{name}"
 
 
 def unit_of(name: str, known: Option) -> str:
-    """What stands for the value of an option in help: a unit, a few choices, or its name."""
+    """The placeholder for a value in help: a unit, a few choices, or the option's name."""
     choices = f"{{{','.join(map(str, choices_of(known)))}}}"
     return known.unit or (choices if 2 < len(choices) < 18 - len(name) else known.kind.unit) or name.upper()
 
@@ -124,7 +124,7 @@ def help_of(name: str, options: Mapping[str, Option], brief: bool = False) -> st
 
 
 def default_text_of(default: Any, known: Option) -> str:
-    """The default of an option in words; empty where it has none worth a word."""
+    """The default of an option as text; empty if there is none to mention."""
     if known.default_text:
         return known.default_text() if callable(known.default_text) else known.default_text
     if known.kind is None or default in (None, (), ...):
@@ -179,7 +179,7 @@ def from_values(declared: Any, values: dict[str, Any]) -> Any:
 # Kinds
 
 
-LARGEST = 1e30  # below which numbers are: float32 has them, and so have all files
+LARGEST = 1e30  # upper limit of numbers, so float32 and all file formats can hold them
 
 
 def number(kind: type, least: float, below: float = LARGEST, *, above: bool = False, unit: str = "") -> Kind:

@@ -1,7 +1,7 @@
-"""The table of data sets, one row each, and their names as people type them; from here a split is loaded.
+"""The table of data sets, one row each, their names, and the loading of splits.
 
-How a data set is stored is its own file's matter. Small sets are held in memory at their own size; image files are
-decoded once, at the model's size, into a cache on disk (`cache.py`). A new data set is one loader and one row.
+Each data set has its own file. Small sets are kept in memory at their original size; image files are decoded once, at
+the model's size, into a cache on disk (`cache.py`). A new data set is one loader and one row.
 """
 
 import difflib
@@ -22,9 +22,9 @@ from toolkit.errors import UserError
 class DataSet(NamedTuple):
     """One row of the table.
 
-    `load(split, place, limit)` returns images (N, H, W, C) and labels (N,), or a `cache.Pictures`, files that are yet
-    to be decoded. `place` is the data_dir, or the path behind a name such as "folder:PATH". A loader may stop after
-    `limit` images, and need not.
+    `load(split, place, limit)` returns images (N, H, W, C) and labels (N,), or a `cache.Pictures`, files that are still
+    to be decoded. `place` is the data_dir, or the path in a name such as "folder:PATH". A loader may stop after
+    `limit` images, but does not have to.
     """
 
     name: str
@@ -67,16 +67,16 @@ class Split(NamedTuple):
     total: int  # images of the whole split, of which a limit, or missing or broken files, may leave fewer
     skipped: Sequence = ()  # (name, reason) of each file that could not be read
     class_names: tuple | None = None
-    file_names: Callable[[], list[str]] | None = None  # of images that come as files
-    left_out: int = 0  # pictures of our own making, which are no data
+    file_names: Callable[[], list[str]] | None = None  # if the images are files
+    left_out: int = 0  # pictures made by this toolkit, which are not data
 
     @property
     def names(self) -> list[str]:
-        """What each image is called: the name of its file, or else its number in the split."""
+        """The name of each image: that of its file, or its number in the split."""
         return self.file_names() if self.file_names else [str(i) for i in range(len(self.images))]
 
     def checksum(self) -> int:
-        """A number that differs once images or labels have changed."""
+        """A checksum that changes with images or labels."""
         stored = isinstance(self.images, cache.Stored)
         images = self.images.checksum if stored else zlib.crc32(np.ascontiguousarray(self.images))
         return images if self.labels is None else zlib.crc32(np.ascontiguousarray(self.labels), images)
@@ -91,10 +91,10 @@ def load(
     channels: int | None = None,
     cache_dir: Path | str | None = None,
 ) -> Split:
-    """Load "train" or "test" of a data set, at most `limit` images of it.
+    """Load "train" or "test" of a data set, at most `limit` images.
 
-    Size and channels are the model's. Image files are decoded to them (3 channels by default); arrays keep their own
-    size, and the model resizes them on the device.
+    Image files are decoded to the model's size and channels (3 by default); arrays keep their own size, and the model
+    resizes them on the device.
     """
     name = full_name(name)
     row, path = look_up(name)
@@ -113,7 +113,7 @@ def load(
 
 
 def load_files(paths: Sequence[str], image_size: int, channels: int, like: str | None = None) -> Split:
-    """Image files, and folders of them, that a person names; cropped as those of the data set `like` are."""
+    """Load given image files and folders of them, cropped like those of the data set `like`."""
     row, _ = look_up(like or "")
     images, labels, classes, names, skipped = given.load(paths, image_size, channels, row.crop if row else 1.0)
     return Split(images, labels, len(images) + len(skipped), skipped, classes, lambda: names)
@@ -123,7 +123,7 @@ def load_files(paths: Sequence[str], image_size: int, channels: int, like: str |
 
 
 def plain(word: str) -> str:
-    """A word without what spellings of a name differ in: `CIFAR_10` → `cifar10`."""
+    """A name without case and punctuation: `CIFAR_10` → `cifar10`."""
     return re.sub("[-_]", "", word.lower())
 
 
@@ -131,7 +131,7 @@ ROWS = {plain(row.name.partition(":")[0]): row for row in TABLE}  # "folder" →
 
 
 def look_up(name: str) -> tuple[DataSet | None, str]:
-    """The row of a name in any spelling and the path behind its colon; no row where the name does not fit one."""
+    """The row of a name in any spelling, and the path after its colon; None if there is no such row."""
     kind, colon, path = name.partition(":")
     row = ROWS.get(plain(kind))
     fits = row and (path if ":" in row.name else not colon)
@@ -139,7 +139,7 @@ def look_up(name: str) -> tuple[DataSet | None, str]:
 
 
 def full_name(name: str) -> str:
-    """The canonical name of a data set, a folder's with its absolute path; an error if there is no such data set."""
+    """The canonical name of a data set, with an absolute path for a folder; raises UserError if it is unknown."""
     row, path = look_up(name)
     if row:
         kind, colon, _ = row.name.partition(":")
@@ -152,7 +152,7 @@ def full_name(name: str) -> str:
 
 
 def inode_of(name: str) -> int | None:
-    """What identifies the folder of a full name on this machine alone, as its path might be guessed."""
+    """A number that identifies a folder on this machine only; a path could be guessed."""
     path = name.partition(":")[2]
     return os.stat(path).st_ino if os.path.isdir(path) else None
 
@@ -165,9 +165,9 @@ def file_name(name: str) -> str:
 
 
 def resembles(word: str) -> str | None:
-    """The data set that a word names or nearly names: `cifar` → `cifar-10`, `Fashion_MNIST` → `fashion-mnist`.
+    """The data set with this or a similar name: `cifar` → `cifar-10`, `Fashion_MNIST` → `fashion-mnist`.
 
-    None for all other words, also for those that go on after a whole name, such as `mnist2` or `mnist-beta4`.
+    None for all other words, including those that extend a name, such as `mnist2` or `mnist-beta4`.
     """
     row, path = look_up(word)
     if row:

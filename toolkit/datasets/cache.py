@@ -1,7 +1,7 @@
-"""Many image files → one array on disk, decoded once on all cores and read from there afterwards.
+"""A cache of decoded images: many files → one array on disk, decoded once on all cores.
 
-The array is a plain `.npy` file; the `.json` beside it describes the files that it was made from, so that the cache is
-rebuilt when they change. Which files belong to a split is left to the data sets, decoding one file to `decoding.py`.
+The array is a plain `.npy` file; a `.json` file next to it describes the source files, so the cache is rebuilt when
+they change. Data sets define the files of a split; `decoding.py` decodes a single file.
 """
 
 import json
@@ -29,7 +29,7 @@ from toolkit.wording import as_text, counted
 
 VERSION = 3  # of the pixels that decoding.py returns; a change rebuilds every cache
 LARGEST_FACTS = 2**25  # bytes: labels of millions of pictures, and names of those that cannot be read
-BLOCK = 1024  # pictures handed to the threads at once
+BLOCK = 1024  # pictures submitted to the threads at once
 
 
 class Pictures(NamedTuple):
@@ -37,17 +37,17 @@ class Pictures(NamedTuple):
 
     where: str  # where they are, for messages
     key: str  # the name of their folder in the cache
-    stamp: str  # a hash that differs once the files have changed, or the problems
+    stamp: str  # a hash that changes with the files or problems
     names: Callable  # () → file names, and a class number for each (or None)
     opener: Callable  # () → a function that opens the file of a name
     class_names: tuple | None = None
     total: int | None = None  # images that there should be; None for as many as there are
     problems: Sequence = ()  # (name, reason) of files and folders that could not be inspected
-    left_out: int = 0  # files of our own making
+    left_out: int = 0  # files made by this toolkit
 
 
 class Facts(TypedDict):
-    """What a cache says of its array."""
+    """The metadata of a cached array."""
 
     version: int
     stamp: str
@@ -59,7 +59,7 @@ class Facts(TypedDict):
 
 
 class Stored:
-    """An array in a file, read where it is indexed; nothing of it stays in this process's memory.
+    """An array in a file, read when indexed, without keeping it in memory.
 
     Compared with a memory map, a batch of 128 scattered images takes a third of the time when the file is not in the
     system's cache and half of it when it is, and no page counts as memory of this process.
@@ -105,7 +105,7 @@ def load(
 
 
 def read(path, pictures, size, channels):
-    """The stored array and its facts; None where they are missing, damaged, or made from other files."""
+    """The cached array and its facts; None if they are missing, damaged or out of date."""
     with suppress(Exception):
         facts = record(Facts, contents(path.with_suffix(".json"), LARGEST_FACTS))
         images, labels = Stored(path, facts["checksum"]), facts["labels"]
@@ -158,13 +158,13 @@ def fill(path, pictures, limit, size, channels, crop):
         "labels": labels and [labels[i] for i in kept],
         "skipped": skipped,
     }
-    if not unread:  # otherwise the next run tries those files again
+    if not unread:  # otherwise the next run will try these files again
         write(path.with_suffix(".json"), json.dumps(facts).encode())
     return Stored(path, checksum), facts
 
 
 def names(pictures: Pictures, limit: int | None, facts: dict) -> list[str]:
-    """The names of the files whose images were kept, in order."""
+    """The names of the files that were decoded, in order."""
     skipped = {name for name, _ in facts["skipped"]}
     return [as_text(name) for name in pictures.names()[0][:limit] if name not in skipped]
 
@@ -172,7 +172,7 @@ def names(pictures: Pictures, limit: int | None, facts: dict) -> list[str]:
 def decoded(
     names: Sequence, open_picture: Callable[..., BinaryIO], size: int, channels: int, crop: float
 ) -> Iterator[np.ndarray | str]:
-    """Each file as an image, or why it cannot be, in order; decoded by all cores, with a bar."""
+    """Each file as an image or the reason why it is unreadable, in order; decoded on all cores, with a bar."""
 
     def picture(name):
         try:
@@ -180,7 +180,7 @@ def decoded(
                 return decode(file, size, channels, crop)
         except MemoryError:
             raise
-        except Exception as error:  # broken files make Pillow raise nearly anything
+        except Exception as error:  # Pillow raises almost anything on broken files
             why = " ".join(reason(error).split())[:200]
             return Unread(why) if getattr(error, "errno", None) else why
 
@@ -197,10 +197,10 @@ def decoded(
 
 
 class Unread(str):
-    """Why a file could not be read at all, which may work next time; a plain str is a fault of its contents."""
+    """The reason for a read error, which may be temporary; a plain str is a fault in the contents."""
 
 
 def write_header(file, shape):
-    """Begin a `.npy` file; the header has the same length for any number of images."""
+    """Write the header of a `.npy` file, of the same length for any number of images."""
     file.seek(0)
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})

@@ -1,6 +1,6 @@
 """CelebA: 202,599 faces, as image files for `cache.py` to decode.
 
-Its publishers limit downloads, so its two files must be put into place by hand. `img_align_celeba.zip` is read without
+Its publishers limit downloads, so its two files must be downloaded by hand. `img_align_celeba.zip` is read without
 being unpacked; a folder `img_align_celeba` of its images works too. As is usual, the central 148×148 pixels are kept.
 """
 
@@ -46,7 +46,7 @@ def pictures(split: str, data_dir: Path | str) -> Pictures:
     files = listing(folder)[0] if source == folder else [(ARCHIVE, facts.st_size, facts.st_mtime_ns)]
 
     def names():
-        """Those that are there. The archive is hashed when its pictures are opened, not for their names."""
+        """Those that are there. The archive is hashed when pictures are opened, not when they are listed."""
         if source == folder:
             there = set(os.listdir(folder))
         else:
@@ -64,7 +64,7 @@ def pictures(split: str, data_dir: Path | str) -> Pictures:
 
 
 def names_of(path, partition, split):
-    """The names that the text of the partition file, lines of a name and 0, 1 or 2, puts into one split."""
+    """The names of one split, from the partition file: lines of a name and 0, 1 or 2."""
     names = []
     for number, line in enumerate(filter(str.strip, partition.splitlines()), 1):
         if not (match := re.fullmatch(r"(\w+\.jpg) +([012])\s*", line, re.ASCII)):
@@ -77,7 +77,7 @@ def names_of(path, partition, split):
 
 
 def unzipped(path):
-    """The open archive, if its directory can be read; nothing is unpacked to disk."""
+    """Open the archive, if its directory is readable; nothing is unpacked to disk."""
     try:
         with opened(path) as file:
             check_directory(file, LARGEST_DIRECTORY)

@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 in their binary form: a record per image, its label, then its red, green and blue planes.
 
-The files may lie in a folder or in the published archive, which is verified by its checksum and read without being
-unpacked to disk; `download.py` fetches it where it is missing. The data sets' other form is pickled and never read.
+The files can be in a folder or in the published archive, which is verified by its checksum and read without unpacking
+it to disk; `download.py` downloads it if it is missing. The pickled form of the data sets is never read.
 """
 
 import tarfile
@@ -98,10 +98,10 @@ def unpacked(folder, names):
         download(path, [mirror + path.name for mirror in MIRRORS[folder.name]], expected, LARGEST_ARCHIVE)
     try:
         with opened(path, LARGEST_ARCHIVE) as file:
-            if checksum_of(file, expected) != expected:  # so nothing in it can surprise us
+            if checksum_of(file, expected) != expected:  # so its contents are trusted
                 raise damaged(path, "it is not the published archive")
             file.seek(0)
-            with tarfile.open(fileobj=file, mode="r|gz") as members:  # a stream: read once, never written to disk
+            with tarfile.open(fileobj=file, mode="r|gz") as members:  # read as a stream, never written to disk
                 for member in members:
                     if (name := member.name.rpartition("/")[2]) in names:
                         files[name] = members.extractfile(member).read()

@@ -1,8 +1,7 @@
-"""One image file of any size and colours → a square of bytes. Broken and hostile files raise an exception.
+"""Decode one image file of any size and colours → a square of bytes. Broken and hostile files raise an exception.
 
-All pictures that are being decoded share MOST bytes of memory. A file is asked for its size before its pixels are, and
-one that needs more than all of it is refused. What happens to such a file, and where the pixels go, is left to
-`cache.py`.
+All decoding threads share MOST bytes of memory. The size of an image is read before its pixels, and an image that needs
+more than MOST is rejected. `cache.py` handles such files and stores the pixels.
 """
 
 import logging
@@ -16,15 +15,15 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MOST = 2**28  # bytes
-USUAL = 2**22  # bytes that small pictures, and those of which a part is decoded, do not exceed
+USUAL = 2**22  # bytes that small or partly decoded pictures need at most
 LARGEST_FILE = 2**27  # bytes
 LARGEST_HEADER = 2**23  # bytes before the pixels: profiles, remarks, lists of strips
-PIECE = 2**10  # bytes that each read counts as, at least: many small pieces take longer than one large
-LARGEST = 250 * 10**6  # pixels; a phone makes JPEG files of 200 million, of which an eighth of each side is decoded
-LARGEST_SLOW = 2**20  # pixels of what Pillow decodes in Python
+PIECE = 2**10  # minimum bytes that each read counts as, because many small reads are slow
+LARGEST = 250 * 10**6  # pixels; phones make JPEG files of 200 million, which are decoded at an eighth of the size
+LARGEST_SLOW = 2**20  # pixels of formats that Pillow decodes in Python
 LARGE = 2**22  # pixels from which a picture is made smaller strip by strip, so that no copy of it is as large
 STRIP = 2**20  # pixels
-SCANS = 30  # of a JPEG file, each of which goes over the whole picture; cameras and programs make 10
+SCANS = 30  # of a JPEG file, each over the whole picture; cameras and programs write about 10
 MODES = {1: "L", 3: "RGB"}
 # Pillow reads more, but not all within bounds: some start other programs or refer to other files, some hold pictures
 # larger than they say.
@@ -39,7 +38,7 @@ ORIENTATION = 0x0112  # tag of EXIF
 
 
 class Limited:
-    """A file of which no more is read than `left` bytes, nor too many pieces."""
+    """A file with a limit on the bytes and the number of reads."""
 
     def __init__(self, file: BinaryIO):
         self.file, self.left = file, LARGEST_HEADER
@@ -56,14 +55,14 @@ class Limited:
 
 
 class Memory:
-    """Bytes that threads share."""
+    """A memory budget shared by threads."""
 
     def __init__(self, size: int):
         self.left, self.changed = size, threading.Condition()
 
     @contextmanager
     def taken(self, size: int) -> Iterator[None]:
-        """Wait until so much is left, and keep it while the block runs."""
+        """Wait until this much memory is free, and reserve it during the block."""
         with self.changed:
             self.changed.wait_for(lambda: self.left >= size)
             self.left -= size
@@ -93,29 +92,29 @@ def strict_pillow() -> Iterator[None]:
 
 def decode(file: BinaryIO, size: int, channels: int, crop: float = 1.0) -> np.ndarray:
     """A file → (size, size, channels): its central square; `crop` is its share of the shorter side."""
-    needed = min(MOST, USUAL + 2 * file.seek(0, os.SEEK_END))  # what stands before its pixels may be as long as a file
+    needed = min(MOST, USUAL + 2 * file.seek(0, os.SEEK_END))  # the data before the pixels may be as long as the file
     while True:
         with memory.taken(needed), opened(file) as picture:
             whole = picture.size
             if crop == 1 or whole[0] * whole[1] > LARGE:
-                picture.draft(None, (2 * size, 2 * size))  # a JPEG need not be decoded at full size
+                picture.draft(None, (2 * size, 2 * size))  # a JPEG can be decoded at a reduced size
             real = memory_for(picture, whole, size)
             if real > MOST:
                 raise ValueError(f"decoding it takes {real / 2**20:.0f} MiB, more than {MOST / 2**20:.0f}")
             if real <= needed:
                 check_time(picture, file)
                 return square(picture, size, channels, crop)
-        needed = real  # from the start, so that nobody waits for more while he has some
+        needed = real  # reserve all at the start, to avoid deadlock
 
 
 def opened(file):
-    """A picture of which nothing but its header has been read."""
+    """Open a picture and read only its header."""
     file.seek(0)
     limited = Limited(file)
     try:
         picture = Image.open(limited, formats=FORMATS)
     except UnidentifiedImageError:
-        raise ValueError("it is not an image that can be read, or its first bytes are damaged") from None
+        raise ValueError("it is not an image in a supported format, or its header is damaged") from None
     except Image.DecompressionBombError:
         raise ValueError(f"its pixels exceed the limit of {LARGEST // 10**6} million") from None
     limited.left = LARGEST_FILE * 3 // 2
@@ -123,19 +122,19 @@ def opened(file):
 
 
 def memory_for(picture, whole, size):
-    """The bytes that decoding takes, from above."""
+    """An upper bound on the bytes that decoding takes."""
     pixels, side = picture.width * picture.height, min(picture.size)
     copies = 16 * STRIP + 8 * (side // max(1, side // (4 * size))) ** 2 if pixels > LARGE else 12 * pixels
     needed = pixels * (STORED.get(picture.mode, 4) + WORKING.get(picture.format, 0)) + copies
-    if "progressive" in picture.info:  # all coefficients are kept, of two bytes each
+    if "progressive" in picture.info:  # all coefficients are stored, two bytes each
         needed += 2 * picture.layers * whole[0] * whole[1]
     return needed
 
 
 def check_time(picture, file):
-    """Stop at what takes long to decode though it is not large."""
+    """Reject pictures that are slow to decode although they are small."""
     if picture.width * picture.height > LARGEST_SLOW and any(tile[0] in Image.DECODERS for tile in picture.tile):
-        raise ValueError(f"a picture of its kind may have {LARGEST_SLOW / 1e6:.0f} million pixels")
+        raise ValueError(f"a picture in this format may have at most {LARGEST_SLOW / 1e6:.0f} million pixels")
     if "progressive" in picture.info:
         place = file.tell()
         file.seek(0)
@@ -145,7 +144,7 @@ def check_time(picture, file):
 
 
 def square(picture, size, channels, crop):
-    """The central square of a picture, as it is meant to be seen."""
+    """The central square of a picture, in its intended orientation."""
     width, height = picture.size
     side = max(1, round(crop * min(width, height)))
     left, top = (width - side) // 2, (height - side) // 2
@@ -153,14 +152,14 @@ def square(picture, size, channels, crop):
         made = in_strips(picture, left, top, side, max(1, side // (4 * size)), MODES[channels])
     else:
         made = opaque(picture.crop((left, top, left + side, top + side))).convert(MODES[channels])
-    made.info.clear()  # or else Pillow writes odd EXIF data anew as it turns the picture
+    made.info.clear()  # otherwise Pillow rewrites unusual EXIF data when it rotates the picture
     made.getexif()[ORIENTATION] = picture.getexif().get(ORIENTATION)
     made = ImageOps.exif_transpose(made)
     return np.asarray(made.resize((size, size), Image.Resampling.BILINEAR)).reshape(size, size, channels)
 
 
 def in_strips(picture, left, top, side, by, mode):
-    """A square of a picture, smaller `by` a whole number."""
+    """A square of a picture, reduced by an integer factor."""
     made = Image.new(mode, (-(-side // by), -(-side // by)))
     rows = max(1, STRIP // (side * by))  # of what is made, in a strip
     for row in range(0, made.height, rows):

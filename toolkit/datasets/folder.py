@@ -1,8 +1,7 @@
 """Your own images: any tree of image files. The first sub-folder of an image is its class.
 
 One image in ten goes to the test split, chosen by a hash of its file name, so the split is the same for every seed and
-stays as it is when you add images (except that of a few images at least one is forced into each split). Decoding is
-left to `cache.py`.
+does not change when you add images (except that with few images, each split gets at least one).
 """
 
 import hashlib
@@ -39,7 +38,7 @@ def pictures(split: str, folder: Path | str) -> Pictures:
         raise UserError(f"{folder} contains {count}, training and testing need at least two — add more")
     classes = tuple(sorted({name.split("/")[0] for name, *_ in found if "/" in name}))
     if any("/" not in name for name, *_ in found):
-        classes = classes and ("", *classes)  # images beside the sub-folders are a class too
+        classes = classes and ("", *classes)  # images next to the sub-folders are a class, too
     numbers = {name: i for i, name in enumerate(classes)}
 
     def names_of_split():
@@ -58,8 +57,8 @@ def pictures(split: str, folder: Path | str) -> Pictures:
 def listing(folder):
     """All image files in a tree except hidden ones, sorted: (name below the folder, size, time of last change).
 
-    Also what cannot be inspected: (name, reason). Links are followed, but no folder is visited twice, and none that
-    this one lies in.
+    Also the entries that cannot be inspected: (name, reason). Links are followed, but no folder is visited twice, nor
+    any parent of this one.
     """
     found, problems, waiting = [], [], [""]
     seen = {identity(os.stat(above)) for above in Path(os.path.realpath(folder)).parents}
@@ -74,12 +73,12 @@ def listing(folder):
                     waiting += [os.path.join(name, below) for below in os.listdir(path) if not below.startswith(".")]
             elif stat.S_ISREG(facts.st_mode) and is_picture:
                 found.append((name, facts.st_size, facts.st_mtime_ns))
-            elif is_picture:  # a pipe would wait for ever, a device may have no end
+            elif is_picture:  # a pipe could wait for ever, a device may have no end
                 problems.append((name, "it is not a regular file"))
         except OSError as error:
             if not name:
                 raise UserError(f"cannot read {folder}: {reason(error)} — check its permissions") from None
-            if is_picture or not isinstance(error, FileNotFoundError):  # other links may lead nowhere
+            if is_picture or not isinstance(error, FileNotFoundError):  # a broken link
                 problems.append((name, reason(error)))
         if len(seen) > MOST_FOLDERS:
             raise UserError(f"{folder} holds more than {MOST_FOLDERS} folders — name the one that holds the pictures")
@@ -87,19 +86,19 @@ def listing(folder):
 
 
 def is_ours(path):
-    """Whether this toolkit made a picture, such as a sheet of a run in this folder: it is no data."""
+    """Whether this toolkit made a picture, such as a sheet of a run in this folder: not data."""
     with suppress(OSError, ValueError):
         return kind_of(path) == PICTURE
     return False
 
 
 def identity(facts):
-    """What tells one folder from another, by whatever names it is reached."""
+    """The identity of a folder, whatever its name."""
     return facts.st_dev, facts.st_ino
 
 
 def stamp(found):
-    """A hash that differs once files have changed."""
+    """A hash that changes with the files."""
     lines = (f"{name}\0{size}\0{time}\n" for name, size, time in found)
     return hashlib.sha1("".join(lines).encode("utf-8", "replace")).hexdigest()
 
@@ -109,7 +108,7 @@ def path_hash(path):
 
 
 def name_hash(name):
-    """A number below 2⁶⁴, uniform over names and always the same for one name."""
+    """A hash below 2⁶⁴, uniform over names."""
     return int.from_bytes(hashlib.sha1(name.encode("utf-8", "replace")).digest()[:8], "big")
 
 

@@ -1,7 +1,6 @@
-"""Image files that a person names, and folders of them: no split is cut of them, and nothing is cached.
+"""Given image files and folders of them, without a train/test split or a cache.
 
-They go through the same decoding as the files of data sets. The first sub-folder of a folder is a class, as it is in
-`folder.py`.
+They are decoded like the files of data sets. The first sub-folder of a folder is a class, as in `folder.py`.
 """
 
 import os
@@ -23,7 +22,7 @@ def load(
 ) -> tuple[np.ndarray, np.ndarray | None, tuple | None, list[str], list]:
     """Images (N, size, size, channels), labels and class names or None, names, and (name, reason) of unreadable files.
 
-    A file that was named itself must be readable.
+    A file that is given itself must be readable.
     """
     named = list(map(Path, paths))
     files = [file for path in named for file in found(path)]
@@ -42,12 +41,12 @@ def load(
 
 
 def found(path: Path) -> list[tuple[Path, str]]:
-    """The image files that a path names: itself, or all below it, each with its name below that path."""
+    """The image files of a path: the file itself, or all below it, with their relative names."""
     if not os.path.exists(path):
-        raise UserError(f"there is no picture {path} — check the name")
+        raise UserError(f"no such file: {path} — check the name")
     if not os.path.isdir(path):
         return [(path, as_text(path.name))]
     files = [(path / name, as_text(name)) for name, *_ in listing(path)[0]]
     if not files:
-        raise UserError(f"{path} contains no image — name another folder, or files")
+        raise UserError(f"{path} contains no images — give another folder, or files")
     return files

@@ -75,7 +75,7 @@ def draw_chunk(seed, number):
 
 
 def warp(dots, random):
-    """Give every image its own slant, rotation, size, position and warp; returns dots in pixels."""
+    """Slant, rotate, scale, shift and warp each image at random; returns dots in pixels."""
 
     def normal(spread):
         return random.normal(0, spread, (len(dots), 1)).astype(np.float32)

@@ -1,8 +1,8 @@
-"""Downloads of published files: streamed to disk, resumed where they broke off, verified before they take their name.
+"""Downloads of published files: streamed to disk, resumed after a break, verified before they get their final name.
 
-What is fetched and from which mirrors is the data sets' matter. A download grows in a hidden `.part` file beside its
-target. Every attempt, of this run or a later one, continues it with a Range request, because the checksum decides at
-the end: a part that turns out wrong is thrown away and fetched once more from the start.
+The data sets define files and mirrors. A download is collected in a hidden `.part` file next to its target. Every
+attempt, now or in a later run, continues it with a Range request; if the checksum of the complete file is wrong, it is
+downloaded again from the start.
 """
 
 import errno
@@ -21,16 +21,16 @@ from toolkit.files.progress import bar
 from toolkit.files.reading import checksum_of, is_there
 from toolkit.files.writing import end_of_links, flush_folder, locked, make_folder, reason, writing_errors
 
-TIMEOUT = 10  # seconds without a byte before the connection is given up
-WINDOW = 30  # seconds after which a connection is given up that is slower than this
+TIMEOUT = 10  # seconds without data before a connection is dropped
+WINDOW = 30  # seconds after which a connection slower than SLOWEST is dropped
 SLOWEST = 4000  # bytes a second
-TRIES = 20  # connections to one mirror, as long as each changes what is there
+TRIES = 20  # connections to one mirror, while each makes progress
 LARGEST = 2**30  # bytes
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what the system says of a disk without room
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of a full disk
 
 
 def download(path: Path, addresses: Sequence[str], checksum: str, largest: int = LARGEST) -> Path:
-    """Fetch a file of at most `largest` bytes with a known MD5 or SHA-256 from the first mirror that has it."""
+    """Fetch a file of at most `largest` bytes with a known MD5 or SHA-256 from the first mirror that provides it."""
     make_folder(path.parent)
     target = end_of_links(path)
     part = target.with_name(f".{target.name}.part")
@@ -59,7 +59,7 @@ def download(path: Path, addresses: Sequence[str], checksum: str, largest: int =
 
 
 def open_part(path: Path) -> BinaryIO:
-    """The file that a download is continued in. Its name can be guessed, so a link that someone laid there goes."""
+    """The file in which a download continues. Its name is predictable, so a link planted there is removed."""
     if is_there(path) and not (stat.S_ISREG((facts := os.lstat(path)).st_mode) and facts.st_nlink == 1):
         path.unlink()
     return open(path, "ab+", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666))
@@ -67,7 +67,7 @@ def open_part(path: Path) -> BinaryIO:
 
 def fetch_from(address, file, checksum, largest, reasons):
     """Complete a part from one mirror; if that fails, add the reason and return False."""
-    whole = False  # whether this mirror gave all of it
+    whole = False  # whether this mirror sent the whole file
     for _ in range(TRIES):
         before = file.seek(0, os.SEEK_END)
         whole |= not before
@@ -75,7 +75,7 @@ def fetch_from(address, file, checksum, largest, reasons):
             fetch(address, file, largest)
         except (OSError, ValueError, http.client.HTTPException) as error:  # timeouts are OSErrors
             if getattr(error, "errno", None) in FULL:
-                raise  # which is not the network's fault
+                raise  # not a network error
             why = " ".join(str(reason(getattr(error, "reason", error))).split())[:200]
             if file.seek(0, os.SEEK_END) == before or isinstance(error, TooSlow):
                 break
@@ -109,7 +109,7 @@ def fetch(address, file, largest):
         total = start + int(length) if length else None
         done = start
         with bar(total, address.rsplit("/", 1)[1], unit="B", done=done) as shown:
-            read = getattr(answer, "read1", answer.read)  # read1 returns what came before a break
+            read = getattr(answer, "read1", answer.read)  # read1 returns data received before a break
             while max(done, total or 0) <= largest and (data := read(2**16)):
                 file.write(data)
                 file.flush()
@@ -125,4 +125,4 @@ def fetch(address, file, largest):
 
 
 class TooSlow(OSError):
-    """A server that answers, but so slowly that it would hold us for ever."""
+    """A server that answers too slowly to finish."""

@@ -1,7 +1,6 @@
-"""Reading what others wrote: regular files only, and never more than is allowed or claimed.
+"""Read untrusted files: regular files only, and never more than the limit or the size they claim.
 
-What the bytes mean is the readers' matter. A file that is not what it should be raises ValueError, one that the system
-cannot read OSError.
+Callers interpret the bytes. An invalid file raises ValueError; a file that the system cannot read raises OSError.
 """
 
 import hashlib
@@ -22,7 +21,7 @@ def is_there(path: Path | str) -> bool:
 
 
 def opened(path: Path | str, most: int | None = None) -> BinaryIO:
-    """A regular file of at most `most` bytes. A pipe would wait for ever, a device may have no end."""
+    """Open a regular file of at most `most` bytes: a pipe could wait for ever, a device may have no end."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer opens at once
     file = os.fdopen(handle, "rb") if stat.S_ISREG(os.fstat(handle).st_mode) else os.close(handle)
     if file is None:
@@ -36,11 +35,11 @@ def opened(path: Path | str, most: int | None = None) -> BinaryIO:
 def contents(path: Path | str, most: int) -> bytes:
     """All bytes of a file, at most `most`."""
     with opened(path, most) as file:
-        return file.read(os.fstat(file.fileno()).st_size)  # and no more, should it grow
+        return file.read(os.fstat(file.fileno()).st_size)  # no more, even if it grows
 
 
 def checksum_of(file: BinaryIO, like: str) -> str:
-    """The MD5 or SHA-256 of an open file in hexadecimal digits, whichever `like` is."""
+    """The MD5 or SHA-256 of an open file as hexadecimal digits, the same kind as `like`."""
     digest = hashlib.new("md5" if len(like) == 32 else "sha256", usedforsecurity=False)
     file.seek(0)
     while block := file.read(2**16):
@@ -49,15 +48,15 @@ def checksum_of(file: BinaryIO, like: str) -> str:
 
 
 def check_directory(file: BinaryIO, most: int) -> None:
-    """Stop at a zip file whose directory has more than `most` bytes: ZipFile reads it all, into ten times its room."""
+    """Reject a zip file whose directory exceeds `most` bytes: ZipFile reads all of it, into ten times the memory."""
     if (end := zipfile._EndRecData(file)) and end[zipfile._ECD_SIZE] > most:
         raise ValueError("it has far too many entries")
 
 
 def unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    """An entry of a zip file, as long as its directory claims; ZipFile.read unpacks a gigabyte before it compares."""
+    """Unpack an entry of a zip file, up to the size its directory claims; ZipFile.read checks only afterwards."""
     with archive.open(entry) as file:
         data = file.read(entry.file_size)
     if len(data) != entry.file_size:
-        raise ValueError(f"{entry.filename} holds less than it claims")
+        raise ValueError(f"{entry.filename} is shorter than it claims")
     return data

@@ -1,4 +1,4 @@
-"""JSON that comes from a file, checked against the TypedDict that declares it.
+"""JSON from a file, validated against a TypedDict.
 
     class Entry(TypedDict):
         epoch: Whole
@@ -6,7 +6,7 @@
 
     entry = record(Entry, b'{"epoch": 1, "loss": 31.4, "more": "is kept"}')
 
-Whatever does not fit raises ValueError, which names the field.
+Invalid data raises ValueError with the name of the field.
 """
 
 import functools
@@ -24,7 +24,7 @@ Scalars = dict[str, str | int | float | bool | None]
 
 
 def record(declared: type[T], text: bytes | str) -> T:
-    """The JSON object in a text. Fields that are not declared are kept."""
+    """The JSON object in a text. Undeclared fields are kept."""
     value = parsed(text)
     if not isinstance(value, dict):
         raise ValueError("its metadata is not a JSON object")
@@ -33,7 +33,7 @@ def record(declared: type[T], text: bytes | str) -> T:
 
 
 def parsed(text: bytes | str) -> Any:
-    """What JSON says, if its numbers, its depth and its size are such that anybody could mean them."""
+    """Parse JSON; rejects unreasonable numbers, nesting and sizes."""
     marks = (b'"', b"[", b"{", b",") if isinstance(text, bytes) else ('"', "[", "{", ",")
     if sum(map(text.count, marks)) > MOST_PARTS:
         raise ValueError("its JSON has far too many parts")
@@ -44,7 +44,7 @@ def parsed(text: bytes | str) -> Any:
 
 
 def check(declared: Any, value: dict[str, Any]) -> None:
-    """Stop at a field that is missing, or not of its type."""
+    """Raise ValueError if a field is missing or has the wrong type."""
     if missing := declared.__required_keys__ - value.keys():
         raise ValueError(f"its metadata lacks {min(missing)}")
     for name, fits in tests_of(declared).items():
@@ -59,7 +59,7 @@ def tests_of(declared: Any) -> dict[str, Callable[[Any], bool]]:
 
 
 def test_of(kind: Any) -> Callable[[Any], bool]:
-    """Whether a value is of a type: of a plain one, a list, a dictionary, a TypedDict, one of several, or a subset."""
+    """Whether a value has a type: plain, list, tuple, dictionary, TypedDict, union, or annotated with tests."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
         fits, subset = test_of(parts[0]), parts[1]
@@ -91,5 +91,5 @@ def integer(text: str) -> int:
 
 def fraction(text: str) -> float:
     if not math.fabs(number := float(text)) <= LARGEST:
-        raise ValueError(f"{text[:40]} is too large, or no number")
+        raise ValueError(f"{text[:40]} is too large or not a number")
     return number

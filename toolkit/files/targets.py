@@ -1,7 +1,7 @@
-"""What a command may replace: the one rule for everything that it writes. docs/formats.md gives the same in words.
+"""The rule for what a command may replace; docs/formats.md explains it.
 
-What people make again all day (pictures, pages, metrics) carries a mark, and replaces only its like. Nothing else that
-is there is replaced: no model, no latent vectors, no file under a user's own name. `--overwrite` skips the rule.
+Files that are often made again (pictures, pages, metrics) carry a mark and replace only files of the same kind. Nothing
+else is replaced: no model, no latent vectors, no file of the user. `--overwrite` skips the rule.
 """
 
 import os
@@ -16,13 +16,13 @@ from toolkit.files.writing import is_stream
 from toolkit.wording import ending_in_words
 
 PICTURE, PAGE, METRICS, LIST = "picture", "page", "metrics", "list"
-NEW, ANY = "", "file"  # kinds of what replaces nothing, and of a run's own files
-LIST_HEAD = "file,source"  # a .csv file has no room for a mark
-LOOK = 1024  # bytes at both ends of a file, in which its mark lies
+NEW, ANY = "", "file"  # NEW replaces nothing; ANY is for a run's own files
+LIST_HEAD = "file,source"  # a .csv file cannot hold a mark
+LOOK = 1024  # bytes at both ends of a file that are searched for the mark
 
 
 def mark(kind: str) -> str:
-    """The words by which a file of a kind is recognised."""
+    """The mark of a kind of file."""
     return f"mlx-vae {kind}"
 
 
@@ -30,7 +30,7 @@ MARK = re.compile(mark(f"({PICTURE}|{PAGE}|{METRICS})").encode())
 
 
 def kind_of(path: Path | str) -> str:
-    """The kind of a file that this toolkit made; empty for all others."""
+    """The kind of a file made by this toolkit; empty for other files."""
     with opened(path) as file:
         start = file.read(LOOK)
         file.seek(max(0, os.fstat(file.fileno()).st_size - LOOK))
@@ -39,7 +39,7 @@ def kind_of(path: Path | str) -> str:
 
 
 def check_target(path: Path | str, kind: str = NEW, inputs: Iterable[Path | str] = ()) -> None:
-    """Stop where writing a file of a kind would lose what is there; `inputs` are files that the command reads."""
+    """Raise UserError if writing a file of a kind would lose data; `inputs` are files that the command reads."""
     if is_stream(path):
         return
     try:
@@ -49,7 +49,7 @@ def check_target(path: Path | str, kind: str = NEW, inputs: Iterable[Path | str]
     if stat.S_ISDIR(there.st_mode):
         raise UserError(f"{path} is a folder — name a file")
     if any(os.path.exists(name) and os.path.samestat(there, os.stat(name)) for name in inputs):
-        why = "is what this command reads"
+        why = "is an input of this command"
     elif is_read_only(path):
         why = "is read-only"
     elif not there.st_size or kind == ANY or (kind and kind_of(path) == kind):
@@ -60,11 +60,11 @@ def check_target(path: Path | str, kind: str = NEW, inputs: Iterable[Path | str]
 
 
 def check_ending(path: Path | str, endings: Iterable[str]) -> None:
-    """Stop where the name of a file does not end as its kind does; a pipe or a device may have any."""
+    """Raise UserError if a file name has the wrong extension; pipes and devices may have any name."""
     if Path(path).suffix.lower() not in endings and not is_stream(path):
         raise UserError(f"{path} {ending_in_words(path)} — name one that ends in {', '.join(endings)}")
 
 
 def is_read_only(path: Path | str) -> bool:
-    """Whether a file is protected from being written; for root too, whom the system lets do it."""
+    """Whether a file is write-protected, also for root, whom the system would let write it."""
     return not os.stat(path).st_mode & 0o222 or not os.access(path, os.W_OK)

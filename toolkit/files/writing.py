@@ -1,7 +1,7 @@
-"""Writing files so that a crash leaves the old file or the new one, never half of one.
+"""Write files so that a crash leaves the old or the new version, never a partial one.
 
-What goes into a file is decided elsewhere, and whether it may replace another in `targets.py`. A symbolic link is
-followed, a device or a pipe is written to, and `-` is standard output.
+`targets.py` decides whether a file may be replaced. Symbolic links are followed, devices and pipes are written to
+directly, and `-` is standard output.
 """
 
 import fcntl
@@ -21,12 +21,12 @@ from typing import BinaryIO
 from toolkit.errors import UserError
 
 STDOUT = "-"
-PART = ".vae-"  # begins the names of files that are being written
+PART = ".vae-"  # prefix of files that are being written
 DESCRIPTOR = re.compile(r"/dev/(stdin|stdout|stderr|fd/\d+)|/proc/(self|thread-self|\d+)/fd/\d+")
 
 
 def make_folder(folder: Path | str) -> None:
-    """Make a folder and its parents where they are missing."""
+    """Create a folder and its parents if they are missing."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -39,7 +39,7 @@ def make_folder(folder: Path | str) -> None:
 def replacing(path: Path | str, durable: bool = False) -> Iterator[BinaryIO]:
     """A file to write to, in the folder of `path`; renamed into place at the end of the block, removed if that fails.
 
-    `durable` survives a power cut: the file and its new name are on the disk when the block ends.
+    With `durable`, the file and its name are on the disk when the block ends, even after a power failure.
     """
     make_folder(Path(path).parent)
     part = None
@@ -51,11 +51,11 @@ def replacing(path: Path | str, durable: bool = False) -> Iterator[BinaryIO]:
             with os.fdopen(handle, "wb") as file:
                 yield file
                 file.flush()
-                with suppress(OSError):  # it replaces nothing, or may not have its rights
+                with suppress(OSError):  # there is no old file, or its mode cannot be set
                     os.fchmod(handle, os.stat(target).st_mode & 0o777)
                 if durable:
                     os.fsync(handle)
-                os.replace(part, target)  # while it is open, and so locked
+                os.replace(part, target)  # while it is still open and locked
             if durable:
                 flush_folder(target.parent)
     finally:
@@ -82,14 +82,14 @@ def end_of_links(path: Path | str) -> Path:
     those below /proc/PID/root mean something else in another place."""
     path = Path(path)
     with suppress(FileNotFoundError):
-        os.stat(path)  # raises where links go in a circle
+        os.stat(path)  # raises for circular links
     while path.is_symlink():
         path = path.parent / os.readlink(path)
     return path
 
 
 def new_part(folder: Path) -> tuple[Path, int]:
-    """A file that did not exist, under a name that nobody can guess, and locked: others see that it is in use."""
+    """A new file with an unpredictable name, locked so that other processes see that it is in use."""
     while True:
         part = folder / f"{PART}{secrets.token_hex(8)}.part"
         handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
@@ -97,7 +97,7 @@ def new_part(folder: Path) -> tuple[Path, int]:
             fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return part, handle
-        os.close(handle)  # swept away before it was locked
+        os.close(handle)  # another process removed it before it was locked
 
 
 @functools.cache
@@ -107,15 +107,15 @@ def sweep(folder: Path) -> None:
         with suppress(OSError):
             handle = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while it is written to
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while it is being written
                 part.unlink()
             finally:
                 os.close(handle)
 
 
 def flush_folder(folder: Path) -> None:
-    """Put a folder's names on the disk."""
-    with suppress(OSError):  # a file system that cannot
+    """Flush a folder's names to the disk."""
+    with suppress(OSError):  # not every file system can
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -124,7 +124,7 @@ def flush_folder(folder: Path) -> None:
 
 
 def write(path: Path | str, data: bytes, durable: bool = False) -> None:
-    """Put bytes into a file in one go, undisturbed by Ctrl-C; `durable` survives a power cut."""
+    """Write bytes to a file at once, deferring Ctrl-C; `durable` survives a power failure."""
     if is_stream(path):
         out = str(path) == STDOUT
         with writing_errors(path), open(1 if out else path, "wb", closefd=not out) as file:
@@ -135,7 +135,7 @@ def write(path: Path | str, data: bytes, durable: bool = False) -> None:
 
 
 def is_stream(path: Path | str) -> bool:
-    """Whether bytes are passed on there instead of kept: standard output, a pipe, a device, or a file by its number."""
+    """Whether a path is a stream, not a regular file: standard output, a pipe, a device, or a file descriptor."""
     if str(path) == STDOUT:
         return True
     try:
@@ -147,7 +147,7 @@ def is_stream(path: Path | str) -> bool:
 
 @contextmanager
 def locked(folder: Path | str, waiting: str | None = None) -> Iterator[None]:
-    """Keep a folder to this process while the block runs; if another has it, say `waiting` and wait, or stop."""
+    """Lock a folder during the block. If another process holds it: print `waiting` and wait, or raise UserError."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -166,7 +166,7 @@ def locked(folder: Path | str, waiting: str | None = None) -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold back Ctrl-C until the block has ended, so that files that belong together stay together."""
+    """Defer Ctrl-C until the block ends, so files that belong together stay consistent."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread is ever interrupted
         return

@@ -39,14 +39,14 @@ from toolkit.model.mixture import Mixture
 from vae import VAE
 
 ENDINGS = (".npz", ".safetensors")  # that are written
-STRAY_KEYS = {"encoder.kl_div"}  # in published files of the family
-MARK = b"vae "  # begins the comment of our files
+STRAY_KEYS = {"encoder.kl_div"}  # in published files of this family
+MARK = b"vae "  # prefix of the comment in our files
 FACTS_KEY = "vae_facts"  # in the metadata of .safetensors
-COMMENT = 2**16 - 1  # bytes that a comment may have
+COMMENT = 2**16 - 1  # limit of a comment, in bytes
 LARGEST_HEADER = 2**22  # bytes of names, shapes and metadata
-LARGEST_TORCH = 2**28  # bytes of a .pth file, whose numbers are read before its model is known
-OPTIMIZER, SAMPLER = "optimizer.", "sampler."  # begin the names of the arrays of both
-MOST_OF_OPTIMIZER = 3  # numbers that an optimizer keeps for each of a model, at most
+LARGEST_TORCH = 2**28  # bytes of a .pth file, whose values are read before the model is known
+OPTIMIZER, SAMPLER = "optimizer.", "sampler."  # prefixes of their arrays
+MOST_OF_OPTIMIZER = 3  # values of an optimizer per parameter, at most
 MOST_ENTRIES = 8000  # arrays in a file; the state of the deepest model has 6,500
 
 
@@ -56,13 +56,13 @@ class Facts(TypedDict, total=False):
     config: Scalars
     dataset: str
     class_names: list[str]
-    likelihood: str  # of a file from elsewhere, which has no configuration
+    likelihood: str  # of a third-party file without configuration
     collapsed: bool
     epoch: Whole
     options: Scalars
     test: Scalars
     device: str
-    folder: Whole  # the inode of the folder that a run has read its pictures from
+    folder: Whole  # the inode of a run's picture folder
 
 
 class Plateau(TypedDict, total=False):
@@ -86,13 +86,13 @@ class Checkpoint:
     """A model and its metadata."""
 
     model: VAE
-    dataset: str | None = None  # that it was trained on, without a path
+    dataset: str | None = None  # training data, without a path
     class_names: tuple[str, ...] = ()  # of a class-conditional model, one for each class
     epoch: int | None = None  # epochs of training
     collapsed: bool = False
     options: dict[str, Any] = field(default_factory=dict)  # of its training
     test: dict[str, Any] = field(default_factory=dict)  # metrics per image
-    sampler: Mixture | None = None  # a prior for samples, fitted after training
+    sampler: Mixture | None = None  # prior for sampling, fitted after training
 
     def __post_init__(self):
         classes = self.model.config.num_classes
@@ -115,32 +115,32 @@ class Checkpoint:
         return facts
 
 
-FACTS = {member.name for member in fields(Checkpoint)} - {"model", "sampler"}  # as files name them
+FACTS = {member.name for member in fields(Checkpoint)} - {"model", "sampler"}  # names as in files
 
 
 class Contents(NamedTuple):
     """A file before its numbers are read."""
 
-    shapes: dict[str, np.ndarray]  # for each of its arrays one of the same shape that takes no memory
+    shapes: dict[str, np.ndarray]  # placeholder arrays of the same shapes that take no memory
     facts: dict[str, Any]
-    arrays: Callable[[], dict[str, np.ndarray]]  # reads the numbers
+    arrays: Callable[[], dict[str, np.ndarray]]  # reads the values
 
 
 class State(NamedTuple):
     """Everything that resuming a run needs."""
 
     model: VAE
-    optimizer: dict[str, mx.array]  # its arrays, by the path of each
+    optimizer: dict[str, mx.array]  # its arrays, by path
     facts: dict[str, Any]
 
 
 def model_name(dataset: str, max_filters: int, latent_dims: int) -> str:
-    """The name of a model's file, without its ending."""
+    """The name of a model's file, without extension."""
     return f"vae_{dataset}_filters_{max_filters:04d}_dims_{latent_dims:04d}"
 
 
 def save(path: Path | str, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, as `.safetensors` or, with any other ending, as `.npz`."""
+    """Write a checkpoint, as `.safetensors` or, for any other extension, as `.npz`."""
     arrays = dict(tree_flatten(checkpoint.model.parameters()))
     if checkpoint.sampler:
         arrays |= {f"{SAMPLER}{name}": mx.array(array) for name, array in checkpoint.sampler.arrays().items()}
@@ -149,7 +149,7 @@ def save(path: Path | str, checkpoint: Checkpoint) -> None:
 
 
 def save_folder(folder: Path | str, checkpoint: Checkpoint, card: str, picture: bytes) -> list[str]:
-    """Write a model folder for the Hub; returns the names of its files. A card that is there belongs to a person."""
+    """Write a model folder for the Hub; returns the names of its files. An existing card is kept."""
     folder, written = Path(folder), {}
     written[hub.CONFIG] = hub.config_text(checkpoint.model.config.values(), checkpoint.class_names)
     written[hub.PICTURE] = picture
@@ -166,7 +166,7 @@ def load(path: Path | str) -> Checkpoint:
     contents = read(path)
     if any(key.startswith(OPTIMIZER) for key in contents.shapes):
         model = Path(path).resolve().parent.with_suffix(".npz").name
-        raise UserError(f"{path} is a training state — the model is {model}, beside its folder")
+        raise UserError(f"{path} is a training state — the model is {model}, next to its folder")
     parts = {key: shape for key, shape in contents.shapes.items() if not key.startswith(SAMPLER)}
     model = model_of(path, parts, contents.facts)
     with in_one_line(path):
@@ -213,7 +213,7 @@ def load_state(path: Path | str) -> State:
         raise UserError(f"{path} is not a training state, or is damaged ({error}) — start without --resume") from None
     model = model_of(path, {key: array for key, array in shapes.items() if not key.startswith(OPTIMIZER)}, facts)
     if sum(array.size for array in optimizer.values()) > MOST_OF_OPTIMIZER * model.parameter_count() + 1000:
-        raise UserError(f"{path} is damaged: its optimizer has more than the model needs — start without --resume")
+        raise UserError(f"{path} is damaged: its optimizer has too many values for the model — start without --resume")
     arrays = contents.arrays()
     put_weights(path, model, arrays)
     return State(model, {key: mx.array(array) for key, array in without(OPTIMIZER, arrays).items()}, facts)
@@ -223,9 +223,9 @@ def load_state(path: Path | str) -> State:
 
 
 def pack(arrays: dict[str, Any], facts: dict[str, Any]) -> bytes:
-    """Arrays and facts as the bytes of an `.npz` file: the same ones always give the same bytes.
+    """Arrays and facts as the bytes of an `.npz` file; equal contents give equal bytes.
 
-    Facts that are too long for the comment of the archive go into the comments of its entries, a piece in each.
+    Facts that are too long for the archive's comment are split over the comments of its entries.
     """
     text = json.dumps(facts).encode()
     checksum, pieces = zlib.crc32(text), []
@@ -237,7 +237,7 @@ def pack(arrays: dict[str, Any], facts: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for i, (key, array) in enumerate(arrays.items()):
-            data, entry = io.BytesIO(), zipfile.ZipInfo(f"{key}.npy")  # without the time of day
+            data, entry = io.BytesIO(), zipfile.ZipInfo(f"{key}.npy")  # without a timestamp
             np.lib.format.write_array(data, np.array(array), allow_pickle=False)
             entry.comment = pieces[i] if i < len(pieces) else b""
             archive.writestr(entry, data.getvalue())
@@ -258,7 +258,7 @@ def pack_safetensors(arrays: dict[str, mx.array], facts: dict[str, Any]) -> byte
 
 
 def read(path: Path | str) -> Contents:
-    """Read names, shapes and facts; whatever a broken file does to its readers becomes one line."""
+    """Read names, shapes and facts; any error in a broken file becomes one line."""
     path = Path(path)
     if path.is_dir():
         return read_folder(path)
@@ -285,7 +285,7 @@ def in_one_line(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise UserError(f"no such file: {path} — check the name, or train a model with train.py") from None
     except OSError as error:
-        raise UserError(f"cannot read {path}: {reason(error)} — check its rights, or copy it again") from None
+        raise UserError(f"cannot read {path}: {reason(error)} — check its permissions, or copy it again") from None
     except Exception as error:  # zipfile, NumPy and MLX raise nearly anything on damaged files
         raise UserError(
             f"{path} is not a checkpoint, or is damaged ({in_short(error)}) — train or copy it again"
@@ -324,7 +324,7 @@ def read_archive(archive, path, size):
         raise ValueError("it is compressed in an unusual way")
     if is_torch:
         if claimed > LARGEST_TORCH:
-            raise ValueError(f"its numbers have more than {LARGEST_TORCH / 2**20:.0f} MiB")
+            raise ValueError(f"its values have more than {LARGEST_TORCH / 2**20:.0f} MiB")
         arrays, facts = pytorch.read_torch(archive)
         check(Facts, facts)
         return Contents(arrays, facts, lambda: arrays)
@@ -364,7 +364,7 @@ def shape_of(archive, entry):
 
 
 def placeholder(shape, dtype=np.float32):
-    """An array of a shape that takes no memory."""
+    """A placeholder array of a shape that takes no memory."""
     return np.broadcast_to(np.zeros((), dtype), shape)
 
 
@@ -373,7 +373,7 @@ def read_array(data):
 
 
 def read_comments(comment, more):
-    """The facts in the comment of an archive, or in those of its entries; files from elsewhere have none."""
+    """The facts in the comment of an archive or of its entries; third-party files have none."""
     if not comment.startswith(MARK):
         return {}
     checksum, _, text = comment.removeprefix(MARK).partition(b" ")
@@ -386,9 +386,7 @@ def read_comments(comment, more):
 def read_safetensors(path, start, size):
     if struct.unpack("<Q", start[:8])[0] > LARGEST_HEADER:
         raise ValueError("its header is far too large")
-    stored, metadata = mx.load(
-        str(path), format="safetensors", return_metadata=True
-    )  # reads numbers when they are used
+    stored, metadata = mx.load(str(path), format="safetensors", return_metadata=True)  # values are read when used
     if any(n < 0 for array in stored.values() for n in array.shape):
         raise ValueError("its header has impossible shapes")
     if sum(array.nbytes for array in stored.values()) > size:
@@ -409,7 +407,7 @@ def read_safetensors(path, start, size):
 
 
 def model_of(path: Path | str, shapes: dict[str, np.ndarray], facts: dict[str, Any]) -> VAE:
-    """The model that facts and shapes describe, yet without its weights; every shape is checked."""
+    """The model described by facts and shapes, without weights; every shape is checked."""
     shapes = {key: array for key, array in shapes.items() if key not in STRAY_KEYS}
     model = build(config_from(path, shapes, facts))
     expected = {key: array.shape for key, array in tree_flatten(model.parameters())}
@@ -423,7 +421,7 @@ def model_of(path: Path | str, shapes: dict[str, np.ndarray], facts: dict[str, A
     for key, shape in expected.items():
         statistics = key.endswith(("running_mean", "running_var"))
         if shapes[key].shape != shape and not (statistics and shapes[key].shape == (1, 1, 1, *shape)):
-            raise UserError(f"{path}: {key} has shape {shapes[key].shape} instead of {shape} — it fits no model")
+            raise UserError(f"{path}: {key} has shape {shapes[key].shape} instead of {shape} — it matches no model")
     return model
 
 
@@ -431,7 +429,7 @@ def put_weights(path: Path | str, model: VAE, arrays: dict[str, np.ndarray]) -> 
     """Load weights into a model, if all values are finite."""
     weights = []
     for key, before in tree_flatten(model.parameters()):
-        with np.errstate(over="ignore"):  # the next lines see what has become infinite
+        with np.errstate(over="ignore"):  # the next lines check for infinity
             array = arrays[key].astype(np.float32).reshape(before.shape)
         if not np.isfinite(array).all() or (key.endswith("running_var") and (array < 0).any()):
             raise UserError(f"{path}: {key} contains impossible values — train or copy it again")
@@ -441,7 +439,7 @@ def put_weights(path: Path | str, model: VAE, arrays: dict[str, np.ndarray]) -> 
 
 
 def config_from(path, arrays, facts):
-    """The configuration that the facts hold; without them, as it is recognised in the arrays."""
+    """The configuration from the facts or, without them, inferred from the arrays."""
     try:
         if "config" in facts:
             return config_of(facts["config"])
@@ -451,5 +449,5 @@ def config_from(path, arrays, facts):
         raise UserError(f"{path} lacks {error.args[0]} — it is not a checkpoint of this family") from None
     except (IndexError, TypeError, ValueError, ZeroDivisionError, UserError):
         raise UserError(
-            f"{path}: its arrays or metadata fit no model — it is not a checkpoint of this family"
+            f"{path}: its arrays or metadata do not match any model — it is not a checkpoint of this family"
         ) from None

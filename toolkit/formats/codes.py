@@ -1,8 +1,8 @@
-"""Files of latent vectors: what encode.py writes and generate.py decodes, so that people can calculate in between.
+"""Files of latent vectors, written by encode.py and decoded by generate.py; you can do arithmetic in between.
 
-`.npz` holds the arrays `name`, `class`, `mean` and `log_var`; `.csv` a line for each image with the columns `name`,
-`class`, `mean_0` …, `log_var_0` …. Only the means must be there: rows without a name are called by their number, and
-what was calculated has no variance. Nothing is unpickled.
+`.npz` holds the arrays `name`, `class`, `mean` and `log_var`; `.csv` one line per image with the columns `name`,
+`class`, `mean_0` …, `log_var_0` …. Only the means are required: rows without a name get their number, and computed
+vectors have no variance. Nothing is unpickled.
 """
 
 import array
@@ -24,7 +24,7 @@ from toolkit.wording import csv_text
 
 ENDINGS = (".npz", ".csv")
 LARGEST = 2**27  # bytes of a file, packed or unpacked; 160,000 images with 64 dims have 83 MB
-LARGEST_TABLE = 2**25  # bytes of a .csv file, which takes long to read
+LARGEST_TABLE = 2**25  # bytes of a .csv file, which is slow to read
 LONGEST_LINE = 2**20  # bytes, of a line of a .csv file or of the directory of an archive
 MOST_ROWS = 2**20
 
@@ -52,7 +52,7 @@ class Codes(NamedTuple):
 
 
 def save(path: str, codes: Codes) -> None:
-    """Write latent vectors as `.npz`, or as `.csv`, which standard output, pipes and devices get too."""
+    """Write latent vectors as `.npz` or `.csv`; standard output, pipes and devices get `.csv`."""
     write(path, packed(codes) if Path(path).suffix.lower() == ".npz" else table(codes).encode())
 
 
@@ -68,7 +68,7 @@ def packed(codes: Codes) -> bytes:
 
 
 def table(codes: Codes) -> str:
-    """The text of a `.csv` file; nine digits bring every float32 back."""
+    """The text of a `.csv` file; nine digits represent every float32 exactly."""
     parts = {"mean": codes.mean, "log_var": codes.log_var}
     parts = {name: array.astype(np.float32) for name, array in parts.items() if array is not None}
     known = [] if codes.classes is None else ["class"]
@@ -90,13 +90,13 @@ def load(path: Path | str, dims: int) -> Codes:
         raise UserError(f"cannot read {path}: {reason(error)} — check the name") from None
     except Exception as error:  # NumPy and zipfile raise nearly anything on damaged files
         why = textwrap.shorten(reason(error), 100, placeholder=" …")
-        raise UserError(f"{path} holds no latent vectors: {why} — encode.py writes such files") from None
+        raise UserError(f"{path} contains no latent vectors: {why} — create one with encode.py") from None
     if not len(codes.mean):
-        raise UserError(f"{path} holds no rows — encode some images into it")
+        raise UserError(f"{path} contains no rows — encode at least one image")
     if (has := codes.mean.shape[1]) != dims:
-        raise UserError(f"{path} holds vectors of {has} dims, the model has {dims} — take the model that encoded them")
+        raise UserError(f"{path} has vectors of {has} dims, the model has {dims} — use the model that encoded them")
     if not np.isfinite(codes.mean).all():
-        raise UserError(f"{path} holds values that are infinite or no numbers — calculate them again")
+        raise UserError(f"{path} contains infinite values or NaN — compute them again")
     return codes
 
 
@@ -123,7 +123,7 @@ def unpacked(file):
 
 
 def parsed(file, dims):
-    """The rows of a `.csv` file, one after the other: as words they would take twenty times their room."""
+    """The rows of a `.csv` file, parsed one by one: as text they would take twenty times the memory."""
     if os.fstat(file.fileno()).st_size > LARGEST_TABLE:
         raise ValueError(f"it is larger than {LARGEST_TABLE / 2**20:.0f} MiB; .npz may have {LARGEST / 2**20:.0f}")
     with io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
@@ -155,7 +155,7 @@ def parsed(file, dims):
 
 
 def codes_of(words, arrays):
-    """Latent vectors from their columns of words and their arrays of numbers, if they have the same rows."""
+    """Latent vectors from columns of text and arrays of numbers, if they have the same number of rows."""
     mean, log_var = arrays["mean"], arrays.get("log_var")
     if log_var is not None and log_var.shape != mean.shape:
         raise ValueError("'mean' and 'log_var' differ in shape")
@@ -166,7 +166,7 @@ def codes_of(words, arrays):
 
 
 def columns_of(columns, name):
-    """Where the columns `name_0`, `name_1` … are."""
+    """The positions of the columns `name_0`, `name_1` …"""
     count = sum(column.removeprefix(f"{name}_").isdecimal() for column in columns if column.startswith(f"{name}_"))
     try:
         return [columns[f"{name}_{i}"] for i in range(count)]

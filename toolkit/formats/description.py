@@ -1,4 +1,4 @@
-"""A model and its checkpoint in words: for train.py's options, `generate.py --info` and reports."""
+"""Descriptions of a model and its checkpoint, for train.py, `generate.py --info` and reports."""
 
 from dataclasses import asdict
 from typing import Any
@@ -18,7 +18,7 @@ def architecture(config: ModelConfig) -> str:
 
 
 def images(config: ModelConfig) -> str:
-    """Size and colours of the images."""
+    """A description of the images' size and colours."""
     colours = {1: "grey", 3: "colour"}.get(config.channels, f"{config.channels} channels")
     pixels = PIXELS[config.binarize].words
     return f"{config.image_size}×{config.image_size}, {colours}" + (f", {pixels}" if pixels else "")

@@ -1,8 +1,8 @@
 """Model folders as the Hugging Face Hub expects them: `model.safetensors` and `config.json`, and a card for people.
 
-Such a folder is read wherever a model is asked for, and `hf:org/name` fetches one if huggingface_hub is installed. Our
-own `model.safetensors` says all that `config.json` does; this is for others, and for weights whose metadata some tool
-has dropped.
+Such a folder is accepted wherever a model is, and `hf:org/name` downloads one if huggingface_hub is installed. Our own
+`model.safetensors` contains everything in `config.json`, which is for other programs, and for weights whose metadata a
+tool has dropped.
 """
 
 import json
@@ -26,7 +26,7 @@ TYPE = {"model_type": "vae", "library_name": "mlx"}
 
 
 def is_name(model: str) -> bool:
-    """Whether a model is one on the Hub."""
+    """Whether a name refers to a model on the Hub."""
     return model.startswith(PREFIX)
 
 
@@ -36,13 +36,13 @@ def is_folder(path: Path) -> bool:
 
 
 def check_folder(path: Path, model: str) -> None:
-    """Stop where a model's folder would replace what it may not: it must be new, empty, or such a folder already."""
+    """Raise UserError unless a model folder is new, empty or already a model folder."""
     try:
         facts_of(contents(path / CONFIG, LARGEST))
     except (OSError, ValueError):
         if path.is_dir() and any(not name.startswith(".") for name in os.listdir(path)):
             ways = "name a new one, or replace its files with --overwrite"
-            raise UserError(f"{path} holds other files than those of a model — {ways}") from None
+            raise UserError(f"{path} contains files other than those of a model — {ways}") from None
     for name, kind in ((MODEL, ANY), (CONFIG, ANY), (PICTURE, targets.PICTURE)):
         check_target(path / name, kind, [model, Path(model, name)])
 
@@ -63,16 +63,16 @@ def facts_of(text: bytes) -> dict[str, Any]:
 
 
 def fetch(name: str) -> Path:
-    """The folder of a model on the Hub, `hf:org/name` or `hf:org/name@revision`; it is kept in the package's cache."""
+    """Download a model, `hf:org/name` or `hf:org/name@revision`; returns its folder in the package's cache."""
     repository, _, revision = name.removeprefix(PREFIX).partition("@")
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repository):
-        raise UserError(f"{name} is no model on the Hub — write hf:org/name")
+        raise UserError(f"{name} is not a name of a model on the Hub — write hf:org/name")
     try:
         from huggingface_hub import snapshot_download
 
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=[MODEL, CONFIG]))
     except ImportError:
-        raise UserError(f"{name} needs a package that is not installed — pip install huggingface_hub") from None
+        raise UserError(f"{name} needs huggingface_hub — pip install huggingface_hub") from None
     except Exception as error:  # of the network, the name or the permissions, in many classes
         why = textwrap.shorten(reason(error), 120, placeholder=" …")
         raise UserError(f"cannot fetch {name}: {why} — check the name and the network") from None

@@ -1,18 +1,18 @@
-"""The class that a person names with --label."""
+"""The class given with --label."""
 
 from toolkit.errors import UserError
 from toolkit.formats.checkpoint import Checkpoint
 
 
 def class_number(checkpoint: Checkpoint, label: str | None, encoding: bool = False) -> int | None:
-    """The class that a person asks for, by name or number, of what is decoded or encoded; None if nobody asked."""
+    """The number of a class given by name or number, for decoding or encoding; None if none is given."""
     config, names = checkpoint.model.config, checkpoint.class_names
     classes = config.num_classes if encoding else config.decoder_classes
     if label is None:
         return None
     if config.num_classes and not classes:
         raise UserError(
-            f"--label {label}: only the encoder of this model sees classes — leave it out, or take another --arch"
+            f"--label {label}: only this model's encoder uses labels — leave it out, or train another --arch"
         )
     if not classes:
         raise UserError(
@@ -23,4 +23,4 @@ def class_number(checkpoint: Checkpoint, label: str | None, encoding: bool = Fal
     if label.isdecimal() and len(label) < 10 and int(label) < classes:
         return int(label)
     known = f"0 to {classes - 1}" + (f" or {', '.join(names)}" if names[0] != "0" else "")
-    raise UserError(f"--label {label[:40]}: the classes of this model are {known} — take one of them")
+    raise UserError(f"--label {label[:40]}: the classes of this model are {known} — choose one of them")

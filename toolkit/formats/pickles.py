@@ -1,7 +1,7 @@
 """Pickles of tensors, read without unpickling.
 
-A pickle may run anything when it is loaded. So `Reader` goes through its instructions itself, knows only those that a
-dictionary of tensors needs, imports nothing, and refuses all else. What the tensors mean is pytorch.py's.
+Loading a pickle can run any code. So `Reader` interprets the instructions itself, supports only those that a dictionary
+of tensors needs, imports nothing, and rejects everything else. pytorch.py interprets the tensors.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 
 
 class Global(NamedTuple):
-    """A name that a pickle asks for. It stays a name: nothing is imported."""
+    """A global that a pickle refers to, kept as a name: nothing is imported."""
 
     module: str
     name: str
@@ -35,9 +35,9 @@ MARK = object()
 
 
 class Reader:
-    """Runs the instructions of a pickle that builds a dictionary of tensors, and no other.
+    """An interpreter for pickles that build a dictionary of tensors, and no others.
 
-    `read` gives the bytes of a storage by its key; all tensors together may have `limit` bytes.
+    `read` returns the bytes of a storage by its key; all tensors together may have `limit` bytes.
     """
 
     def __init__(self, read: Callable[[str], bytes], limit: int):
@@ -45,7 +45,7 @@ class Reader:
         self.stack, self.memo, self.storages = [], {}, {}
 
     def run(self, data: bytes) -> Any:
-        """What the pickle builds."""
+        """The result of the pickle."""
         for opcode, argument, _ in pickletools.genops(data):
             match opcode.name:
                 case "STOP":
@@ -68,7 +68,7 @@ class Reader:
                     self.add_to_list(self.pop(1) if opcode.name == "APPEND" else self.pop_to_mark())
                 case "SETITEM" | "SETITEMS":
                     self.add_to_dictionary(self.pop(2) if opcode.name == "SETITEM" else self.pop_to_mark())
-                case "BUILD":  # a dictionary of the versions of layers, which is left out
+                case "BUILD":  # layer versions, which are not needed
                     self.pop(1)
                     self.add_to_dictionary([])
                 case "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
@@ -110,7 +110,7 @@ class Reader:
         target.update(zip(items[::2], items[1::2], strict=True))
 
     def storage(self, described):
-        """The numbers of a storage, read once."""
+        """The values of a storage, read once."""
         word, kind, key, _, count = described
         if word != "storage" or not isinstance(kind, Global) or not isinstance(key, str) or type(count) is not int:
             raise ValueError("its pickle points to something that is not a tensor's storage")
@@ -123,11 +123,11 @@ class Reader:
             self.storages[key] = kind, numbers
         made, numbers = self.storages[key]
         if made != kind or len(numbers) != count:
-            raise ValueError("a tensor's storage does not have as many numbers as it claims")
+            raise ValueError("a tensor's storage does not have the size it claims")
         return numbers
 
     def call(self, function, arguments):
-        """What one of the known functions returns."""
+        """The result of one of the supported functions."""
         if function == DICT and arguments == ():
             return {}
         if function == PARAMETER and isinstance(arguments[0], np.ndarray):
@@ -135,29 +135,29 @@ class Reader:
         if function != TENSOR:
             raise ValueError("its pickle calls what a dictionary of tensors does not need")
         made = tensor(*arguments[:4])
-        self.limit -= made.nbytes  # a file may refer to the same storage again and again
+        self.limit -= made.nbytes  # a file may refer to the same storage many times
         if self.limit < 0:
             raise ValueError("its tensors claim more than the file holds")
         return made
 
 
 def known(module, name):
-    """A name that a pickle asks for, if it is one of those that a dictionary of tensors needs."""
-    if not isinstance(module, str) or not isinstance(name, str):  # a deep tuple has no hash
-        raise ValueError("its pickle asks for something without a name")
+    """A supported global that a pickle refers to."""
+    if not isinstance(module, str) or not isinstance(name, str):  # a deeply nested tuple cannot be hashed
+        raise ValueError("its pickle refers to something without a name")
     if (asked := Global(module, name)) not in KNOWN:
-        raise ValueError(f"its pickle asks for {module}.{name}, which a dictionary of tensors does not need")
+        raise ValueError(f"its pickle refers to {module}.{name}, which a dictionary of tensors does not need")
     return asked
 
 
 def tensor(storage, offset, shape, strides):
-    """The view of a storage that a tensor is, if it lies within it and no number counts twice."""
+    """A tensor as a view of its storage, if it lies within it and no value is used twice."""
     if not isinstance(storage, np.ndarray):
         raise ValueError("a tensor has no storage")
     numbers = (offset, *shape, *strides)
     if len(shape) != len(strides) or len(shape) > 8 or any(type(n) is not int or n < 0 for n in numbers):
         raise ValueError("a tensor has an impossible shape")
-    # In Python's integers: NumPy's own check overflows.
+    # In Python integers, as NumPy's own check overflows.
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     if math.prod(shape) > len(storage) or (0 not in shape and last >= len(storage)):
         raise ValueError("a tensor claims more than its storage holds")

@@ -1,4 +1,4 @@
-"""PyTorch's `.pth` files as NumPy arrays, under our names and in our order of axes. pickles.py reads their pickles."""
+"""PyTorch's `.pth` files as NumPy arrays, with our names and axis order. pickles.py reads the pickles."""
 
 import math
 import zipfile
@@ -9,12 +9,12 @@ import numpy as np
 from toolkit.files.reading import unpacked
 from toolkit.formats.pickles import Reader
 
-LARGEST_PICKLE = 2**20  # bytes; that of a model has some thousands
+LARGEST_PICKLE = 2**20  # bytes; that of a model has a few thousand
 OLD_FORMAT = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # begins files written before 2020
 
 
 class Family(NamedTuple):
-    """Where the models of a system have their smallest feature maps, in names of arrays."""
+    """The arrays at the smallest feature maps of a system's models."""
 
     width: str  # whose length is the number of channels of the encoder's map
     reads: tuple[str, ...]  # the encoder's map
@@ -28,7 +28,7 @@ FAMILIES = (
 
 
 def read_torch(archive: zipfile.ZipFile) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays and facts in PyTorch's zip format: a pickle, and beside it the numbers of every tensor as plain bytes."""
+    """Arrays and facts in PyTorch's zip format: a pickle, and the values of each tensor as plain bytes."""
     entries = {entry.filename: entry for entry in archive.infolist()}
     pickled = next(name for name in entries if name.endswith("data.pkl"))
     folder = pickled.removesuffix("data.pkl")
@@ -36,7 +36,7 @@ def read_torch(archive: zipfile.ZipFile) -> tuple[dict[str, np.ndarray], dict[st
         raise ValueError("its pickle is far too large")
     if (order := entries.get(f"{folder}byteorder")) and unpacked(archive, order) != b"little":
         raise ValueError("its byte order is that of another kind of machine")
-    limit = 4 * sum(entry.file_size for entry in archive.infolist())  # bfloat16 becomes float32, and is copied
+    limit = 4 * sum(entry.file_size for entry in archive.infolist())  # bfloat16 is converted to float32
     saved = Reader(lambda key: unpacked(archive, entries[f"{folder}data/{key}"]), limit).run(
         unpacked(archive, entries[pickled])
     )
@@ -50,15 +50,14 @@ def read_torch(archive: zipfile.ZipFile) -> tuple[dict[str, np.ndarray], dict[st
 
 
 def facts_of(saved: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint of the β-annealed VAE says besides its weights; other files say nothing.
+    """The metadata in a checkpoint of the β-annealed VAE; other files have none.
 
-    Its optimizer and its loss have states of their own, which nobody needs here. What names a place on somebody's
-    machine stays behind.
+    The states of optimizer and loss are not needed. Local paths are dropped.
     """
     args = saved.get("args")
     if not isinstance(args, dict):
         return {}
-    facts: dict[str, Any] = {"dataset": "mnist"}  # that system knows no other
+    facts: dict[str, Any] = {"dataset": "mnist"}  # that system supports no other
     if isinstance(likelihood := args.get("likelihood_type"), str):
         facts["likelihood"] = likelihood
     for ours, theirs, kind in (("epoch", "epoch", int), ("collapsed", "posterior_collapse", bool)):
@@ -73,24 +72,24 @@ def facts_of(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value is a number, nothing, or a short text that is no path."""
+    """Whether a value is a number, None, or a short text that is not a path."""
     if isinstance(value, str):
         return len(value) <= 100 and value.isprintable() and not set(value) & set("/\\")
     return value is None or (isinstance(value, (bool, int, float)) and abs(value) < 1e300)
 
 
 def channels_last(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """PyTorch's order of axes → ours: channels come last, in kernels and in what is flattened."""
+    """PyTorch's order of axes → ours: channels come last, in kernels and in flattened features."""
     family = next((known for known in FAMILIES if known.width in arrays), None)
     if family is None:
-        raise ValueError("it has no encoder that is known here")
+        raise ValueError("its encoder is not supported")
     features = len(arrays[family.width])
     grid = math.isqrt(arrays[family.reads[0]].shape[1] // features)
     ours = {}
     for key, array in arrays.items():
         part, *layer = key.split(".")
         if layer[-1] == "num_batches_tracked" or any(name.startswith("shortcut") for name in layer):
-            continue  # counted, or never used
+            continue  # counters, or unused
         if array.ndim == 4:
             transposed = part == "decoder" and (layer[0].startswith("conv") or array.shape[2] == 4)
             array = array.transpose(1, 2, 3, 0) if transposed else array.transpose(0, 2, 3, 1)

@@ -1,4 +1,4 @@
-"""Which architecture made the arrays of a file from elsewhere: the configuration, read off their names and shapes."""
+"""Infer the configuration of a third-party file from the names and shapes of its arrays."""
 
 import math
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
-MNIST_CLASSES = 10  # all models of the β-annealed VAE are of MNIST
+MNIST_CLASSES = 10  # all models of the β-annealed VAE are trained on MNIST
 
 
 def recognise(arrays: Arrays, options: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a model by its arrays, and by the options of its training; KeyError where it is unknown."""
+    """The configuration from arrays and training options; raises KeyError if it is unknown."""
     if "encoder.mu_scale" in arrays:
         return bounded(arrays, options)
     if "encoder.lin1.weight" in arrays:
@@ -18,7 +18,7 @@ def recognise(arrays: Arrays, options: dict[str, Any]) -> dict[str, Any]:
     for arch, first in (("conv", "decoder.upconv1.conv.bias"), ("transpose", "decoder.conv1.bias")):
         if first in arrays:
             return convolutional(arrays, arch)
-    raise KeyError("the weights of an encoder or a decoder that is known here")
+    raise KeyError("the weights of a supported encoder or decoder")
 
 
 def convolutional(arrays: Arrays, arch: str) -> dict[str, Any]:
@@ -57,6 +57,6 @@ def bounded(arrays: Arrays, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def dims_and_classes(arrays: Arrays) -> dict[str, int]:
-    """Latent dimensions and classes of a model whose decoder begins with its label."""
+    """Latent dimensions and classes of a model whose decoder takes the label."""
     dims = len(arrays["encoder.proj_mu.bias"])
     return {"latent_dims": dims, "num_classes": arrays["decoder.lin1.weight"].shape[1] - dims}

@@ -42,7 +42,7 @@ A variational autoencoder for MLX, trained on {trained}.
 
 ## Use
 
-With the toolkit that made it, where `--model` takes this folder, or `hf:` and its name on the Hub:
+With the toolkit that trained it; `--model` accepts this folder, or `hf:` and its name on the Hub:
 
 ```bash
 python generate.py --model hf:ORG/NAME --outfile samples.png
@@ -58,7 +58,7 @@ python reconstruct.py --model hf:ORG/NAME --images a.jpg
 
 
 def make(name: str, checkpoint: Checkpoint, license: str) -> str:
-    """The text of the card; what the model's file does not say is left out."""
+    """The text of the card, without what the model's file does not contain."""
     dataset = checkpoint.dataset or ""
     trained = shown_name(dataset) or "unknown data"
     if checkpoint.epoch is not None:
@@ -84,7 +84,7 @@ def make(name: str, checkpoint: Checkpoint, license: str) -> str:
 
 
 def command_of(checkpoint: Checkpoint) -> str:
-    """The line that trains such a model; empty where its file does not say."""
+    """The command that trained the model; empty if its file does not contain it."""
     try:
         line = command(remembered(checkpoint.options)) if checkpoint.options else ""
     except (KeyError, ValueError, UserError):
@@ -93,7 +93,7 @@ def command_of(checkpoint: Checkpoint) -> str:
 
 
 def samples(checkpoint: Checkpoint) -> np.ndarray:
-    """The sheet of samples, of a class-conditional model with a row for each class."""
+    """The sheet of samples; for a class-conditional model, one row per class."""
     subject = Subject(checkpoint, None, sampler=Sampler(checkpoint.prior))
     shown = draw(subject, Options(nsamples=max(SAMPLES, 4 * checkpoint.model.config.num_classes)))
     return framed(shown, f"Samples: {subject.title}", subject.caption(CAPTION))
@@ -104,5 +104,5 @@ def table(rows: list[tuple[str, str]]) -> str:
 
 
 def plain(words: str) -> str:
-    """Words that Markdown shows as they are, in one line."""
+    """Text escaped for Markdown, in one line."""
     return " ".join(words.split()).replace("|", "\\|").replace("<", "&lt;")

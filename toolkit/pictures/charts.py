@@ -13,7 +13,7 @@ from toolkit.pictures.fonts import font, lettering, shortened
 UNIT = 2  # pixels
 SHARP = 2  # times larger than it is finished, a page is drawn
 INK, PALE, PAPER = (40, 40, 40), (225, 225, 225), (255, 255, 255)
-# Ten colours that the colour-blind tell apart too: Paul Tol's "muted" scheme, and black.
+# Ten colours for colour-blind readers, too: Paul Tol's "muted" scheme, and black.
 COLOURS = [
     *((204, 102, 119), (51, 34, 136), (221, 204, 119), (17, 119, 51), (136, 204, 238)),
     *((136, 34, 85), (68, 170, 153), (153, 153, 51), (170, 68, 153), (0, 0, 0)),
@@ -21,7 +21,7 @@ COLOURS = [
 
 
 def colour(i: int, count: int = 10) -> tuple[int, int, int]:
-    """The colour of class i; beyond ten classes, shades around the wheel of hues."""
+    """The colour of class i; beyond ten classes, hues around the colour wheel."""
     if count <= len(COLOURS):
         return COLOURS[i]
     hue = Image.new("HSV", (1, 1), (int(255 * i / count), 190, (230, 150)[i % 2]))
@@ -29,7 +29,7 @@ def colour(i: int, count: int = 10) -> tuple[int, int, int]:
 
 
 def ticks(low, high, most=6):
-    """Round numbers between two others, not more than so many."""
+    """Round numbers between two others, at most `most`."""
     if not high > low:
         return [low]
     raw = (high - low) / most
@@ -119,7 +119,7 @@ class Axes:
 
 
 def spread(values: list[float], share: float = 0.05) -> tuple[float, float]:
-    """The range of values with some margin; never empty."""
+    """The range of values with a margin; never empty."""
     low, high = float(np.min(values)), float(np.max(values))
     margin = share * (high - low) or abs(high) * share or 1.0
     return low - margin, high + margin

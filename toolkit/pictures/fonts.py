@@ -8,7 +8,7 @@ from PIL import ImageFont
 
 from toolkit.wording import visible
 
-# Fonts with many letters that Linux and macOS come with, by the names of their files.
+# File names of fonts with many glyphs that are part of Linux and macOS.
 SYSTEM = (
     *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "FreeSans.ttf", "Arial Unicode.ttf"),
     *("NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "wqy-zenhei.ttc", "DroidSansFallbackFull.ttf"),
@@ -51,14 +51,14 @@ def font(name: str | None, size: int) -> Font | None:
 
 @functools.cache
 def has(name: str | None, character: str) -> bool:
-    """Whether a font has a glyph of its own for a character."""
+    """Whether a font has a glyph for a character."""
     face = font(name, 20)
     return character.isspace() or bytes(face.getmask(character)) != bytes(face.getmask("\U0010ffff"))
 
 
 @functools.cache
 def nearest(character: str) -> str:
-    """The character of Pillow's own font that comes nearest: without its accent, in lower case, or a question mark."""
+    """The closest character in Pillow's own font: without accent, in lower case, or a question mark."""
     plain = PLAIN.get(character, character)
     for choice in (plain, unicodedata.normalize("NFKD", plain)[:1], plain.casefold()):
         if all(has(None, letter) for letter in choice):

@@ -55,10 +55,10 @@ def best_columns(count: int) -> int:
 
 
 def check_sheet(count: int, size: int, columns: int | None = None) -> int:
-    """The columns of a sheet of square images; stops where it would be too large to look at."""
+    """The columns of a sheet of square images; raises UserError if the sheet is too large."""
     if count * (size + GAP) ** 2 > LARGEST:
         most = LARGEST // (size + GAP) ** 2
-        raise UserError(f"a sheet of {count} images of {size}×{size} is too large — ask for at most {most}")
+        raise UserError(f"a sheet of {count} images of {size}×{size} is too large — choose at most {most}")
     columns = min(columns or best_columns(count), count)
     if max(columns, -(-count // columns)) * (size + GAP) > LONGEST:
         raise UserError(f"a sheet with {columns} of {count} images in a row is too long — choose another --grid_size")
@@ -93,13 +93,13 @@ def enlarged(images: np.ndarray, scale: int) -> np.ndarray:
 
 
 def ending_of(path: Path | str) -> str:
-    """The ending that says the format; standard output, pipes and devices get PNG."""
+    """The extension that sets the format; standard output, pipes and devices get PNG."""
     ending = Path(path).suffix.lower()
     return ".png" if not ending and is_stream(path) else ending
 
 
 def picture(image: np.ndarray) -> Image.Image:
-    """An image (H, W, C) of 1 or 3 channels as Pillow's."""
+    """An image (H, W, C) with 1 or 3 channels as a Pillow image."""
     if image.shape[2] not in (1, 3):
         raise UserError(f"a picture needs 1 or 3 channels, these images have {image.shape[2]} — see vae.py for arrays")
     return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
@@ -112,7 +112,7 @@ def encoded(image: Image.Image, format: str, record: Record | None = None, **mor
         texts.add_text(title, words.encode("utf-8", "replace").decode())
     marks = {"pnginfo": texts} if format == "PNG" else {"exif": SOFTWARE, "comment": MARK}
     image.save(buffer, format, **marks, **more)
-    return buffer.getvalue() + (MARK.encode() if format == "BMP" else b"")  # which has no other room for it
+    return buffer.getvalue() + (MARK.encode() if format == "BMP" else b"")  # the only place for it
 
 
 def png(image: np.ndarray, record: Record | None = None) -> bytes:
@@ -141,7 +141,7 @@ def save(path: Path | str, image: np.ndarray | Animation, record: Record | None 
 
 
 def gif(animation: Animation) -> bytes:
-    """An animation as the bytes of an endless GIF of one palette, so that colours do not flicker."""
+    """An animation as a looping GIF with one palette, so that colours do not flicker."""
     draw, order, milliseconds = animation
     some = sorted({order[round(share * (len(order) - 1))] for share in (0, 0.25, 0.5, 1)})
     palette = Image.fromarray(np.concatenate([draw(i)[::2, ::2] for i in some])).quantize(256)
@@ -155,7 +155,7 @@ def gif(animation: Animation) -> bytes:
 
 
 class Writer:
-    """Saves pictures in a pool of threads; leaving the block waits for the last of them."""
+    """Save pictures in a pool of threads; the end of the block waits for all of them."""
 
     def __init__(self, record: Record | None = None):
         self.record = record

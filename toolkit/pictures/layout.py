@@ -10,7 +10,7 @@ from toolkit.errors import UserError
 from toolkit.pictures import images
 from toolkit.pictures.charts import INK, PALE, UNIT, Canvas, width_of
 
-TILE = 128  # pixels that an image has at least on a page with labels
+TILE = 128  # least size of an image on a page with labels, in pixels
 LARGEST = 2**25  # pixels of a page
 FRAME = 2**21  # pixels of a frame of an animation
 WIDE = 1000  # pixels that a frame has at least
@@ -18,7 +18,7 @@ GREY = (110, 110, 110)
 MOST_LETTERS = 300  # of a line
 PAPER = images.PAPER
 PAIRS = "Each pair: the original, and to its right the reconstruction"
-STEP, HOLD = 80, 600  # milliseconds that a frame is shown, and one at an end
+STEP, HOLD = 80, 600  # milliseconds per frame, and for the first and last
 
 
 class Layout(NamedTuple):
@@ -117,6 +117,6 @@ def slider(wide: int, share: float, words: str) -> np.ndarray:
 
 
 def there_and_back(draw: Callable[[int], np.ndarray], count: int) -> images.Animation:
-    """An animation that runs to its end, rests there, and runs back to its beginning."""
+    """An animation that runs forward, pauses, and runs back."""
     order = [*range(count), *range(count - 2, 0, -1)]
     return images.Animation(draw, order, [HOLD if i in (0, count - 1) else STEP for i in order])

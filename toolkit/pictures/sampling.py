@@ -1,5 +1,4 @@
-"""Sheets of samples: latent vectors from the prior, on the grid of a 2-D latent space, or from a file, and what they
-decode to."""
+"""Sheets of samples: images decoded from latent vectors of the prior, of a grid in a 2-D latent space, or of a file."""
 
 from typing import Any, NamedTuple
 
@@ -16,21 +15,21 @@ from vae import VAE
 
 COUNT = 128  # samples of a sheet by default
 LEAST = 8  # of each class, by default
-SQUARE = 16  # images along a side of the latent grid
-ALL = "all"  # classes, a row each
+SQUARE = 16  # images per side of the latent grid
+ALL = "all"  # classes, one row each
 
 
 class Samples(NamedTuple):
     pictures: np.ndarray  # (N, S, S, C) of bytes
     columns: int  # of their sheet
-    names: list[str] | None = None  # where they have some
+    names: list[str] | None = None  # if they have any
 
     def sheet(self, scale: int | None = None) -> np.ndarray:
         return images.sheet(self.pictures, self.columns, scale)
 
 
 class Sampler(NamedTuple):
-    """How latent vectors are drawn, and pixels from what they decode to."""
+    """How to draw latent vectors, and pixels from their decoded likelihoods."""
 
     prior: Any
     temperature: float = 1.0
@@ -48,7 +47,7 @@ class Sampler(NamedTuple):
         return self.prior.sample(count, mx.random.key(self.seed), self.temperature, labels)
 
     def pictures(self, model: VAE, z: mx.array, labels: np.ndarray | None) -> np.ndarray:
-        """What vectors decode to, (N, S, S, C) of bytes."""
+        """Decode vectors to bytes (N, S, S, C)."""
         keys = mx.random.split(mx.array([1, self.seed], dtype=mx.uint32), len(z)) if self.noisy else None
         return images.to_bytes(inference.decode(model, z, labels, keys))
 
@@ -84,7 +83,7 @@ def samples(
 
 
 def latent_grid(checkpoint: Checkpoint, label: str | None = None) -> Samples:
-    """A regular grid over [-2, 2]² of a 2-D latent space: the first dimension runs to the right, the second upwards."""
+    """A regular grid over [-2, 2]² of a 2-D latent space: the first dimension to the right, the second upwards."""
     model = checkpoint.model
     if (dims := model.config.latent_dims) != 2:
         raise UserError(f"the latent grid needs a model with 2 latent dims, this one has {dims} — leave the flag out")
@@ -103,7 +102,7 @@ def decoded(
     label: str | None = None,
     columns: int | None = None,
 ) -> Samples:
-    """What the latent vectors of a file decode to; in a class-conditional model as class `label`, or else as theirs."""
+    """Images decoded from the latent vectors of a file, with class `label` or, without it, their own classes."""
     model = checkpoint.model
     labels, columns = None, images.check_sheet(len(codes.mean), model.config.image_size, columns)
     asked = class_number(checkpoint, label)

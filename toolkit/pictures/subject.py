@@ -1,4 +1,4 @@
-"""A model with its test split and what is computed of them: what every picture of a model is drawn from."""
+"""A model, its test split and values computed from both: the input of every kind of picture."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,35 +21,35 @@ from toolkit.wording import public_name
 
 
 class Shown(NamedTuple):
-    """An image that a picture starts from."""
+    """An image to start from."""
 
     pixels: np.ndarray  # (H, W, C) of bytes
     mean: np.ndarray  # (D,)
     label: int | None
     words: str  # what it is
-    kl: np.ndarray | None = None  # (D,) its own, of a picture file
+    kl: np.ndarray | None = None  # (D,) its own KL, for a picture file
 
 
 @dataclass(eq=False)
 class Subject:
-    """A model with its test split, and what is computed of them."""
+    """A model, its test split, and values computed from both."""
 
     checkpoint: Checkpoint
-    load: Callable[[str], Any] | None  # a split, by its name
+    load: Callable[[str], Any] | None  # loads a split by name
     label: str | None = None
     sampler: sampling.Sampler | None = None  # how samples are drawn
-    open_files: Callable[[list[str]], Any] | None = None  # the pictures of some files
+    open_files: Callable[[list[str]], Any] | None = None  # loads picture files
     name: str = "model"
-    dataset: str = ""  # what `load` loads, as people call it
+    dataset: str = ""  # display name of what `load` loads
     device: str = ""
-    runs: Sequence[Path] = ()  # the folder of the run that made the model
+    runs: Sequence[Path] = ()  # the folder of the model's run
 
     def __post_init__(self):
         self.model = self.checkpoint.model
         self.sampler = self.sampler or sampling.Sampler(self.model.prior)
         self.dataset = self.dataset or public_name(self.checkpoint.dataset or "mnist")
         if self.label != sampling.ALL or not self.model.config.decoder_classes:
-            class_number(self.checkpoint, self.label)  # stops where there is no such class
+            class_number(self.checkpoint, self.label)  # raises if there is no such class
 
     @property
     def title(self) -> str:
@@ -78,7 +78,7 @@ class Subject:
 
     @cached_property
     def order(self) -> np.ndarray:
-        """The dimensions, most used first."""
+        """The dimensions in order of decreasing KL."""
         return np.argsort(-self.kl, kind="stable")
 
     def image(self, which: int | str) -> Shown:
@@ -86,7 +86,7 @@ class Subject:
         if isinstance(which, str):
             split, number = self.open_files([which]), 0
             if len(split.images) > 1:
-                raise UserError(f"{which} holds {len(split.images)} pictures — name one of them")
+                raise UserError(f"{which} contains {len(split.images)} pictures — give one of them")
             words, latents = split.names[0], inference.encode(self.model, split)
             kl = kl_by_dimension(*latents)
         else:
@@ -99,7 +99,7 @@ class Subject:
         return Shown(images.to_bytes(x)[0], latents[0][number], label, words, kl)
 
     def decode(self, z: np.ndarray, label: int | None = None) -> np.ndarray:
-        """Latent vectors (N, D) → bytes; in a class-conditional model of --label, or else of class `label`."""
+        """Latent vectors (N, D) → bytes; for a class-conditional model with --label or, without it, `label`."""
         labels = None
         if self.label is not None and self.label != sampling.ALL:
             label = class_number(self.checkpoint, self.label)
@@ -108,7 +108,7 @@ class Subject:
         return images.to_bytes(inference.decode(self.model, np.asarray(z, np.float32), labels))
 
     def each_class(self) -> list["Subject"]:
-        """This subject; with `--label all` one for each class."""
+        """This subject, or with `--label all` one per class."""
         if self.label != sampling.ALL:
             return [self]
         return [replace(self, label=name) for name in self.checkpoint.class_names]

@@ -26,7 +26,7 @@ COLOURS = {"Warning:": 33, "error:": 31}  # of the first word of a line on a ter
 
 
 def command(main: Callable) -> Callable:
-    """Run a command; errors become one line and exit status 2, Ctrl-C 130, a closed pipe ends it quietly."""
+    """Decorator: errors become one line and status 2, Ctrl-C 130; a closed pipe ends the command silently."""
 
     @functools.wraps(main)
     def run(argv=None):
@@ -36,7 +36,7 @@ def command(main: Callable) -> Callable:
 
         def interrupt(*_):
             pressed.append(True)
-            if not is_handled(KeyboardInterrupt):  # another one would disturb what clears up after the first
+            if not is_handled(KeyboardInterrupt):  # a second one would interrupt the clean-up after the first
                 raise KeyboardInterrupt
 
         before, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
@@ -72,7 +72,7 @@ def command(main: Callable) -> Callable:
 
 
 def is_handled(kind: type[BaseException]) -> bool:
-    """Whether an exception of a kind is being handled right now, here or in a caller."""
+    """Whether an exception of this type is currently being handled, here or in a caller."""
     error = sys.exc_info()[1]
     while error is not None and not isinstance(error, kind):
         error = error.__context__
@@ -80,7 +80,7 @@ def is_handled(kind: type[BaseException]) -> bool:
 
 
 def press_again(lost: Any) -> None:
-    """Python drops an exception that comes while an object is deleted; a Ctrl-C that is lost so is raised once more."""
+    """Raise Ctrl-C again if Python dropped it because an object was being deleted."""
     if isinstance(lost.exc_value, KeyboardInterrupt):
         threading.Timer(0.01, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
     else:
@@ -137,7 +137,7 @@ class Visible:
 
 
 def explain(error: BaseException) -> tuple[int | None, str]:
-    """The exit status and the line for what ended a command; no status where it is a bug."""
+    """The exit status and message for an exception; no status if it is a bug."""
     if isinstance(error, UserError):
         return 2, f"error: {error}"
     if isinstance(error, BrokenPipeError):  # exit silently
@@ -146,7 +146,7 @@ def explain(error: BaseException) -> tuple[int | None, str]:
         return 141, ""
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return 2, f"error: {where}{error.strerror or error} — check the name, the rights and the space left"
+        return 2, f"error: {where}{error.strerror or error} — check the name, permissions and free space"
     if isinstance(error, RuntimeError) and "peer" in str(error):
         return 2, f"error: {LOST}"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "alloc" in str(error)):
@@ -155,7 +155,7 @@ def explain(error: BaseException) -> tuple[int | None, str]:
 
 
 def leave(status: int, message: str) -> None:
-    """Print one line on stderr, if anything can still be printed there, and exit."""
+    """Print one line on stderr, if possible, and exit."""
     if message:
         with suppress(OSError):
             print(" ".join(message.splitlines()), file=sys.stderr)
@@ -163,5 +163,5 @@ def leave(status: int, message: str) -> None:
 
 
 def beside(path: str | None) -> AbstractContextManager:
-    """While a result goes to standard output (`-`), all that is printed goes to stderr."""
+    """If the result goes to standard output (`-`), redirect all messages to stderr."""
     return redirect_stdout(sys.stderr) if path == STDOUT else nullcontext()

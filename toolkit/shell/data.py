@@ -1,4 +1,4 @@
-"""Loading the images that a command works on: a split of a data set, or picture files."""
+"""Load the images that a command needs: a split of a data set, or picture files."""
 
 import os
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ from toolkit.wording import counted, public_name
 
 
 def dataset_of(opened: Opened, asked: str | None) -> str:
-    """The full name of the data set to use with a model: the one asked for, or what the model was trained on."""
+    """The full name of the data set to use with a model: the given one, or the one it was trained on."""
     return datasets.full_name(asked) if asked else trained_on(opened.path, opened.checkpoint.dataset)
 
 
 def trained_on(model_file: Path, dataset: str | None) -> str:
-    """The full name of the data set that a model was trained on, by the name in its file.
+    """The full name of the data set that a model was trained on, from its metadata.
 
-    A file from elsewhere must not choose a folder of its reader: only the state of our own run can name one.
+    A third-party file must not select a local folder: only the state of a run on this machine can name one.
     """
     name = datasets.full_name(dataset or "mnist")
     if ":" not in name:
@@ -44,7 +44,7 @@ def trained_on(model_file: Path, dataset: str | None) -> str:
 def load_split(
     dataset: str, split: str, place: PlaceOptions, limit: int | None, image_size: int, channels: int | None
 ) -> Split:
-    """One split of a data set; prints which files were left out."""
+    """Load one split of a data set; prints which files were left out."""
     data_dir = place.data_dir or os.environ.get("VAE_DATA_DIR") or "data"
     with bar(None, f"Loading {public_name(dataset)}"):
         loaded = datasets.load(dataset, split, data_dir, limit, image_size, channels, place.cache_dir)
@@ -61,14 +61,14 @@ def print_skipped(loaded: Split, what: str) -> None:
 
 
 def load_for(checkpoint: Checkpoint, dataset: str, split: str, place: PlaceOptions, limit: int | None = None) -> Split:
-    """One split as a model needs it: of its size and channels, with its classes."""
+    """Load one split for a model: with its size, channels and classes."""
     config = with_colours(checkpoint)
     loaded = load_split(dataset, split, place, limit, config.image_size, config.channels)
     if not (classes := config.num_classes):
         return loaded
     if loaded.labels is None:
         raise UserError(f"the model needs labels and {dataset} has none — take a data set with {classes} classes")
-    numbers = tuple(map(str, range(classes)))  # stand for names in files that have none
+    numbers = tuple(map(str, range(classes)))  # used as names in files without names
     if len(loaded.class_names) != classes or checkpoint.class_names not in (tuple(loaded.class_names), numbers):
         raise UserError(
             f"the model has {classes} classes and {dataset} has {len(loaded.class_names)} others — take the data set "
@@ -86,9 +86,9 @@ def with_colours(checkpoint: Checkpoint) -> ModelConfig:
 
 
 def load_pictures(checkpoint: Checkpoint, paths: Sequence[str], label: str | None = None) -> Split:
-    """Picture files as a model needs them: cropped as what it was trained on, with its classes.
+    """Load picture files for a model: cropped like its training images, with its classes.
 
-    The class of a picture is `label`, or else the sub-folder in which it was found.
+    The class of a picture is `label` or, without it, its sub-folder.
     """
     config = with_colours(checkpoint)
     asked = class_number(checkpoint, label, encoding=True)
@@ -99,6 +99,6 @@ def load_pictures(checkpoint: Checkpoint, paths: Sequence[str], label: str | Non
     found = [""] * len(loaded.images) if loaded.labels is None else [loaded.class_names[i] for i in loaded.labels]
     for name, folder in zip(loaded.names, found, strict=True):
         if asked is None and folder not in known:
-            raise UserError(f"{name}: the model needs its class — give --label, or name a folder of such sub-folders")
+            raise UserError(f"{name}: the model needs a label — give --label, or a folder with a sub-folder per class")
     labels = [known.index(folder) if asked is None else asked for folder in found]
     return loaded._replace(labels=np.array(labels, np.int32), class_names=known)

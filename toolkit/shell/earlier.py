@@ -1,6 +1,6 @@
-"""Flags of earlier systems that are more than another spelling: what they mean in terms of today's options.
+"""Flags of earlier systems, translated into today's options.
 
-docs/compatibility.md says where each comes from. Those that are only spelled otherwise are aliases of their option.
+docs/compatibility.md lists their origins. Flags that only differ in spelling are aliases of their option.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from toolkit.architectures import ARCHITECTURES, ModelConfig
 from toolkit.errors import UserError
 from toolkit.options import option, weight
 
-DECODERS = {"upsample": "conv", "transpose": "transpose"}  # of --decoder, and the architecture that has it
+DECODERS = {"upsample": "conv", "transpose": "transpose"}  # values of --decoder and their architectures
 EMBEDDINGS = ("none", "cat", "one_hot")
 
 
@@ -25,19 +25,19 @@ class EarlierTraining:
 
 
 def translated(typed: dict[str, Any]) -> dict[str, Any]:
-    """The values of flags of train.py, by the names of today's options."""
+    """Translate earlier flags of train.py into today's options."""
     values = dict(typed)
     if decoder := values.pop("decoder", None):
         arch = values.get("arch", DECODERS["upsample"])
         if arch not in DECODERS.values():
-            raise UserError(f"--arch {arch} has a decoder of its own — leave --decoder {decoder} out")
+            raise UserError(f"--arch {arch} has its own decoder — leave --decoder {decoder} out")
         if arch not in (DECODERS["upsample"], DECODERS[decoder]):
             raise UserError(f"--decoder {decoder} contradicts --arch {arch} — leave it out")
         values["arch"] = DECODERS[decoder]
     if "beta_max" in values:
         if "beta" in values:
             if "beta_warmup" not in values:
-                raise UserError("--beta beside --beta_max is where its warm-up starts — add --beta_warmup EPOCHS")
+                raise UserError("with --beta_max, --beta is the start of its warm-up — add --beta_warmup EPOCHS")
             values["beta_start"] = values["beta"]
         values["beta"] = values.pop("beta_max")
     if kind := values.pop("type_of_embedding", None):

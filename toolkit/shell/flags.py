@@ -1,4 +1,4 @@
-"""The options that several commands share, and the check of what they write. Help pages need it, so it is light."""
+"""Options that several commands share, and the check of their output files. Imports little, as help pages need it."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ REPLACING = ("codes", "vis_lat_space")  # options of generate.py that replace sa
 
 
 def checking_option(kind: Any) -> Any:
-    """A flag of earlier systems that only checks what the checkpoint already holds."""
+    """A flag of earlier systems that is only checked against the checkpoint."""
     return option(None, "must match the checkpoint", "model", kind=kind, hidden=True)
 
 
@@ -31,7 +31,7 @@ def prior_option(default: str | None, about: str, **more: Any) -> Any:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which model; flags of earlier systems are checked against it."""
+    """The model; flags of earlier systems are checked against it."""
 
     model: str = option(
         DEFAULT_MODEL,
@@ -50,7 +50,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class PlaceOptions:
-    """Where data sets are."""
+    """The location of data sets."""
 
     data_dir: str | None = option(
         None, "folder of the data sets", "data", kind=directory, default_text="$VAE_DATA_DIR, or data"
@@ -62,7 +62,7 @@ class PlaceOptions:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Which data, for a trained model."""
+    """The data for a trained model."""
 
     dataset: str | None = option(None, DATASETS, "data", common=True, default_text="the training data set")
     limit: int | None = option(
@@ -72,7 +72,7 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class LabelOptions:
-    """The class of pictures that are encoded."""
+    """The label of pictures to encode."""
 
     label: str | None = option(
         None, "class of the pictures", "data", kind=word, default_text="the sub-folder", only_with=("images",)
@@ -86,7 +86,7 @@ class SeedOptions:
 
 @dataclass(frozen=True)
 class PriorOptions:
-    """What samples are drawn from."""
+    """The distribution of samples."""
 
     prior: str | None = prior_option(
         None, "prior to sample from", default_text="mixture, if fitted", not_with=REPLACING
@@ -137,6 +137,6 @@ def show(write: PictureOptions, path: Path | str) -> None:
 
 
 def check_targets(write: WriteOptions, kind: str, paths: Iterable[Path | str], *inputs: str | None) -> None:
-    """Raise if writing files of a kind would replace others, or one of `inputs`, the files that the command reads."""
+    """Raise UserError if writing files of a kind would replace others, or one of the command's `inputs`."""
     for target in () if write.overwrite else paths:
         check_target(target, kind, list(filter(None, inputs)))

@@ -22,12 +22,12 @@ COLLAPSED = f"the latents carry no information about the images (posterior colla
 
 @dataclass(frozen=True)
 class Opened:
-    """A model as a command has opened it."""
+    """An open model."""
 
     checkpoint: Checkpoint
     path: Path
     device: str  # in words
-    name: str  # for people, without a path
+    name: str  # display name, without a path
 
     @property
     def model(self) -> VAE:
@@ -35,7 +35,7 @@ class Opened:
 
 
 def open_model(options: ModelOptions, on: DeviceOptions, together: bool = False) -> Opened:
-    """Start the device and load a model; `together` with other ranks where a command can."""
+    """Start the device and load a model; `together` with other ranks if the command supports them."""
     device_name = device.start(on.cpu, together)
     path = ranks.leader_first(lambda: find_model(options.model))
     loaded = checkpoint.load(path)
@@ -54,7 +54,7 @@ def open_model(options: ModelOptions, on: DeviceOptions, together: bool = False)
 
 
 def prior_of(opened: Opened, asked: str | None) -> Any:
-    """The prior of a model that a flag asks for; without one, what was fitted to it, or else that of its training."""
+    """The prior selected by a flag; by default the fitted prior or, without one, the training prior."""
     checkpoint = opened.checkpoint
     if asked == "mixture" and checkpoint.sampler is None:
         raise UserError(f"{opened.path} has no mixture — convert.py --fit_prior adds one")
@@ -148,5 +148,5 @@ def find_run(name: str) -> Path:
 
 
 def shared_name(name: str, path: Path) -> str:
-    """The name of a model as it may travel in files for others."""
+    """The name of a model, safe to publish in files."""
     return name if hub.is_name(name) else Path(os.path.abspath(path)).name

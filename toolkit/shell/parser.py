@@ -65,7 +65,7 @@ class Typed:
     options: Mapping[str, Option] = field(default_factory=dict)
 
     def of(self, declared: type[T]) -> T:
-        """A dataclass of options with what was typed, and defaults for the rest."""
+        """A dataclass of options: typed values, and defaults for the rest."""
         names = {name for name, _, _ in options_of(declared)}
         return declared(**{name: value for name, value in (self.defaults | self.values).items() if name in names})
 
@@ -102,7 +102,7 @@ def parse(
 
 
 def program_of(document: str) -> str:
-    """What starts a command: `python train.py`."""
+    """How a command is started: `python train.py`."""
     return " ".join(document.split()[:2])
 
 
@@ -112,7 +112,7 @@ def fields_of(parts: Collection[type | None]) -> list[Field]:
 
 
 def words_of(argv: list[str] | None) -> list[str]:
-    """The words of a command line, flags with underscores."""
+    """The command line as words, flags with underscores."""
     return [underscored(word) for word in (sys.argv[1:] if argv is None else map(str, argv))]
 
 
@@ -146,12 +146,12 @@ def chosen(words: list[str], declared: tuple[type, ...], others: dict[str, Any] 
 
 
 def selectors(declared: tuple[type, ...]) -> list[tuple[str, Any, Option]]:
-    """The options that choose a row of a table."""
+    """The options that select a row of a table."""
     return [option for part in declared for option in options_of(part) if option[2].rows]
 
 
 def way_of(name: str, known: Option, row: str) -> str:
-    """The words by which a row is chosen."""
+    """The words that select a row."""
     return row if known.positional else f"--{name} {row}"
 
 
@@ -181,7 +181,7 @@ def check_conditions(values: Mapping[str, Any], present: Collection[str], option
 
 
 def check_effects(typed: Collection[str], names: Collection[str], on: str) -> None:
-    """Stop where an option was typed that has no effect with what another one says."""
+    """Raise UserError for typed options that have no effect with another option's value."""
     for name in names:
         if name in typed:
             raise UserError(f"--{name} has no effect with {on} — leave it out")
@@ -221,7 +221,7 @@ class Parser(argparse.ArgumentParser):
         return read
 
     def parse(self, words: list[str]) -> dict[str, Any]:
-        """The values of what was typed, by the names of the options."""
+        """The typed values, by the names of the options."""
         for flag in (word.split("=")[0] for word in words):
             if flag in self.owners and flag not in self._option_string_actions:
                 self.refuse(flag)
@@ -232,9 +232,9 @@ class Parser(argparse.ArgumentParser):
         return {name: value for name, value in vars(found).items() if value is not None}
 
     def refuse(self, flag: str, value: Any = "") -> None:
-        """Stop at a flag that is none, or one of a row that was not chosen."""
+        """Raise UserError for an unknown flag, or one of a row that was not selected."""
         if owner := self.owners.get(flag):
-            self.error(f"{flag} is an option of {owner} — leave it out, or choose that")
+            self.error(f"{flag} is an option of {owner} — leave it out, or add {owner}")
         hint = self.hint_at_flag(flag, "".join(value)) if flag[:1] == "-" else self.hint_at_name(flag)
         self.error(f"{flag} is not a flag{hint}")
 
@@ -335,7 +335,7 @@ def entry(name: str, default: Any, known: Option, options: Mapping[str, Option],
 
 
 def table_of(word: str, rows: Mapping[str, Row], program: str) -> str:
-    """The rows that a word chooses from, a line each."""
+    """The rows of a table, one per line."""
     width = max(map(len, rows))
     lines = [f"  {name:{width}s}  {row.words}" for name, row in rows.items()]
     return "\n".join([f"{word} is one of", *lines, f"Flags of one of them: {program} {word} -h"])

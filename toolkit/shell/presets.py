@@ -1,4 +1,4 @@
-"""Options of train.py that are not typed: those of a file, or those with which a model was trained."""
+"""Options of train.py from a file (--config) or from a trained model (--like)."""
 
 import dataclasses
 import textwrap
@@ -29,7 +29,7 @@ class PresetOptions:
 
 
 def parse_with_presets(document: str, argv: list[str] | None, *declared: type) -> Typed:
-    """Parse flags. Options of the file of --config count as typed; those of the model of --like are other defaults.
+    """Parse flags. Options in a --config file count as typed; those of a --like model replace the defaults.
 
     Precedence: command line, then --config, then --like.
     """
@@ -47,14 +47,14 @@ def parse_with_presets(document: str, argv: list[str] | None, *declared: type) -
 
 
 def options_like(name: str, asked: dict[str, Any]) -> dict[str, Any]:
-    """The options with which a model was trained, as far as they are not the usual ones.
+    """The non-default options of a model's training.
 
-    If another recipe or architecture is asked for, that brings its own defaults.
+    If another recipe or architecture is given, its own defaults apply.
     """
     place = find_model(name)
     facts = checkpoint.read(place).facts
     if "options" not in facts:
-        raise UserError(f"{name} does not say how it was trained — give the flags")
+        raise UserError(f"{name} does not contain its training options — give the flags")
     try:
         plan = remembered(facts["options"])
     except (ValueError, KeyError, UserError) as error:
@@ -71,7 +71,7 @@ def options_like(name: str, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def read(file: Path, declared: tuple[type, ...]) -> dict[str, Any]:
-    """The options in a file, checked as flags are: names as flags have them, values as they are typed."""
+    """Read the options in a file, checked like flags."""
     rows = [row.Options for _, _, known in selectors(declared) for row in known.rows().values() if row.Options]
     known = {
         spelling: (name, about)
@@ -98,7 +98,7 @@ def read(file: Path, declared: tuple[type, ...]) -> dict[str, Any]:
 
 
 def parsed(file):
-    """The keys and values of a file."""
+    """Read the keys and values of a file."""
     try:
         data = contents(file, LARGEST)
         if file.suffix.lower() == ".json":
@@ -119,5 +119,5 @@ def parsed(file):
         why = textwrap.shorten(str(error), 200, placeholder=" …")
         raise UserError(f"{file} is not {file.suffix[1:].upper()}: {why} — correct it") from None
     if not isinstance(values, dict):
-        raise UserError(f"{file} is a list or a single value — write names of options, each with its value")
+        raise UserError(f"{file} is a list or a single value — write option names with their values")
     return values

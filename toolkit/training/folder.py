@@ -49,11 +49,11 @@ class RunFolder:
     def __exit__(self, *_: Any) -> None:
         self.held.close()
 
-    # What an earlier session left
+    # The state of an earlier session
 
     @ranks.rank_zero_only
     def look(self) -> bool:
-        """Lock the folder, and read the state to resume; returns whether there is nothing left to do."""
+        """Lock the folder and read the state to resume; returns whether this run is already complete."""
         with ExitStack() as held:
             self.is_locked = self.folder.is_dir()
             if self.is_locked:
@@ -65,7 +65,7 @@ class RunFolder:
         return is_finished
 
     def read_state(self) -> checkpoint.State | None:
-        """The state of an earlier session; None if there is none, and an error if it cannot be read now."""
+        """The state of an earlier session, or None; raises UserError if it cannot be read."""
         path = self.folder / "state.npz"
         if not is_there(path):
             return None
@@ -97,11 +97,11 @@ class RunFolder:
                 ways = f"train it further with --resume, {ways}"
             raise UserError(f"{self.folder} holds a finished run with another {', '.join(other)} — {ways}")
         if not is_there(self.model_file):
-            ways = f"--resume with a larger --epochs writes it again; {ways}"
+            ways = f"--resume with a larger --epochs recreates it; {ways}"
             raise UserError(f"{self.folder} holds a finished run, but its model {self.model_file} is gone — {ways}")
         return False
 
-    # What this session writes
+    # Files of this session
 
     @ranks.rank_zero_only
     def begin(self, trainer: Trainer, device: str) -> None:
@@ -114,14 +114,14 @@ class RunFolder:
         if not self.is_locked:
             self.held.enter_context(locked(self.folder))
             if not (self.state or self.overwrite or self.check_free()):  # by another process meanwhile
-                raise UserError(f"another process has trained {self.model_file} meanwhile — choose another --outdir")
+                raise UserError(f"another process has since trained {self.model_file} — choose another --outdir")
         if not self.overwrite:
             for path in (self.model_file, self.folder / "state.npz", self.folder / "log.jsonl"):
                 check_target(path, ANY)
         for path in (self.model_file, *self.folder.iterdir()):
             if is_stream(path):  # writing to a pipe would block
                 if path.is_symlink():
-                    raise UserError(f"{path} leads to a pipe or a device — remove it")
+                    raise UserError(f"{path} is a pipe or a device — remove it")
                 path.unlink()
         if self.state:
             self.log = log.read_until(self.folder / "log.jsonl", trainer.epoch)

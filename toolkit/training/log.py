@@ -63,7 +63,7 @@ def read(path: Path | str) -> list[dict[str, Any]]:
     except ValueError:
         raise UserError(f"{path} is not the log of a run, or is damaged — name a run's folder or log") from None
     if not found:
-        raise UserError(f"{path} has no epoch yet — train at least one")
+        raise UserError(f"{path} has no epochs yet — train at least one")
     return found
 
 

@@ -76,12 +76,12 @@ def make(config: TrainConfig) -> optim.Optimizer:
 
 
 def by_muon(path: str, array: mx.array) -> bool:
-    """Whether Muon trains this part of a model: a kernel of a convolution, or the matrix of a hidden layer."""
+    """Whether Muon trains this parameter: the kernel of a convolution, or the matrix of a hidden layer."""
     return array.ndim == 4 or (array.ndim == 2 and ".hidden" in path)
 
 
 def set_rate(optimizer: optim.Optimizer, rate: float) -> None:
-    """Use a learning rate from now on."""
+    """Set the learning rate."""
     if isinstance(optimizer, optim.MultiOptimizer):
         muon, adamw = optimizer.optimizers
         muon.learning_rate, adamw.learning_rate = MUON_FACTOR * rate, rate

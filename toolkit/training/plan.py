@@ -34,24 +34,24 @@ from toolkit.wording import by_value, public_name
 
 OLDEST = {"recipe": "classic"}  # for runs from before recipes existed
 START_AGAIN = "start again with --overwrite instead of --resume"
-COLLAPSED_KL = 0.001  # nats of KL per image, below which the latents carry no information
+COLLAPSED_KL = 0.001  # nats of KL per image; below this, the latents carry no information
 HELD_OUT = 12  # one of 12 training images is held out
 PATIENCE, STALLED = 15, 1e-4  # epochs and least relative gain: without it the learning rate halves (plateau)
 
 SCHEDULES = ("linear", "cosine", "constant", "plateau")
-DECIDED = ("optimizer", "lr", "lr_schedule", "lr_warmup", "batchsize", "weight_decay")  # by the recipe
+DECIDED = ("optimizer", "lr", "lr_schedule", "lr_warmup", "batchsize", "weight_decay")  # set by the recipe
 RECIPES = {
     "fast": dict(zip(DECIDED, ("muon", 0.01, "linear", 0.5, 64, 0.05), strict=True)),
     "classic": dict(zip(DECIDED, ("adamw", 0.001, "constant", 0, 128, 0.01), strict=True)),
 }
 OF_ARCHITECTURES = {  # their own defaults in the first recipe
-    "mlp": {"optimizer": "adamw", "lr": 0.003, "weight_decay": 0.01},  # it has no kernels for Muon
+    "mlp": {"optimizer": "adamw", "lr": 0.003, "weight_decay": 0.01},  # has no kernels for Muon
     "resnet": {"lr": 0.003},
 }
 
 
 def decided(name: str, about: str, **more: Any) -> Any:
-    """An option whose default the recipe decides; in the first recipe an architecture may have its own."""
+    """An option whose default depends on the recipe; the first recipe can differ by architecture."""
     usual, classic = (recipe[name] for recipe in RECIPES.values())
     others = by_value({arch: recipe[name] for arch, recipe in OF_ARCHITECTURES.items() if name in recipe})
     words = ", ".join([str(usual), *others, f"classic {classic}"])
@@ -182,8 +182,8 @@ class Plan:
         asked, known = self.options(), known_options()
         if unknown := before.keys() - known.keys():
             raise UserError(
-                f"the run to resume has an option {min(unknown)}, which this version does not know — use the version "
-                f"that began it, or {START_AGAIN}"
+                f"the run to resume has an option {min(unknown)}, which is unknown in this version — use the version "
+                f"that started it, or {START_AGAIN}"
             )
         changes = {name: asked[name] for name in asked if name in typed and known[name].changeable}
         try:
@@ -251,6 +251,6 @@ def command(plan: Plan) -> str:
 
 
 def differences(plan: Plan, before: dict[str, Any]) -> list[str]:
-    """The options, as flags, that differ between a plan and an earlier run."""
+    """The flags of the options that differ between a plan and an earlier run."""
     asked = plan.options()
     return [f"--{name}" for name in asked if asked[name] != before.get(name, asked[name])]

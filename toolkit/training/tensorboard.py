@@ -16,7 +16,7 @@ class Board:
         try:
             from tensorboardX import SummaryWriter
         except ImportError:
-            raise UserError("--tensorboard needs another package — pip install tensorboardX") from None
+            raise UserError("--tensorboard needs tensorboardX — pip install tensorboardX") from None
         self.open = lambda epoch: SummaryWriter(folder, purge_step=epoch)
         self.writer = None
 

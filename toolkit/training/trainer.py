@@ -34,8 +34,8 @@ from toolkit.training.plan import COLLAPSED_KL, HELD_OUT, START_AGAIN, Plan
 from toolkit.wording import counted
 
 SHOWN = 64  # images on a sheet
-NEW_RUN = "put the old images back, or begin a new run with another --outdir"
-LONGEST_NAMES = 2**18  # bytes that the names of classes may have in a file
+NEW_RUN = "restore the old images, or start a new run with another --outdir"
+LONGEST_NAMES = 2**18  # bytes of class names in a file
 
 
 class Batch(NamedTuple):
@@ -68,31 +68,31 @@ class Trainer:
             )
         names = train.class_names or ()
         if self.config.conditional and len(json.dumps(names)) > LONGEST_NAMES:
-            raise UserError(f"{len(names):,} classes have too long names — shorten the names of their folders")
+            raise UserError(f"{len(names):,} class names are too long in total — shorten the names of the folders")
         model_config = plan.model_config(train.images.shape[3], len(names))
         self.batch_size = min(self.config.batchsize, len(self.train_numbers))
         mx.random.seed(self.config.seed)
         self.model = build(model_config)
         samples = plan.objective(self.config.epochs).samples
         check_batches(self.model, self.batch_size, len(self.train_numbers), samples)
-        self.objective = plan.objective(0)  # of the epoch that is running
+        self.objective = plan.objective(0)  # of the current epoch
         self.updates: dict[str, Callable] = {}
         self.optimizer = optimizers.make(self.config)
         self.optimizer.init(self.model.trainable_parameters())
         if weights:
             self.begin_with(weights)
-        self.epoch, self.best = 0, math.inf  # epochs done; the lowest objective on the images held out
+        self.epoch, self.best = 0, math.inf  # completed epochs; the lowest objective on held-out images
         self.is_best = True  # whether to keep the model of the last epoch
         self.plateau = schedules.Plateau()
         self.ahead = 0 if on_cpu() else 1  # steps in flight while the next one is prepared
         self.computing: deque[tuple] = deque()
 
     def begin_with(self, weights: vae.VAE) -> None:
-        """Take over the weights of another model."""
+        """Copy the weights of another model."""
         ours, theirs = self.model.config, weights.config
         for name in ("arch", "latent_dims", "max_filters", "net", "image_size", "channels", "num_classes", "outputs"):
             if (mine := getattr(ours, name)) != (other := getattr(theirs, name)):
-                what = {"net": "other options of its architecture"}.get(name, f"{name} {other}, this run {mine}")
+                what = {"net": "other architecture options"}.get(name, f"{name} {other}, this run {mine}")
                 raise UserError(f"the initial model has {what} — choose the same")
         self.model.encoder.update(weights.encoder.parameters())
         self.model.decoder.update(weights.decoder.parameters())
@@ -138,7 +138,7 @@ class Trainer:
                 f"{memory['images'][0]} and {memory['images'][1]} — {NEW_RUN}"
             )
         if memory.get("checksums", self.checksums) != self.checksums:
-            raise UserError(f"the data has changed: as many images as before, but not the same — {NEW_RUN}")
+            raise UserError(f"the data has changed: the same number of images, but different ones — {NEW_RUN}")
         self.model.update(model.parameters())
         if optimizer is not None:
             self.optimizer.state = tree_map_with_path(lambda path, _: optimizer[path], self.optimizer.state)
@@ -164,7 +164,7 @@ class Trainer:
     # An epoch
 
     def batches(self) -> Iterator[Batch]:
-        """The training images in the random order of this epoch."""
+        """The training batches in this epoch's random order."""
         self.model.train()
         self.objective = self.plan.objective(self.epoch)
         count, size = len(self.train_numbers), self.batch_size
@@ -179,9 +179,9 @@ class Trainer:
             yield Batch(i, steps, mx.array(self.train.images[own]), labels, first, len(whole))
 
     def step(self, batch: Batch) -> float:
-        """Set learning rate and β, update the model by one batch; returns the mean loss of the epoch so far.
+        """Set learning rate and β, and train on one batch; returns the mean loss of the epoch so far.
 
-        On a GPU the next step is prepared while this one computes, so the loss is that of the step before.
+        On a GPU the next step is prepared while this one computes, so the loss lags by one step.
         """
         done = self.epoch + batch.index / batch.steps
         rate = schedules.learning_rate(self.config, done, 1 / batch.steps, self.plateau.halvings)
@@ -190,7 +190,7 @@ class Trainer:
         key = random.key(self.config.seed, random.NOISE, self.epoch * batch.steps + batch.index)
         mine = slice(batch.first, batch.first + len(batch.images))  # of the keys of the whole batch
         pixels, noise = (mx.random.split(one, batch.count)[mine] for one in mx.random.split(key))
-        x = compiled_floats(self.model.config)(batch.images, pixels)  # binary pixels are sampled anew at every step
+        x = compiled_floats(self.model.config)(batch.images, pixels)  # binary pixels are sampled again in every step
         sums = self.update(x, batch.labels, noise, mx.array(beta), len(batch.images) / batch.count)
         compute = mx.async_eval if self.ahead else mx.eval
         with ranks.waiting():
@@ -209,7 +209,7 @@ class Trainer:
         return self.progress.loss
 
     def end_epoch(self) -> dict[str, Any]:
-        """Score the epoch, on the test split and on the images held out if there are any; returns its log entry."""
+        """Score the epoch on the test split and on held-out images, if any; returns its log entry."""
         self.wait()
         entry = {"epoch": self.epoch + 1} | self.progress.metrics()
         if self.held_out is not None:
@@ -233,11 +233,11 @@ class Trainer:
         if (samples := self.objective.samples) > 1 and len(own):
             sums[0] = (constant - importance_bound(model, split, samples, seed, chosen=own)).sum()
         loss, error, kl = (value / len(numbers) for value in ranks.total(sums.astype(np.float32)).tolist())
-        self.check_finite(loss, f"on images not trained on, after epoch {self.epoch + 1}")
+        self.check_finite(loss, f"on the test or held-out images, after epoch {self.epoch + 1}")
         return losses(loss, error, kl)
 
     def judge(self, entry: dict[str, Any]) -> bool:
-        """Whether the model of this epoch is kept: always, or with --keep_best if it is the best on held-out images."""
+        """Whether to keep this epoch's model: always or, with --keep_best, if it is the best on held-out images."""
         if not self.is_settled():
             return True
         before, self.best = self.best, min(self.best, self.minimised(entry))
@@ -257,8 +257,8 @@ class Trainer:
             if not self.epoch:
                 raise UserError(f"the loss became {loss} {where} — try a smaller --lr")
             raise UserError(
-                f"the loss became {loss} {where}; files are as the epoch before left them — --resume with a smaller "
-                "--lr, from the last good epoch"
+                f"the loss became {loss} {where}; all files are from the previous epoch — --resume with a smaller "
+                "--lr continues from there"
             )
 
     # Sheets
@@ -278,7 +278,7 @@ class Trainer:
 
 
 class Progress:
-    """Sums and times of an epoch of `count` images in batches of `size`."""
+    """The sums and timing of an epoch of `count` images in batches of `size`."""
 
     def __init__(self, count: int, size: int):
         self.count, self.size, self.steps = count, size, 0
@@ -295,7 +295,7 @@ class Progress:
 
     @property
     def loss(self) -> float:
-        """The mean loss so far; NaN before the first step has ended."""
+        """The mean loss so far; NaN before the first step is finished."""
         seen = min(self.steps * self.size, self.count)
         return float(self.totals[0] / seen) if seen else math.nan
 

@@ -1,7 +1,7 @@
 """Kinds of pictures, one file each; table.py lists them.
 
-A file has the flags of its kind, `Options`, and at least one of `draw` (bytes (H, W, C)), `animate` (an Animation) and
-`write_page` (HTML as text). These take a Subject, or the folders of runs if the kind shows runs, and the options.
+A file defines the flags of its kind, `Options`, and at least one of `draw` (bytes (H, W, C)), `animate` (an Animation)
+and `write_page` (HTML as text). These take a Subject (or folders of runs, if the kind shows runs) and the options.
 """
 
 from dataclasses import dataclass

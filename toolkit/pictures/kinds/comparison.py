@@ -38,7 +38,7 @@ def draw(subject: Subject, options: Options, columns: int = 12) -> np.ndarray:
     x, y = (np.broadcast_to(images.to_bytes(each), (*error.shape, 3)) for each in (x, y))
     error = coloured(error / top)
     columns = min(columns, number)
-    blank = -number % columns  # places that the last row leaves empty
+    blank = -number % columns  # empty places in the last row
     rows, left = [], []
     for start in range(0, number, columns):
         for word, pictures in (("original", x), ("reconstruction", y), ("error", error)):

@@ -28,7 +28,7 @@ FENCE = 5  # interquartile ranges beyond the quartiles, where an axis ends: the 
 def draw(paths: Sequence[Path | str], _: Any = None) -> np.ndarray:
     """A chart with three panels; `paths` are runs' folders or logs."""
     if not paths:
-        raise UserError("no run lies beside this model — name the folder or log of one with --logs")
+        raise UserError("this model has no run folder next to it — give a run's folder or log with --logs")
     runs = [log.read(path) for path in paths]
     canvas = Canvas(1000, 716 + 20 * len(runs))
     last = max(run[-1]["epoch"] for run in runs)

@@ -17,10 +17,10 @@ from toolkit.pictures.layout import WIDE, slider, stacked
 
 TITLE = "Training"
 CAPTION = "The same latent vectors after every epoch, drawn from the prior of the training."
-MOST = 60  # frames; of longer runs as many epochs are chosen, closer together at the beginning
+MOST = 60  # frames; from longer runs this many epochs are chosen, denser at the beginning
 PIXELS = 2**25  # of all frames together
 LARGEST = 2**25  # pixels of a sheet: one of 64 images has fewer
-STEP, HOLD = 200, 2000  # milliseconds that a frame is shown, and the last one
+STEP, HOLD = 200, 2000  # milliseconds per frame, and for the last
 
 
 def animate(runs: Sequence[Path | str], _: Any = None) -> Animation:

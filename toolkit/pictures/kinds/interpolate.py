@@ -1,4 +1,4 @@
-"""Images on the way from one to another, straight and along the sphere."""
+"""Interpolation between images, linear and spherical."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Options(ScaleOptions):
 
 
 def between(a, b, share, spherical):
-    """A latent vector on the way from a to b: on the straight line, or on the arc around the origin."""
+    """A latent vector between a and b: on the straight line, or on the arc around the origin."""
     angle = np.arccos(np.clip(a @ b / (np.linalg.norm(a) * np.linalg.norm(b) + 1e-12), -1, 1))
     if not spherical or np.sin(angle) < 1e-6:
         return (1 - share) * a + share * b
@@ -35,7 +35,7 @@ def between(a, b, share, spherical):
 
 
 def pairs_of(subject, count):
-    """Numbers of test images to go between: of different classes, or of one class in a class-conditional model."""
+    """Test images to interpolate between: of different classes, or of one class if the model is class-conditional."""
     labels, total = subject.test.labels, len(subject.test.images)
     conditional = subject.model.config.decoder_classes > 0
     pairs, free = [], list(range(min(total, 1000)))
@@ -51,12 +51,12 @@ def pairs_of(subject, count):
 
 
 def interpolate(subject: Subject, rows: int, columns: int, chosen: Sequence[int | str] = ()):
-    """For every pair the images on the straight line and on the arc, between the two originals; and words for them.
+    """For each pair, the images on the straight line and on the arc, between the two originals; and their labels.
 
-    Of images that were chosen, by number or file, each is followed by the next.
+    Images chosen by number or file form a chain.
     """
     if len(chosen) == 1:
-        raise UserError("--images names one image — name two or more to go between")
+        raise UserError("--images has one image — give two or more")
     shown, left = [], []
     for a, b in list(zip(chosen, chosen[1:], strict=False)) or pairs_of(subject, rows):
         start, end = subject.image(a), subject.image(b)

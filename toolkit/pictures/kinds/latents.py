@@ -15,7 +15,7 @@ HALF = 128  # transparent
 
 
 class Plane(NamedTuple):
-    """A plane of the latent space, and where vectors lie on it."""
+    """A plane of the latent space, and the positions of vectors on it."""
 
     places: np.ndarray  # (N, 2)
     middle: np.ndarray  # (D,) the vector at (0, 0)
@@ -24,24 +24,24 @@ class Plane(NamedTuple):
 
 
 def plane_of(means: np.ndarray) -> Plane:
-    """The plane of vectors (N, D): their own of two dimensions, or else that in which they are spread most."""
+    """The plane of vectors (N, D): their own if D = 2, otherwise the first two principal components."""
     dims = means.shape[1]
     if len(means) < 2:
-        raise UserError("a map needs two images at least — use more images")
+        raise UserError("a map needs at least two images — use more images")
     if dims == 1:
         places = np.hstack([means, np.random.default_rng(0).normal(0, 0.3, means.shape)])
-        return Plane(places, np.zeros(1), np.eye(2, 1), ("z0", "random, to see points apart"))
+        return Plane(places, np.zeros(1), np.eye(2, 1), ("z0", "random, to separate the points"))
     if dims == 2:
         return Plane(means, np.zeros(2), np.eye(2), ("z0", "z1"))
     middle = means.mean(axis=0)
     _, strengths, directions = np.linalg.svd(means - middle, full_matrices=False)
-    shares = strengths**2 / ((strengths**2).sum() or 1)  # all means of a collapsed model are one
+    shares = strengths**2 / ((strengths**2).sum() or 1)  # all means of a collapsed model are equal
     names = tuple(f"principal component {i + 1}, {shares[i]:.0%} of the variance" for i in range(2))
     return Plane((means - middle) @ directions[:2].T, middle, directions[:2], names)
 
 
 def draw(subject: Subject, _: Any = None) -> np.ndarray:
-    """The means of the test images as points, coloured by class; of more than two dimensions the widest plane."""
+    """The means of the test images as points, coloured by class; beyond two dimensions, in the widest plane."""
     labels, plane = subject.test.labels, plane_of(subject.latents[0])
     means, names, origin = plane.places, plane.names, -plane.middle @ plane.directions.T
     reach = max(3.3, float(np.quantile(np.abs(means), 0.999)) * 1.08)
@@ -50,7 +50,7 @@ def draw(subject: Subject, _: Any = None) -> np.ndarray:
     canvas = Canvas(700 + (30 + int(max(width_of(c) for c in classes)) if few else 0), 720)
     axes = Axes(canvas, (64, 40, 690, 666), (-reach, reach), (-reach, reach), "", names[0])
     canvas.text(64, 30, names[1], 13, "ld", most=80)
-    order = np.random.default_rng(0).permutation(len(means))  # no class lies on top of all others
+    order = np.random.default_rng(0).permutation(len(means))  # no class covers all others
     radius = min(5, max(1.6, 60 / math.sqrt(len(means))))
     for i in order:
         x, y = axes.place(*means[i])

@@ -23,7 +23,7 @@ class Options(ScaleOptions):
 
 
 def draw(subject: Subject, options: Options) -> np.ndarray:
-    """The plane of the two most used dimensions, in steps that hold equal shares of the prior; upwards is more."""
+    """The plane of the two dimensions with the largest KL, in steps of equal prior probability, increasing upwards."""
     side, config = options.rows, subject.model.config
     if config.latent_dims == 1:
         raise UserError("the manifold needs two latent dims, this model has one — see traversal")

@@ -77,7 +77,7 @@ class Options(traversal.ImageOptions):
 
 def write_page(subject: Subject, options: Options) -> str:
     if options.image is not None:
-        subject.image(options.image)  # an impossible one stops here, not at the end
+        subject.image(options.image)  # an impossible one fails here, not at the end
     test, train = subject.test, None if subject.test.labels is None else subject.load("train")
     with Bars() as watch:
         seed, samples = subject.sampler.seed, options.importance_samples
@@ -90,7 +90,7 @@ def write_page(subject: Subject, options: Options) -> str:
 
 
 def description(subject: Subject) -> str:
-    """The model, its training and this report in one paragraph."""
+    """A paragraph about the model, its training and this report."""
     parts = "; ".join(f"{title.lower()}: {words}" for title, words in model_rows(subject.model))
     trained = shown_name(subject.checkpoint.dataset or subject.dataset)
     if subject.checkpoint.epoch is not None:
@@ -110,26 +110,26 @@ def table(metrics: dict[str, Any]) -> str:
 
 
 def training(subject: Subject) -> tuple[str, str]:
-    """How the model was trained: the line to type, and all that its file says of it."""
+    """The training: the command, and the model's metadata."""
     line = command_of(subject.checkpoint)
     rows = ((html.escape(title), html.escape(words)) for title, words in checkpoint_rows(subject.checkpoint))
     cells = [f"<tr><td>{title}</td><td>{words}</td></tr>" for title, words in rows]
-    typed = f"<p>The line that trains such a model:</p>\n<pre>{html.escape(line)}</pre>\n" if line else ""
+    typed = f"<p>Command that trained this model:</p>\n<pre>{html.escape(line)}</pre>\n" if line else ""
     return "How it was trained", f'{typed}<table class="run">\n' + "\n".join(cells) + "\n</table>"
 
 
 def playground(subject: Subject) -> Iterator[tuple[str, str]]:
-    """The explorer, in a frame that is opened on demand; not of models that would make a report too large to send."""
+    """The explorer in a collapsed frame; empty for models that would make the report too large to e-mail."""
     with suppress(UserError):
         page = explorer.make(Path(subject.name).stem, subject).page
         if len(page) <= LARGEST_FRAME:
             frame = f'<iframe title="Explorer" loading="lazy" srcdoc="{html.escape(page)}"></iframe>'
-            opened = "<summary>Play with the model, which runs in the browser</summary>"
+            opened = "<summary>Explore the model in your browser</summary>"
             yield "Explorer", f'<details class="explorer">{opened}{frame}</details>'
 
 
 def pictures(subject: Subject, image: int | str | None) -> Iterator[tuple[str, str]]:
-    """All pictures that a model, its data and its run have, with their captions."""
+    """All pictures of a model, its data and its run, with captions."""
     for kind, values in (
         (samples, {"nsamples": 96}),
         (comparison, {"nsamples": 16}),
@@ -139,7 +139,7 @@ def pictures(subject: Subject, image: int | str | None) -> Iterator[tuple[str, s
         (manifold, {"rows": 14}),
         (curves, None),
     ):
-        with suppress(UserError):  # too few images or dimensions, or a broken log, cost the report that picture only
+        with suppress(UserError):  # with too few images or dimensions, or a broken log, only that picture is left out
             options = None if values is None else kind.Options(**values)
             shown = kind.draw(subject.runs if kind is curves else subject, options)
             source = "data:image/png;base64," + base64.b64encode(png(shown)).decode()

@@ -1,4 +1,4 @@
-"""A sheet of samples; for a class-conditional model a row of each class, with its name."""
+"""A sheet of samples; for a class-conditional model, one labelled row per class."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The table of kinds of pictures, in the order in which help lists them."""
+"""The table of kinds of pictures, in the order of the help page."""
 
 from dataclasses import make_dataclass
 from types import ModuleType
@@ -12,14 +12,14 @@ class PictureKind(NamedTuple):
     name: str
     words: str  # one line
     file: ModuleType  # with `draw`, `animate` or `write_page`
-    needs: tuple[str, ...] = ("data", "label")  # what visualize.py opens for it, and the flags for that
+    needs: tuple[str, ...] = ("data", "label")  # what visualize.py loads for it, and the flags for that
     Options: type | None = None
 
 
 ROWS = (
     PictureKind("traversal", "one row per latent dimension, from -3 to 3; .gif animates it", traversal),
-    PictureKind("interpolate", "from one image to another; .gif animates it", interpolate),
-    PictureKind("manifold", "the plane of the two most used latent dimensions", manifold),
+    PictureKind("interpolate", "interpolation between images; .gif: animated", interpolate),
+    PictureKind("manifold", "the plane of the two latent dimensions with the largest KL", manifold),
     PictureKind("latents", "latent means of the test images, coloured by class", latents, ("data",)),
     PictureKind("samples", "a sheet of samples, one row per class", samples, ("sampler", "label")),
     PictureKind("reconstructions", "test images, their reconstructions, and the error", comparison, ("data",)),
@@ -31,7 +31,7 @@ ROWS = (
 
 
 def kinds(shared: dict[str, tuple[type, ...]]) -> dict[str, PictureKind]:
-    """The kinds by name, each with its own options and the `shared` ones for what it needs."""
+    """The kinds by name, each with its own options and the `shared` options of what it shows."""
 
     def with_options(kind: PictureKind) -> PictureKind:
         parts = (

@@ -1,4 +1,4 @@
-"""Rows of images in which one latent dimension changes, around the centre of the prior or around an image."""
+"""Rows of images along one latent dimension each, around the centre of the prior or around an image."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from toolkit.pictures.subject import Subject
 
 TITLE = "Latent traversal"
 CAPTION = "One latent dimension changes from −3 to 3, most used first; {rest}. Behind its name is its KL per image."
-REACH = 3  # standard deviations to both sides
+REACH = 3  # standard deviations in both directions
 FRAMES = 25
 
 
@@ -25,14 +25,14 @@ class ImageOptions:
 
 @dataclass(frozen=True)
 class Options(ImageOptions, ScaleOptions):
-    rows: int = option(16, "dimensions, most used first", "pictures", kind=count, unit="N")
+    rows: int = option(16, "dimensions, largest KL first", "pictures", kind=count, unit="N")
 
 
 def traverse(subject: Subject, image: int | str | None = None, rows: int = 16, columns: int = 11):
-    """Rows: dimensions, most used first; columns: an image's mean, or the prior's centre, with that one changed.
+    """Rows: dimensions, largest KL first; columns: their values, around an image's mean or the prior's centre.
 
-    Returns the images, the words of rows, and those of columns. Around a picture file, the KL of the dimensions is its
-    own, so that no data set is needed.
+    Returns the images, row labels and column labels. Around a picture file, the KL is that of the picture, so no data
+    set is needed.
     """
     base, label, kl = np.zeros(subject.model.config.latent_dims), None, None
     if image is not None:
