@@ -220,6 +220,8 @@ def test_wrong_flags_end_in_one_line(fails, tmp_path, argv):
         "train --epochs x": "--epochs needs a whole number, not 'x' — see",
         "train --epochs 1.5": "--epochs needs a whole number, not '1.5'",
         "train --epochs 99999999999": "--epochs must be below 1,000,000,000",
+        "train --max_filters 2": "--max_filters must be 4 or more with --arch conv — it is 2",
+        "train --image_size 30": "--image_size 30 is not a multiple of 8 — take 24 or 32",
         "train --limit 0": "--limit must be 1 or more",
         "train --lr -1": "--lr must be above 0 — see",
         "train --lr nan": "--lr needs a number, not 'nan'",

@@ -239,7 +239,7 @@ def test_bounds_stay_within_theirs():
         ({"arch": "bounded", "image_size": 20}, "not a multiple of 8 — take 16 or 24"),
         ({"arch": "conv", "label_planes": "cat"}, "unknown option 'label_planes'"),
         ({"arch": "resnet", "image_size": 30}, "not a multiple of 4 — take 28 or 32"),
-        ({"arch": "resnet", "max_filters": 1}, "at least 2"),
+        ({"arch": "resnet", "max_filters": 1}, "must be 2 or more"),
         ({"arch": "conv", "depth": 2}, "unknown option 'depth'"),
     ],
 )

@@ -74,11 +74,11 @@ class ModelConfig:
         least = {"latent_dims": 1, "channels": 1, "num_classes": 0}
         for name, value in (least | {"max_filters": row.least_width, "image_size": row.least_size}).items():
             if (found := getattr(self, name)) < value:
-                raise UserError(f"{name} {found} is too small for --arch {self.arch} — take at least {value}")
+                raise UserError(f"--{name} must be {value} or more with --arch {self.arch} — it is {found}")
         if self.image_size % row.multiple:
             below = self.image_size // row.multiple * row.multiple
             ways = f"take {below} or {below + row.multiple}, or another --arch"
-            raise UserError(f"image_size {self.image_size} is not a multiple of {row.multiple} — {ways}")
+            raise UserError(f"--image_size {self.image_size} is not a multiple of {row.multiple} — {ways}")
 
     @property
     def architecture(self) -> Architecture:
