@@ -53,7 +53,6 @@ def main(argv: list[str] | None = None) -> None:
     typed = parse(__doc__, argv, *options())
     args = typed.of(ConvertOptions)
     from toolkit import datasets
-    from toolkit.files.progress import Bars
     from toolkit.formats import checkpoint
     from toolkit.machine import device
     from toolkit.model.mixture import fit_prior
@@ -84,8 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     with beside(args.output):
         if args.fit_prior:
             train = load_for(loaded, datasets.full_name(loaded.dataset), "train", typed.of(flags.PlaceOptions))
-            with Bars() as watch:
-                loaded.sampler = fit_prior(loaded.model, train, watch=watch)
+            loaded.sampler = fit_prior(loaded.model, train)
             shown = counted(len(train.images), "image")
             print(f"Prior: {loaded.sampler.words}, fitted to {shown} of {loaded.dataset}")
         if args.plain:

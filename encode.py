@@ -46,7 +46,6 @@ def options() -> tuple[type, ...]:
 def main(argv: list[str] | None = None) -> None:
     typed = parse(__doc__, argv, *options())
     args = typed.of(EncodeOptions)
-    from toolkit.files.progress import bar
     from toolkit.formats import codes
     from toolkit.model import inference
     from toolkit.shell.data import dataset_of, load_for, load_pictures
@@ -62,8 +61,7 @@ def main(argv: list[str] | None = None) -> None:
         else:
             dataset, place = dataset_of(opened, data.dataset), typed.of(flags.PlaceOptions)
             images = load_for(opened.checkpoint, dataset, args.split, place, data.limit)
-        with bar(len(images.images), "Encoding") as shown:
-            mean, log_var = inference.encode(opened.model, images, watch=shown.update)
+        mean, log_var = inference.encode(opened.model, images)
         classes = None if images.labels is None else [images.class_names[label] for label in images.labels]
         codes.save(args.outfile, codes.Codes(images.names, mean, log_var, classes))
         print(f"{counted(len(mean), 'latent vector')} of {mean.shape[1]} dims: {args.outfile}")

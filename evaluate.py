@@ -47,7 +47,6 @@ def main(argv: list[str] | None = None) -> None:
     if args.json:
         flags.check_targets(typed.of(flags.WriteOptions), METRICS, [args.json], model.model)
         check_ending(args.json, (".json",))
-    from toolkit.files.progress import Bars
     from toolkit.machine import ranks
     from toolkit.metrics.measure import measure
     from toolkit.metrics.words import rows
@@ -77,10 +76,9 @@ def main(argv: list[str] | None = None) -> None:
             }
             ranks.check_same(common, "give every rank the same flags, model and data")
         print(f"Device: {opened.device}")
-        with Bars() as watch:
-            trained = opened.model
-            under = VAE(trained.config, trained.encoder, trained.decoder, trained.likelihood, prior).eval()
-            metrics = measure(under, test, train, args.importance_samples, seed, args.batchsize, watch)
+        trained = opened.model
+        under = VAE(trained.config, trained.encoder, trained.decoder, trained.likelihood, prior).eval()
+        metrics = measure(under, test, train, args.importance_samples, seed, args.batchsize)
         title = f"{dataset}, {counted(len(test.images), 'test image')}, random seed {seed}, prior: {prior.words}"
         print_metrics(title, rows(metrics), metrics.get("kl_by_dimension", []))
         if args.json and ranks.rank == 0:

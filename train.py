@@ -14,7 +14,7 @@ from pathlib import Path
 from toolkit import datasets
 from toolkit.architectures import ModelConfig
 from toolkit.errors import UserError, warn
-from toolkit.files.progress import Bars, bar
+from toolkit.files.progress import bar
 from toolkit.formats import checkpoint
 from toolkit.formats.description import in_words, model_rows
 from toolkit.machine import device, ranks
@@ -136,7 +136,7 @@ def train(trainer, folder, board) -> None:
         while trainer.epoch < epochs:
             shown.title = f"Epoch {trainer.epoch + 1}/{epochs}"
             for batch in trainer.batches():
-                shown.note = f", loss {trainer.step(batch):.2f}"
+                shown.note = f"loss {trainer.step(batch):.2f}"
                 shown.update(batch.count)
             before, entry = entry, trainer.end_epoch()
             folder.save(trainer, entry, sheets)
@@ -156,9 +156,7 @@ def add_prior(trainer, folder) -> None:
         why = "with the lowest loss on held-out images" if math.isfinite(trainer.best) else "as β was still rising"
         print(f"Kept: epoch {kept.epoch} of {trainer.epoch}, {why}")
     try:
-        with Bars() as watch:
-            latents = mixture.latent_vectors(kept.model, trainer.train, watch)
-            kept.sampler = mixture.fit(*latents, trainer.config.seed, watch)
+        kept.sampler = mixture.fit_prior(kept.model, trainer.train, trainer.config.seed)
         folder.save_again(kept)
         print(f"Prior for samples: {kept.sampler.words}")
     except UserError as error:
@@ -234,7 +232,7 @@ def print_options(trainer, folder, device_name):
 
     kl = f"{elbo.beta:g} KL"
     if elbo.beta_warmup:
-        kl += f" (from {elbo.beta_start:g} within {elbo.beta_warmup:g} epochs)"
+        kl += f" (from {elbo.beta_start:g} within {counted(elbo.beta_warmup, 'epoch')})"
     objective = trainer.plan.objective(config.epochs).title(trainer.model.likelihood.words, kl)
     if trainer.plan.objective(0).name != config.objective:
         objective += f", after {counted(trainer.plan.rows['objective'].iw_warmup, 'epoch')} of the ELBO"
@@ -242,7 +240,7 @@ def print_options(trainer, folder, device_name):
         " test image" if len(trainer.test.images) == 1 else " test images"
     )
     data = f"{of(trainer.train_numbers, trainer.train)} training and {tested}"
-    warmup = f" after {config.lr_warmup:g} epochs of warm-up" if config.lr_warmup else ""
+    warmup = f" after {counted(config.lr_warmup, 'epoch')} of warm-up" if config.lr_warmup else ""
     rows = [
         ("Device", device_name),
         ("Data set", f"{config.dataset}, {data}"),

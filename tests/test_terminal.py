@@ -180,15 +180,16 @@ def test_words_of_times_and_lines():
     text = "Warning: one two three\n  Title: four five\n  python generate.py --model x\n"
     expected = "Warning: one\n  two three\n  Title: four\n    five\n  python generate.py --model x\n"
     assert wrapped(text, 14) == expected
+    assert wrapped("猫の写真 二枚目", 14) == "猫の写真\n  二枚目"
 
 
 def test_a_bar_fits_and_tells_the_time_left(monkeypatch):
     monkeypatch.setattr(progress.time, "monotonic", lambda: 100.0)
-    made = progress.Bar(SimpleNamespace(encoding="utf-8"), 200, "Epoch 1/2", "images", 0)
+    made = progress.Bar(SimpleNamespace(encoding="utf-8"), 200, "Epoch 1/2", " images", 0)
     monkeypatch.setattr(progress.time, "monotonic", lambda: 110.0)
     made.update(49.5)
     made.update(0.5)
-    assert made.text(79) == "Epoch 1/2:  25% |" + ("█" * 9).ljust(39) + "| 30 s left, 5 images/s"
-    assert made.text(20) == "Epoch 1/2:  25% || 3"
-    loading = progress.Bar(SimpleNamespace(encoding="ascii"), None, "Loading", "images", 0)
-    assert loading.text(79) == "Loading … 0 s"
+    assert made.text(79) == "Epoch 1/2:  25% |" + ("█" * 8 + "▌").ljust(34) + "| 00:30 left,  5.00 images/s"
+    assert made.text(20) == "Epoch 1/2:  25% |▎| "
+    loading = progress.Bar(SimpleNamespace(encoding="ascii"), None, "Loading", " images", 0)
+    assert loading.text(79).rstrip() == "Loading … 00:00"

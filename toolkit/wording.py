@@ -11,9 +11,14 @@ from pathlib import Path
 from typing import Any
 
 
-def counted(count: int, noun: str) -> str:
-    """A number and a noun: `1 epoch`, `2 epochs`, `10,000 images`."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+def counted(count: float, noun: str) -> str:
+    """A number and a noun: `1 epoch`, `0.5 epochs`, `10,000 images`."""
+    return f"{count:,} ".replace(".0 ", " ") + noun + ("" if count == 1 else "s")
+
+
+def plain(value: object) -> str:
+    """The value of an option as people type it: `2.0` → `2`."""
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
@@ -43,7 +48,9 @@ def wrapped(text: str, width: int) -> str:
 
     def fill(line):
         further = " " * (len(line) - len(line.lstrip()) + 2)
-        return textwrap.fill(line, width, subsequent_indent=further, break_long_words=False, break_on_hyphens=False)
+        line = "".join(c + "\0" * (unicodedata.east_asian_width(c) in "WF") for c in line)  # these take two columns
+        text = textwrap.fill(line, width, subsequent_indent=further, break_long_words=False, break_on_hyphens=False)
+        return text.replace("\0", "")
 
     return "\n".join(line if line.lstrip().startswith("python ") else fill(line) for line in text.split("\n"))
 

@@ -10,12 +10,13 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
-from typing import Any, TextIO
-
-from toolkit.wording import duration
+from contextlib import contextmanager, redirect_stderr, suppress
+from typing import TextIO
 
 APPEARS, STEP = 1.0, 0.2  # seconds of work before the first bar appears, and between two drawings
+# The time left comes first, because a narrow terminal cuts off the end.
+COUNTING = "{desc}: {percentage:3.0f}% |{bar}| {remaining} left, {rate_fmt}{postfix}"
+WAITING = "{desc} … {elapsed}{bar}"  # a bar without a total is blank
 
 open_bars: list["Bar"] = []  # the innermost comes last
 drawn: set[TextIO] = set()  # terminals whose last line is a bar
@@ -34,21 +35,19 @@ class Bar:
         self.n += count
 
     def text(self, columns: int) -> str:
-        """The bar as one line. The time left comes first, because a narrow terminal cuts off the end."""
-        passed = time.monotonic() - self.start
-        if not self.total:
-            return f"{self.title} … {duration(passed)}"[:columns]
-        rate, share = (self.n - self.first) / max(passed, 1e-9), min(1, self.n / self.total)
-        speed = f", {rate / 1e6:.1f} MB/s" if self.unit == "B" else f", {rate:,.0f} {self.unit}/s" if self.unit else ""
-        left = duration((self.total - self.n) / rate) if rate > 0 else "?"
-        head, tail = f"{self.title}: {share:4.0%} |", f"| {left} left{speed}{self.note}"
-        room = max(0, columns - len(head) - len(tail))
-        full = "█" if "utf" in (self.stream.encoding or "").lower() else "#"
-        return (head + (full * int(share * room)).ljust(room) + tail)[:columns]
+        """The bar as one line."""
+        from tqdm import tqdm  # only when a bar is drawn, as help pages and short commands have none
+
+        done = round(min(self.n, self.total or self.n))
+        passed, ascii = time.monotonic() - self.start, "utf" not in (self.stream.encoding or "").lower()
+        more = {"initial": self.first, "prefix": self.title, "postfix": self.note, "ascii": ascii}
+        more |= {"unit": self.unit, "unit_scale": self.unit == "B"}
+        more["bar_format"] = COUNTING if self.total else WAITING
+        return tqdm.format_meter(done, self.total, passed, max(1, columns), **more)
 
 
 @contextmanager
-def bar(total: int | None, title: str, unit: str = "images", done: int = 0) -> Iterator[Bar]:
+def bar(total: int | None, title: str, unit: str = " images", done: int = 0) -> Iterator[Bar]:
     """A bar for the work in its block; it shows only if stderr is a terminal."""
     stream = getattr(sys.stderr, "plain", sys.stderr)
     made = Bar(stream, total, title, unit, done)
@@ -69,7 +68,7 @@ def bar(total: int | None, title: str, unit: str = "images", done: int = 0) -> I
 
 def shown(work: Sequence, title: str) -> Iterator:
     """The items of some work, one after the other, with a bar."""
-    with bar(len(work), title, unit="") as made:
+    with bar(len(work), title, unit=" steps") as made:
         for item in work:
             yield item
             made.update()
@@ -109,26 +108,6 @@ def columns(stream: TextIO) -> int:
     with suppress(OSError, ValueError):
         return os.get_terminal_size(stream.fileno()).columns or 80
     return 80
-
-
-class Bars:
-    """Bars for pieces of work that follow one another: in its block, `watch(work, done, total)` moves the bar of one.
-
-    `done` may be a fraction.
-    """
-
-    def __enter__(self):
-        self.work, self.shown = None, ExitStack()
-        return self.watch
-
-    def watch(self, work: str, done: float, total: int) -> None:
-        if work != self.work:
-            self.shown.close()
-            self.work, self.bar = work, self.shown.enter_context(bar(total, work, unit=""))
-        self.bar.update(done)
-
-    def __exit__(self, *_: Any) -> None:
-        self.shown.close()
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """All metrics of a trained model on a split, as a dictionary; words.py describes them."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,25 +23,12 @@ def with_error(values: np.ndarray) -> dict[str, float]:
 
 
 def measure(
-    model: VAE,
-    split: Split,
-    train: Split | None,
-    importance_samples: int,
-    seed: int,
-    batch_size: int,
-    watch: Callable[[str, float, int], None],
+    model: VAE, split: Split, train: Split | None, importance_samples: int, seed: int, batch_size: int
 ) -> dict[str, Any]:
-    """All metrics of a model on a split; without `train`, those of the classifiers are left out.
-
-    `watch(work, images, total)` receives the progress of each task.
-    """
-
-    def step(work, images=split.images):
-        return lambda done: watch(work, done, len(images))
-
+    """All metrics of a model on a split; without `train`, those of the classifiers are left out."""
     likelihood, prior = model.likelihood, model.prior
-    means, log_vars = inference.encode(model, split, batch_size, step("Encoding"))
-    error, kl, squared, similar = bounds.single_sample_terms(model, split, seed, batch_size, step("Reconstructing"))
+    means, log_vars = inference.encode(model, split, batch_size)
+    error, kl, squared, similar = bounds.single_sample_terms(model, split, seed, batch_size)
     elbo = likelihood.constant - error - kl
     mutual_information, marginal_kl = latents.information(means, log_vars, prior, seed, split.labels)
     variances = means.var(axis=0)
@@ -71,15 +57,14 @@ def measure(
     if (bits := likelihood.bits_per_dimension(elbo.mean())) is not None:
         metrics["bits_per_dimension"] = float(bits)
     if likelihood.is_distribution and importance_samples:
-        numbers, done = np.arange(len(split.images)), step("Importance sampling")
-        every_rank = (lambda images: done(images * ranks.size), ranks.share(numbers))
-        own = inference.importance_bound(model, split, importance_samples, seed, batch_size, *every_rank)
-        bound = ranks.gather(own, len(numbers))
+        own = ranks.share(np.arange(len(split.images)))
+        bound = inference.importance_bound(model, split, importance_samples, seed, batch_size, own)
+        bound = ranks.gather(bound, len(split.images))
         metrics["log_likelihood"] = with_error(bound) | {"importance_samples": importance_samples}
         if (bits := likelihood.bits_per_dimension(bound.mean())) is not None:
             metrics["log_likelihood"]["bits_per_dimension"] = float(bits)
     if train is not None:
-        train_means, _ = inference.encode(model, train, batch_size, step("Encoding the training split", train.images))
+        train_means, _ = inference.encode(model, train, batch_size)
         known = (train_means, train.labels, means, split.labels, len(split.class_names))
         metrics["linear_probe"] = latents.linear_probe(*known)
         metrics["nearest_neighbours"] = latents.nearest_neighbours(*known)

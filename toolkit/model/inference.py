@@ -1,13 +1,14 @@
 """Run a trained model over many images in chunks; results are NumPy arrays."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from toolkit.errors import UserError
+from toolkit.files.progress import bar
 from toolkit.machine import ranks
 from toolkit.model.inputs import Images, batches
 from toolkit.random import image_keys
@@ -17,15 +18,14 @@ LARGEST_MEAN, LARGEST_LOG_VAR = 1e15, 300  # of posteriors; beyond these, square
 BLOCK = 20  # samples per image drawn at once; changing it changes results
 
 
-def encode(
-    model: Any, split: Images, size: int = CHUNK, watch: Callable[[int], None] = lambda images: None
-) -> tuple[np.ndarray, np.ndarray]:
+def encode(model: Any, split: Images, size: int = CHUNK) -> tuple[np.ndarray, np.ndarray]:
     """Posterior mean and log-variance of every image of a split, (N, D) each, float64; each rank encodes its share."""
     count = len(split.images)
     chunks = [np.zeros((2, 0, model.config.latent_dims))]
-    for x, _, labels in batches(split, size, model.config, ranks.share(np.arange(count))):
-        chunks.append(np.stack([np.array(array, np.float64) for array in model.encode(x, labels)]))
-        watch(len(x) * ranks.size)
+    with bar(count, "Encoding") as shown:
+        for x, _, labels in batches(split, size, model.config, ranks.share(np.arange(count))):
+            chunks.append(np.stack([np.array(array, np.float64) for array in model.encode(x, labels)]))
+            shown.update(len(x) * ranks.size)
     means, log_vars = (ranks.gather(own, count) for own in np.concatenate(chunks, axis=1))
     if not (np.abs(means) < LARGEST_MEAN).all() or not (np.abs(log_vars) < LARGEST_LOG_VAR).all():
         raise UserError("some images have impossible latent vectors: the model's weights are broken — retrain it")
@@ -71,26 +71,21 @@ class LogSum:
 
 
 def importance_bound(
-    model: Any,
-    split: Images,
-    samples: int,
-    seed: int,
-    size: int = CHUNK,
-    watch: Callable[[float], None] = lambda images: None,
-    chosen: np.ndarray | None = None,
+    model: Any, split: Images, samples: int, seed: int, size: int = CHUNK, chosen: np.ndarray | None = None
 ) -> np.ndarray:
     """A lower bound on log p(x) of each image (Burda et al. 2015) from `samples` samples each, at most `size` at once.
 
     A sample depends only on the seed, the image's number and its index, so the batch size changes results by rounding
     only.
     """
-    bounds = []
-    for x, numbers, labels in batches(split, max(1, size // min(BLOCK, samples)), model.config, chosen):
-        total = LogSum(len(x))
-        for block in range(-(-samples // BLOCK)):
-            count = min(BLOCK, samples - block * BLOCK)
-            z, ratios = model.log_ratios(x, labels, image_keys(seed, block, numbers), BLOCK)
-            total.add((ratios + model.prior.log_density(z, labels))[:, :count])
-            watch(len(x) * count / samples)
-        bounds.append(total.value() - math.log(samples) + model.likelihood.constant)
+    bounds, size = [], max(1, size // min(BLOCK, samples))
+    with bar(len(split.images if chosen is None else chosen), "Importance sampling") as shown:
+        for x, numbers, labels in batches(split, size, model.config, chosen):
+            total = LogSum(len(x))
+            for block in range(-(-samples // BLOCK)):
+                count = min(BLOCK, samples - block * BLOCK)
+                z, ratios = model.log_ratios(x, labels, image_keys(seed, block, numbers), BLOCK)
+                total.add((ratios + model.prior.log_density(z, labels))[:, :count])
+                shown.update(len(x) * count / samples)
+            bounds.append(total.value() - math.log(samples) + model.likelihood.constant)
     return np.concatenate(bounds)

@@ -6,14 +6,13 @@ its KL term stay unchanged. Fitting is in float64, in NumPy.
 """
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from toolkit.errors import UserError
+from toolkit.files.progress import shown
 from toolkit.model import inference
 from toolkit.model.inputs import Images
 from toolkit.model.priors import Prior
@@ -123,35 +122,25 @@ class Mixture:
 
 # Fitting
 
-Watch = Callable[[str, float, int], None]  # (work, done, total): shows progress
 
-
-def no_progress(*_: Any, **__: Any) -> None:
-    pass
-
-
-def fit_prior(model: Any, split: Images, seed: int = 0, watch: Watch = no_progress) -> Mixture:
+def fit_prior(model: Any, split: Images, seed: int = 0) -> Mixture:
     """Fit a mixture to the latent vectors of a model's training images.
 
     It is fitted to the posteriors q(z | x) with their variances, so it approximates the aggregate posterior. The number
     of components grows until held-out latent vectors no longer improve.
     """
-    return fit(*latent_vectors(model, split, watch), seed, watch)
+    return fit(*latent_vectors(model, split), seed)
 
 
-def latent_vectors(
-    model: Any, split: Images, watch: Watch = no_progress
-) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+def latent_vectors(model: Any, split: Images) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Means and log-variances of all images, (N, D) each, and the images' numbers by class."""
-    classes, count = model.config.decoder_classes, len(split.images)
-    means, log_vars = inference.encode(model, split, watch=lambda done: watch("Encoding", done, count))
-    labels = np.asarray(split.labels) if classes else np.zeros(count, int)
+    classes = model.config.decoder_classes
+    means, log_vars = inference.encode(model, split)
+    labels = np.asarray(split.labels) if classes else np.zeros(len(means), int)
     return means, log_vars, [np.flatnonzero(labels == c) for c in range(max(1, classes))]
 
 
-def fit(
-    means: np.ndarray, log_vars: np.ndarray, groups: list[np.ndarray], seed: int = 0, watch: Watch = no_progress
-) -> Mixture:
+def fit(means: np.ndarray, log_vars: np.ndarray, groups: list[np.ndarray], seed: int = 0) -> Mixture:
     """Fit a mixture to posteriors, (N, D) each; `groups` holds their numbers by class.
 
     A class with too few posteriors gets the Gaussian of all classes.
@@ -159,20 +148,18 @@ def fit(
     if not len(means):
         raise UserError("there are no images to fit a prior to — use more images")
     groups = [group if len(group) >= LEAST else np.arange(len(means)) for group in groups]
-    best = best_size(means, log_vars, groups, seed, watch)
-    step = partial(watch, "Fitting the prior", total=len(groups))
+    best = best_size(means, log_vars, groups, seed)
     mixtures = []
     for i, group in enumerate(groups):
         size = min(best, max(1, len(group) // LEAST))
-        mixtures.append(em(means[group], log_vars[group], size, generator(seed, size, i), step))
+        mixtures.append(em(means[group], log_vars[group], size, generator(seed, size, i)))
     return join(mixtures)
 
 
-def best_size(means, log_vars, groups, seed, watch):
+def best_size(means, log_vars, groups, seed):
     """Components per class: the smallest of SIZES that the next does not improve on, on held-out latent vectors."""
     dims, best, before = means.shape[1], 1, -math.inf
     classes, most = len(groups), TRIED_ON // len(groups)
-    step = partial(watch, "Choosing the number of components", total=len(SIZES) * classes)
     for size in SIZES:
         parameters = size * classes * (classes + dims + dims * (dims + 1) // 2)
         if size * LEAST > min(most, max(map(len, groups))) or (size > 1 and parameters > LARGEST):
@@ -183,7 +170,7 @@ def best_size(means, log_vars, groups, seed, watch):
             held_out, kept = np.split(random.permutation(group)[:most], [max(1, min(most, len(group)) // 10)])
             if len(kept) < LEAST:
                 continue
-            mixture = em(means[kept], log_vars[kept], min(size, len(kept) // LEAST), random, step)
+            mixture = em(means[kept], log_vars[kept], min(size, len(kept) // LEAST), random)
             z = means[held_out] + np.exp(0.5 * log_vars[held_out]) * random.normal(size=(len(held_out), dims))
             total += mixture.log_density(mx.array(z.astype(np.float32))).mean().item()
         if total <= before:
@@ -192,19 +179,13 @@ def best_size(means, log_vars, groups, seed, watch):
     return best
 
 
-def em(
-    means: np.ndarray, log_vars: np.ndarray, size: int, random: np.random.Generator, watch: Callable = no_progress
-) -> Mixture:
-    """Expectation maximisation: fit `size` Gaussians to the posteriors of one class, from a k-means++ start.
-
-    `watch(done=…)` receives the fraction of the work done since its last call.
-    """
+def em(means: np.ndarray, log_vars: np.ndarray, size: int, random: np.random.Generator) -> Mixture:
+    """Expectation maximisation: fit `size` Gaussians to the posteriors of one class, from a k-means++ start."""
     middle = means.mean(axis=0)
     spread = np.sqrt(means.var(axis=0) + np.exp(log_vars).mean(axis=0)) + 1e-12
     if size == 1:  # has a closed form
         covariance = np.cov(means.T, bias=True).reshape(len(middle), -1) + np.diag(np.exp(log_vars).mean(axis=0))
         covariance += FLOOR * np.diag(spread**2)
-        watch(done=1)
         factor = np.linalg.cholesky(covariance)[np.tril_indices(len(middle))]
         return Mixture(np.ones((1, 1)), middle[None], factor[None])
     posteriors = (means - middle) / spread, np.exp(log_vars) / spread**2  # in units of the overall spread
@@ -215,16 +196,14 @@ def em(
         means = features[:, -seeds.shape[1] :]
         return np.eye(size)[((seeds**2).sum(axis=1) - 2 * means @ seeds.T).argmin(axis=1)], 0.0
 
-    statistics, before, done = sufficient_statistics(posteriors, nearest), -math.inf, 0.0
-    for _ in range(MOST_STEPS):
+    statistics, before = sufficient_statistics(posteriors, nearest), -math.inf
+    for _ in shown(range(MOST_STEPS), f"Fitting {size} Gaussians"):
         weights, centres, covariances = m_step(*statistics[:2])
         statistics = sufficient_statistics(posteriors, e_step(weights, centres, covariances))
         log_p = statistics[2] / len(means)
         if log_p - before < CONVERGED:
             break
-        before, done = log_p, done + 1 / MOST_STEPS
-        watch(done=1 / MOST_STEPS)
-    watch(done=1 - done)
+        before = log_p
     rows, columns = np.tril_indices(len(middle))
     scales = (np.linalg.cholesky(covariances) * spread[:, None])[:, rows, columns]
     return Mixture(weights[None], centres * spread + middle, scales)

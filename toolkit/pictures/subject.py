@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from toolkit.errors import UserError
-from toolkit.files.progress import bar
 from toolkit.formats import description
 from toolkit.formats.checkpoint import Checkpoint
 from toolkit.formats.labels import class_number
@@ -68,8 +67,7 @@ class Subject:
     @cached_property
     def latents(self) -> tuple[np.ndarray, np.ndarray]:
         """Means and log-variances of all test images."""
-        with bar(len(self.test.images), "Encoding test images") as shown:
-            return inference.encode(self.model, self.test, watch=shown.update)
+        return inference.encode(self.model, self.test)
 
     @cached_property
     def kl(self) -> np.ndarray:

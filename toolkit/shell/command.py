@@ -82,9 +82,18 @@ def is_handled(kind: type[BaseException]) -> bool:
 def press_again(lost: Any) -> None:
     """Raise Ctrl-C again if Python dropped it because an object was being deleted."""
     if isinstance(lost.exc_value, KeyboardInterrupt):
-        threading.Timer(0.01, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
+        threading.Thread(target=press, args=[threading.main_thread().ident], daemon=True).start()
     else:
         sys.__unraisablehook__(lost)
+
+
+def press(main: int) -> None:
+    """Press Ctrl-C when the main thread has left `press_again`, which would drop it once more."""
+    time.sleep(0.01)
+    frame = sys._current_frames().get(main)
+    while frame and frame.f_code is not press_again.__code__:
+        frame = frame.f_back
+    press(main) if frame else signal.pthread_kill(main, signal.SIGINT)
 
 
 def open_streams() -> None:

@@ -30,7 +30,7 @@ from toolkit.options import (
     seed,
     weight,
 )
-from toolkit.wording import by_value, public_name
+from toolkit.wording import by_value, plain, public_name
 
 OLDEST = {"recipe": "classic"}  # for runs from before recipes existed
 START_AGAIN = "start again with --overwrite instead of --resume"
@@ -195,10 +195,9 @@ class Plan:
             if name not in now:
                 raise UserError(f"--{name} has no effect on the run to resume — leave it out")
             if asked[name] != now[name]:
-                raise UserError(
-                    f"--{name} {asked[name]} contradicts the run to resume, which has {now[name]} — give the same, or "
-                    "choose another --outdir"
-                )
+                ours, theirs = plain(asked[name]), plain(now[name])
+                ways = "give the same, or choose another --outdir"
+                raise UserError(f"--{name} {ours} contradicts the run to resume, which has {theirs} — {ways}")
         return plan
 
 
@@ -237,11 +236,8 @@ def remembered(options: dict[str, Any]) -> Plan:
 
 def flags(plan: Plan) -> dict[str, list[str]]:
     """The flags of train.py for each option that differs from its default."""
-    known = known_options()
-    return {
-        name: [f"--{name}"] if known[name].kind is None else [f"--{name}", str(value)]
-        for name, value in plan.changed().items()
-    }
+    known, changed = known_options(), plan.changed().items()
+    return {name: [f"--{name}", *([] if known[name].kind is None else [plain(value)])] for name, value in changed}
 
 
 def command(plan: Plan) -> str:

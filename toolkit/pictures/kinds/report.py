@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import UserError
-from toolkit.files.progress import Bars
 from toolkit.formats.description import checkpoint_rows, model_rows
 from toolkit.metrics.measure import measure
 from toolkit.metrics.words import rows
@@ -79,9 +78,7 @@ def write_page(subject: Subject, options: Options) -> str:
     if options.image is not None:
         subject.image(options.image)  # an impossible one fails here, not at the end
     test, train = subject.test, None if subject.test.labels is None else subject.load("train")
-    with Bars() as watch:
-        seed, samples = subject.sampler.seed, options.importance_samples
-        metrics = measure(subject.model, test, train, samples, seed, CHUNK, watch)
+    metrics = measure(subject.model, test, train, options.importance_samples, subject.sampler.seed, CHUNK)
     sections = [("Metrics", table(metrics))]
     sections += [*pictures(subject, options.image), *playground(subject), training(subject)]
     body = "\n".join(f"<h2>{html.escape(name)}</h2>\n{content}" for name, content in sections)
