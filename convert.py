@@ -27,13 +27,7 @@ class ConvertOptions:
         ..., "file or folder, last, or hf:org/name", "model", kind=path, unit="IN", positional=True, common=True
     )
     output: str = option(
-        ...,
-        "checkpoint to write, or a folder if it ends in /",
-        "output",
-        kind=path,
-        unit="OUT",
-        positional=True,
-        common=True,
+        ..., "checkpoint, or a folder if it ends in /", "output", kind=path, unit="OUT", positional=True, common=True
     )
     license: str = option(
         "unknown", "licence in the folder's model card", "output", kind=word, common=True, aliases=("licence",)

@@ -19,14 +19,7 @@ from toolkit.wording import counted
 @dataclass(frozen=True)
 class EncodeOptions:
     images: tuple[str, ...] = option(
-        (),
-        "picture files and folders",
-        "data",
-        kind=path,
-        unit="IMAGE",
-        positional=True,
-        several=True,
-        common=True,
+        (), "picture files and folders", "data", kind=path, unit="IMAGE", positional=True, several=True, common=True
     )
     split: str = option(
         "test", "split of the data set", "data", choices=("test", "train"), common=True, not_with=("images",)

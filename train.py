@@ -51,22 +51,13 @@ class RunOptions:
     )
     outdir: str = option("models", "output folder", "output", kind=directory, aliases=("save_dir", "runs_dir"))
     resume: bool = option(
-        False,
-        "continue this run; only --epochs and --lr may change",
-        "output",
-        common=True,
-        aliases=("resume_if_exists",),
+        False, "continue this run; --epochs and --lr may change", "output", common=True, aliases=("resume_if_exists",)
     )
     reset_optimizer: bool = option(False, "reset the optimizer's state", "output", only_with=("resume",))
     overwrite: bool = option(False, "replace an earlier run in the same folder", "output")
     tensorboard: str | None = option(None, "also write TensorBoard logs", "output", kind=directory)
     init: str | None = option(
-        None,
-        "model whose weights training starts from",
-        "model",
-        kind=path,
-        unit="MODEL",
-        aliases=("initial_checkpoint_path",),
+        None, "model with the initial weights", "model", kind=path, unit="MODEL", aliases=("initial_checkpoint_path",)
     )
 
 
@@ -195,10 +186,8 @@ def check_run(run):
     if run.run_name and Path(run.run_name).is_dir() and not Path(run.outdir, run.run_name).exists():
         meant = meant or f"folder:{run.run_name}"
     if meant:
-        raise UserError(
-            f"{run.run_name} would be the name of the run — did you mean --dataset {meant}? "
-            f"If not, give --outdir {Path(run.outdir, run.run_name)}"
-        )
+        ways = f"did you mean --dataset {meant}? If not, give --outdir {Path(run.outdir, run.run_name)}"
+        raise UserError(f"{run.run_name} would be the name of the run — {ways}")
 
 
 def make_trainer(typed, plan, run, place, state):
@@ -236,9 +225,7 @@ def print_options(trainer, folder, device_name):
     objective = trainer.plan.objective(config.epochs).title(trainer.model.likelihood.words, kl)
     if trainer.plan.objective(0).name != config.objective:
         objective += f", after {counted(trainer.plan.rows['objective'].iw_warmup, 'epoch')} of the ELBO"
-    tested = of(trainer.test.images, trainer.test) + (
-        " test image" if len(trainer.test.images) == 1 else " test images"
-    )
+    tested = f"{of(trainer.test.images, trainer.test)} test image" + ("s" if len(trainer.test.images) > 1 else "")
     data = f"{of(trainer.train_numbers, trainer.train)} training and {tested}"
     warmup = f" after {counted(config.lr_warmup, 'epoch')} of warm-up" if config.lr_warmup else ""
     rows = [

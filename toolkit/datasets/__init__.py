@@ -38,25 +38,21 @@ class DataSet(NamedTuple):
 
 def of_mnist(name: str, **more) -> DataSet:
     """The row of a data set in the format of MNIST."""
-    return DataSet(
-        name, lambda split, place, _: mnist.load(split, place, name), mnist.CLASSES[name], mnist.COUNTS, **more
-    )
+    return DataSet(name, lambda split, place, _: mnist.load(split, place, name), mnist.CLASSES[name], **more)
+
+
+def of_synthetic(split, _, limit):
+    return synthetic.load(split, limit)
 
 
 TABLE = (
-    of_mnist("mnist", drawn=mnist.DRAWN),
-    of_mnist("fashion-mnist"),
+    of_mnist("mnist", counts=mnist.COUNTS, drawn=mnist.DRAWN),
+    of_mnist("fashion-mnist", counts=mnist.COUNTS),
     DataSet("cifar-10", lambda split, place, _: cifar.load_cifar_10(split, place), cifar.CIFAR_10, cifar.COUNTS),
     DataSet("cifar-100", lambda split, place, _: cifar.load_cifar_100(split, place), cifar.CIFAR_100, cifar.COUNTS),
     DataSet("celeb-a", lambda split, place, _: celeb_a.pictures(split, place), crop=celeb_a.CROP),
     DataSet("folder:PATH", lambda split, place, _: folder.pictures(split, place)),
-    DataSet(
-        "synthetic",
-        lambda split, _, limit: synthetic.load(split, limit),
-        synthetic.CLASSES,
-        synthetic.COUNTS,
-        drawn=mnist.DRAWN,
-    ),
+    DataSet("synthetic", of_synthetic, synthetic.CLASSES, synthetic.COUNTS, drawn=mnist.DRAWN),
 )
 NAMES = tuple(row.name for row in TABLE)
 

@@ -131,34 +131,25 @@ def fill(path, pictures, limit, size, channels, crop):
         )
     print(f"Decoding {counted(len(names), 'image')} once, into {path}")
     path.with_suffix(".json").unlink(missing_ok=True)
-    kept, skipped, unread, checksum = [], list(pictures.problems), False, 0
+    kept, skipped, is_unread, checksum = [], list(pictures.problems), False, 0
     images = decoded(names, pictures.opener(), size, channels, crop)
     with replacing(path, durable=True) as file, closing(images):
         write_header(file, (len(names), size, size, channels))
         for i, image in enumerate(images):
             if isinstance(image, str):
                 skipped.append([names[i], image])
-                unread |= isinstance(image, Unread)
+                is_unread |= isinstance(image, Unread)
             else:
                 file.write(data := image.tobytes())
                 checksum = zlib.crc32(data, checksum)
                 kept.append(i)
         if not kept:
-            raise UserError(
-                f"none of the images in {pictures.where} can be read (first error: {skipped[-len(names)][1]}) — "
-                "replace them"
-            )
+            why = skipped[-len(names)][1]
+            raise UserError(f"none of the images in {pictures.where} can be read (first error: {why}) — replace them")
         write_header(file, (len(kept), size, size, channels))
-    facts = {
-        "version": VERSION,
-        "stamp": pictures.stamp,
-        "checksum": checksum,
-        "count": len(kept),
-        "total": total,
-        "labels": labels and [labels[i] for i in kept],
-        "skipped": skipped,
-    }
-    if not unread:  # otherwise the next run will try these files again
+    facts = {"version": VERSION, "stamp": pictures.stamp, "checksum": checksum, "count": len(kept), "total": total}
+    facts |= {"labels": labels and [labels[i] for i in kept], "skipped": skipped}
+    if not is_unread:  # otherwise the next run will try these files again
         write(path.with_suffix(".json"), json.dumps(facts).encode())
     return Stored(path, checksum), facts
 
@@ -184,16 +175,12 @@ def decoded(
             why = " ".join(reason(error).split())[:200]
             return Unread(why) if getattr(error, "errno", None) else why
 
-    with (
-        strict_pillow(),
-        quiet_libraries(),
-        ThreadPoolExecutor(process.cores()) as pool,
-        bar(len(names), "Decoding") as shown,
-    ):
+    pool, shown = ThreadPoolExecutor(process.cores()), bar(len(names), "Decoding")
+    with strict_pillow(), quiet_libraries(), pool, shown as counter:
         for start in range(0, len(names), BLOCK):
             for image in pool.map(picture, names[start : start + BLOCK]):
                 yield image
-                shown.update()
+                counter.update()
 
 
 class Unread(str):

@@ -32,11 +32,9 @@ def pictures(split: str, data_dir: Path | str) -> Pictures:
     source = archive if archive.is_file() else folder if folder.is_dir() else None
     missing = ([] if source else [ARCHIVE]) + ([] if partition.is_file() else [PARTITION])
     if missing:
-        raise UserError(
-            f"CelebA is incomplete in {place}: {' and '.join(missing)} missing — download {ARCHIVE} (1.4 GB) and "
-            f"{PARTITION} from mmlab.ie.cuhk.edu.hk/projects/CelebA.html or graal.ift.ulaval.ca/public/celeba and put "
-            "both there as they are"
-        )
+        sites = "mmlab.ie.cuhk.edu.hk/projects/CelebA.html or graal.ift.ulaval.ca/public/celeba"
+        ways = f"download {ARCHIVE} (1.4 GB) and {PARTITION} from {sites} and put both there as they are"
+        raise UserError(f"CelebA is incomplete in {place}: {' and '.join(missing)} missing — {ways}")
     try:
         text = contents(partition, LARGEST_PARTITION).decode()
         facts = source.stat()

@@ -150,11 +150,9 @@ def save(path: Path | str, checkpoint: Checkpoint) -> None:
 
 def save_folder(folder: Path | str, checkpoint: Checkpoint, card: str, picture: bytes) -> list[str]:
     """Write a model folder for the Hub; returns the names of its files. An existing card is kept."""
-    folder, written = Path(folder), {}
-    written[hub.CONFIG] = hub.config_text(checkpoint.model.config.values(), checkpoint.class_names)
-    written[hub.PICTURE] = picture
-    if not (folder / hub.CARD).exists():
-        written[hub.CARD] = card.encode()
+    folder, config = Path(folder), hub.config_text(checkpoint.model.config.values(), checkpoint.class_names)
+    written = {hub.CONFIG: config, hub.PICTURE: picture}
+    written |= {} if (folder / hub.CARD).exists() else {hub.CARD: card.encode()}
     save(folder / hub.MODEL, checkpoint)
     for name, data in written.items():
         write(folder / name, data)
@@ -228,10 +226,9 @@ def pack(arrays: dict[str, Any], facts: dict[str, Any]) -> bytes:
     Facts that are too long for the archive's comment are split over the comments of its entries.
     """
     text = json.dumps(facts).encode()
-    checksum, pieces = zlib.crc32(text), []
-    if len(text) > COMMENT - 100:
-        pieces = [text[i : i + COMMENT] for i in range(0, len(text), COMMENT)]
-        text = b""
+    head, pieces = MARK + f"{zlib.crc32(text):08x} ".encode(), []
+    if len(head + text) > COMMENT:
+        pieces, text = [text[i : i + COMMENT] for i in range(0, len(text), COMMENT)], b""
     if len(pieces) > len(arrays):
         raise ValueError("the facts are too long for the comments of the file")
     buffer = io.BytesIO()
@@ -241,7 +238,7 @@ def pack(arrays: dict[str, Any], facts: dict[str, Any]) -> bytes:
             np.lib.format.write_array(data, np.array(array), allow_pickle=False)
             entry.comment = pieces[i] if i < len(pieces) else b""
             archive.writestr(entry, data.getvalue())
-        archive.comment = MARK + f"{checksum:08x} ".encode() + text
+        archive.comment = head + text
     return buffer.getvalue()
 
 
@@ -262,15 +259,13 @@ def read(path: Path | str) -> Contents:
     path = Path(path)
     if path.is_dir():
         return read_folder(path)
-    with in_one_line(path):
-        with opened(path) as file:
-            start, size = file.read(16), path.stat().st_size
+    with in_one_line(path), opened(path) as file:
+        start, size = file.read(16), path.stat().st_size
         if start.startswith(pytorch.OLD_FORMAT):
-            raise UserError(
-                f"{path} is in PyTorch's format of before 2020 — load it with PyTorch and save it again, torch.save "
-                "writes the newer one"
-            )
-        contents = read_safetensors(path, start, size) if start[8:9] == b"{" else read_zip(path, size)
+            ways = "load it with PyTorch and save it again, torch.save writes the newer one"
+            raise UserError(f"{path} is in PyTorch's format of before 2020 — {ways}")
+        is_safetensors = start[8:9] == b"{"
+        contents = read_safetensors(path, start, size) if is_safetensors else read_zip(file, path, size)
     return contents._replace(arrays=in_one_line(path)(contents.arrays))
 
 
@@ -287,9 +282,8 @@ def in_one_line(path: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {reason(error)} — check its permissions, or copy it again") from None
     except Exception as error:  # zipfile, NumPy and MLX raise nearly anything on damaged files
-        raise UserError(
-            f"{path} is not a checkpoint, or is damaged ({in_short(error)}) — train or copy it again"
-        ) from None
+        why = " ".join(str(error).split())[:100] or type(error).__name__
+        raise UserError(f"{path} is not a checkpoint, or is damaged ({why}) — train or copy it again") from None
 
 
 def read_folder(path):
@@ -305,14 +299,10 @@ def read_folder(path):
     return contents._replace(facts=facts)
 
 
-def read_zip(path, size):
-    with opened(path) as file:
-        check_directory(file, LARGEST_HEADER)
-        return read_archive(zipfile.ZipFile(file), path, size)
-
-
-def read_archive(archive, path, size):
+def read_zip(file, path, size):
     """The contents of an open archive; its numbers are read from `path`."""
+    check_directory(file, LARGEST_HEADER)
+    archive = zipfile.ZipFile(file)
     entries = archive.infolist()
     claimed = sum(entry.file_size for entry in entries)
     is_torch = any(entry.filename.endswith("data.pkl") for entry in entries)
@@ -336,12 +326,10 @@ def read_archive(archive, path, size):
 def read_arrays(file: Path | io.BytesIO) -> dict[str, np.ndarray]:
     """All arrays of an `.npz` file."""
     with zipfile.ZipFile(file) as archive:
-        return {name_of(entry): read_array(unpacked(archive, entry)) for entry in archive.infolist()}
-
-
-def in_short(error: Exception) -> str:
-    """The message of an error, in one line."""
-    return " ".join(str(error).split())[:100] or type(error).__name__
+        return {
+            name_of(entry): np.lib.format.read_array(io.BytesIO(unpacked(archive, entry)), allow_pickle=False)
+            for entry in archive.infolist()
+        }
 
 
 def name_of(entry):
@@ -366,10 +354,6 @@ def shape_of(archive, entry):
 def placeholder(shape, dtype=np.float32):
     """A placeholder array of a shape that takes no memory."""
     return np.broadcast_to(np.zeros((), dtype), shape)
-
-
-def read_array(data):
-    return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
 
 
 def read_comments(comment, more):
@@ -411,13 +395,10 @@ def model_of(path: Path | str, shapes: dict[str, np.ndarray], facts: dict[str, A
     shapes = {key: array for key, array in shapes.items() if key not in STRAY_KEYS}
     model = build(config_from(path, shapes, facts))
     expected = {key: array.shape for key, array in tree_flatten(model.parameters())}
-    problem = None
     if missing := expected.keys() - shapes.keys():
-        problem = f"lacks {min(missing)}"
-    elif unknown := shapes.keys() - expected.keys():
-        problem = f"contains an unexpected array {min(unknown)}"
-    if problem:
-        raise UserError(f"{path} {problem} — it is not a checkpoint of this family")
+        raise not_ours(path, f" lacks {min(missing)}")
+    if unknown := shapes.keys() - expected.keys():
+        raise not_ours(path, f" contains an unexpected array {min(unknown)}")
     for key, shape in expected.items():
         statistics = key.endswith(("running_mean", "running_var"))
         if shapes[key].shape != shape and not (statistics and shapes[key].shape == (1, 1, 1, *shape)):
@@ -446,8 +427,10 @@ def config_from(path, arrays, facts):
         told = {"likelihood": facts["likelihood"]} if "likelihood" in facts else {}
         return config_of(recognise(arrays, facts.get("options", {})) | told)
     except KeyError as error:
-        raise UserError(f"{path} lacks {error.args[0]} — it is not a checkpoint of this family") from None
+        raise not_ours(path, f" lacks {error.args[0]}") from None
     except (IndexError, TypeError, ValueError, ZeroDivisionError, UserError):
-        raise UserError(
-            f"{path}: its arrays or metadata do not match any model — it is not a checkpoint of this family"
-        ) from None
+        raise not_ours(path, ": its arrays or metadata do not match any model") from None
+
+
+def not_ours(path, why):
+    return UserError(f"{path}{why} — it is not a checkpoint of this family")

@@ -83,9 +83,16 @@ def table(codes: Codes) -> str:
 
 def load(path: Path | str, dims: int) -> Codes:
     """Read latent vectors of `dims` dimensions; the format is recognised by content."""
+
+    def check_dims(has):
+        if has != dims:
+            raise UserError(f"{path} has vectors of {has} dims, the model has {dims} — use the model that encoded them")
+
     try:
         with opened(path, LARGEST) as file, np.errstate(over="ignore"), warnings.catch_warnings(action="error"):
-            codes = unpacked(file) if file.peek(2).startswith(b"PK") else parsed(file, dims)
+            codes = unpacked(file) if file.peek(2).startswith(b"PK") else parsed(file, check_dims)
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"cannot read {path}: {reason(error)} — check the name") from None
     except Exception as error:  # NumPy and zipfile raise nearly anything on damaged files
@@ -93,8 +100,7 @@ def load(path: Path | str, dims: int) -> Codes:
         raise UserError(f"{path} contains no latent vectors: {why} — create one with encode.py") from None
     if not len(codes.mean):
         raise UserError(f"{path} contains no rows — encode at least one image")
-    if (has := codes.mean.shape[1]) != dims:
-        raise UserError(f"{path} has vectors of {has} dims, the model has {dims} — use the model that encoded them")
+    check_dims(codes.mean.shape[1])
     if not np.isfinite(codes.mean).all():
         raise UserError(f"{path} contains infinite values or NaN — compute them again")
     return codes
@@ -122,7 +128,7 @@ def unpacked(file):
     return codes_of(words, arrays)
 
 
-def parsed(file, dims):
+def parsed(file, check_dims):
     """The rows of a `.csv` file, parsed one by one: as text they would take twenty times the memory."""
     if os.fstat(file.fileno()).st_size > LARGEST_TABLE:
         raise ValueError(f"it is larger than {LARGEST_TABLE / 2**20:.0f} MiB; .npz may have {LARGEST / 2**20:.0f}")
@@ -133,8 +139,7 @@ def parsed(file, dims):
         parts = {name: columns_of(columns, name) for name in ("mean", "log_var")}
         if not parts["mean"]:
             raise ValueError("it has no columns mean_0, mean_1, …")
-        if len(parts["mean"]) != dims:  # before any row is read
-            return Codes([""], np.zeros((1, len(parts["mean"]))))
+        check_dims(len(parts["mean"]))  # before any row is read
         values = {name: array.array("f") for name, places in parts.items() if places}
         words = {name: [] for name in ("name", "class") if name in columns}
         for number, row in enumerate(rows, 1):

@@ -10,14 +10,11 @@ def class_number(checkpoint: Checkpoint, label: str | None, encoding: bool = Fal
     classes = config.num_classes if encoding else config.decoder_classes
     if label is None:
         return None
-    if config.num_classes and not classes:
-        raise UserError(
-            f"--label {label}: only this model's encoder uses labels — leave it out, or train another --arch"
-        )
     if not classes:
-        raise UserError(
-            f"--label {label}: this model is not class-conditional — leave it out, or train with --conditional"
-        )
+        why, way = "this model is not class-conditional", "train with --conditional"
+        if config.num_classes:
+            why, way = "only this model's encoder uses labels", "train another --arch"
+        raise UserError(f"--label {label}: {why} — leave it out, or {way}")
     if label in names:
         return names.index(label)
     if label.isdecimal() and len(label) < 10 and int(label) < classes:

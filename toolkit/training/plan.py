@@ -99,12 +99,8 @@ class TrainConfig:
     """The training options of all runs."""
 
     dataset: str = option("mnist", DATASETS, "data", common=True)
-    limit: int | None = option(
-        None, "use only the first N images of each split", "data", kind=count, default_text="all"
-    )
-    channels: int | None = option(
-        None, "1 for grey, 3 for colour", "data", kind=count, choices=(1, 3), default_text="as the data"
-    )
+    limit: int | None = option(None, "use the first N images of each split", "data", kind=count, default_text="all")
+    channels: int | None = option(None, "1 grey, 3 RGB", "data", kind=count, choices=(1, 3), default_text="as the data")
     conditional: bool = option(False, "condition the model on class labels", "model", common=True)
     objective: str = option("elbo", "", "objective", rows=lambda: OBJECTIVES)
     epochs: int = option(
@@ -116,16 +112,12 @@ class TrainConfig:
         "lr", "peak learning rate; Muon uses twice this", kind=rate, aliases=("learning_rate",), changeable=True
     )
     lr_schedule: str = decided(
-        "lr_schedule",
-        "linear or cosine decay to 0, constant, or plateau: halved when the loss stalls",
-        choices=SCHEDULES,
+        "lr_schedule", "linear or cosine decay to 0, constant, or plateau: halved when it stalls", choices=SCHEDULES
     )
     lr_warmup: float = decided("lr_warmup", "warm-up of the learning rate", kind=in_epochs)
     batchsize: int = decided("batchsize", "batch size", kind=count, aliases=("batch_size",))
     weight_decay: float = decided("weight_decay", "weight decay", kind=weight)
-    keep_best: bool = option(
-        False, f"hold out 1/{HELD_OUT} of the training images and keep the best epoch", "optimisation"
-    )
+    keep_best: bool = option(False, f"hold out 1/{HELD_OUT} of the training set, keep the best epoch", "optimisation")
     seed: int = option(0, "random seed", "optimisation", kind=seed, common=True)
 
 
@@ -181,10 +173,8 @@ class Plan:
         """
         asked, known = self.options(), known_options()
         if unknown := before.keys() - known.keys():
-            raise UserError(
-                f"the run to resume has an option {min(unknown)}, which is unknown in this version — use the version "
-                f"that started it, or {START_AGAIN}"
-            )
+            why = f"the run to resume has an option {min(unknown)}, which is unknown in this version"
+            raise UserError(f"{why} — use the version that started it, or {START_AGAIN}")
         changes = {name: asked[name] for name in asked if name in typed and known[name].changeable}
         try:
             plan = make_plan(OLDEST | before | changes)

@@ -133,10 +133,8 @@ class Trainer:
         if model.config != self.model.config or ours != theirs:
             raise UserError(f"the run to resume does not fit this data — {START_AGAIN}")
         if memory["images"] != (now := [len(self.train.images), len(self.test.images)]):
-            raise UserError(
-                f"the data has changed: {now[0]} training and {now[1]} test images, the run to resume had "
-                f"{memory['images'][0]} and {memory['images'][1]} — {NEW_RUN}"
-            )
+            what, had = f"{now[0]} training and {now[1]} test images", "{} and {}".format(*memory["images"])
+            raise UserError(f"the data has changed: {what}, the run to resume had {had} — {NEW_RUN}")
         if memory.get("checksums", self.checksums) != self.checksums:
             raise UserError(f"the data has changed: the same number of images, but different ones — {NEW_RUN}")
         self.model.update(model.parameters())
@@ -152,10 +150,8 @@ class Trainer:
 
     def synchronize(self) -> None:
         """Check that all ranks have the same flags and data, and send them the weights and the state of rank 0."""
-        data = {
-            "number of images": [len(self.train.images), len(self.test.images)],
-            "checksum of the data": self.checksums,
-        }
+        counts = [len(self.train.images), len(self.test.images)]
+        data = {"number of images": counts, "checksum of the data": self.checksums}
         ranks.check_same(self.plan.options() | data, "give every rank the same flags and data")
         self.model.update(ranks.broadcast_arrays(self.model.parameters()))
         self.optimizer.state = ranks.broadcast_arrays(self.optimizer.state)
@@ -256,10 +252,8 @@ class Trainer:
         if not math.isfinite(loss):
             if not self.epoch:
                 raise UserError(f"the loss became {loss} {where} — try a smaller --lr")
-            raise UserError(
-                f"the loss became {loss} {where}; all files are from the previous epoch — --resume with a smaller "
-                "--lr continues from there"
-            )
+            ways = "--resume with a smaller --lr continues from there"
+            raise UserError(f"the loss became {loss} {where}; all files are from the previous epoch — {ways}")
 
     # Sheets
 
@@ -337,16 +331,13 @@ def check_batches(model: vae.VAE, size: int, count: int, samples: int) -> None:
     least = 2 if normed and config.image_size == config.architecture.multiple else 1  # a 1×1 map needs two values
     if any(0 < rest < least for rest in (size, count % size)):
         way = "take another --batchsize" if count >= least else "use more images, or a larger --image_size"
-        raise UserError(
-            f"with --image_size {config.image_size} a batch of one image cannot be normalised, and "
-            f"{counted(count, 'image')} in batches of {size} have one — {way}"
-        )
+        why = f"a batch of one image cannot be normalised, and {counted(count, 'image')} in batches of {size} have one"
+        raise UserError(f"with --image_size {config.image_size} {why} — {way}")
     if not on_cpu() and sys.platform == "linux":
         return  # a GPU with its own memory
     needed = 4 * size * samples * activations(model)  # bytes, a lower bound
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > memory:
-        raise UserError(
-            f"a batch of {size} images needs more than {needed / 2**30:.0f} GiB of memory, this machine has "
-            f"{memory / 2**30:.0f} — take a smaller --batchsize" + (" or --iw_samples" if samples > 1 else "")
-        )
+        why = f"needs more than {needed / 2**30:.0f} GiB of memory, this machine has {memory / 2**30:.0f}"
+        way = "take a smaller --batchsize" + (" or --iw_samples" if samples > 1 else "")
+        raise UserError(f"a batch of {size} images {why} — {way}")
