@@ -67,13 +67,9 @@ def main(argv: list[str] | None = None) -> None:
         test = load("test")
         train = None if test.labels is None else load("train")
         if ranks.size > 1:
-            common = {
-                "importance_samples": args.importance_samples,
-                "prior": args.prior,
-                "seed": seed,
-                "checksum of the model": checksum(opened),
-                "checksums of the data": [split and split.checksum() for split in (test, train)],
-            }
+            common = {"importance_samples": args.importance_samples, "prior": args.prior, "seed": seed}
+            common["checksum of the model"] = checksum(opened)
+            common["checksums of the data"] = [split and split.checksum() for split in (test, train)]
             ranks.check_same(common, "give every rank the same flags, model and data")
         print(f"Device: {opened.device}")
         trained = opened.model
@@ -83,17 +79,10 @@ def main(argv: list[str] | None = None) -> None:
         print_metrics(title, rows(metrics), metrics.get("kl_by_dimension", []))
         if args.json and ranks.rank == 0:
             made = opened.checkpoint
-            facts = {
-                "made_by": mark(METRICS),
-                "command": command_line(typed, opened),
-                "model": name_of(opened),
-                "model_sha256": checksum(opened),
-                "dataset": public_name(dataset),
-                "evaluation_seed": seed,
-                "training": {"command": command_of(made), "epochs": made.epoch, "options": made.options},
-                "device": opened.device,
-                "versions": versions(),
-            }
+            training = {"command": command_of(made), "epochs": made.epoch, "options": made.options}
+            facts = {"made_by": mark(METRICS), "command": command_line(typed, opened), "model": name_of(opened)}
+            facts |= {"model_sha256": checksum(opened), "dataset": public_name(dataset), "evaluation_seed": seed}
+            facts |= {"training": training, "device": opened.device, "versions": versions()}
             write(args.json, (json.dumps(finite(facts | metrics), indent=2) + "\n").encode())
             print(f"Metrics: {args.json}")
 

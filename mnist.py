@@ -53,9 +53,8 @@ def load(split: str, data_dir: Path | str, dataset: str = "mnist") -> tuple[np.n
     images = read_idx(images_file, (28, 28), COUNTS[split])
     labels = read_idx(labels_file, (), COUNTS[split])
     if len(images) != len(labels):
-        raise UserError(
-            f"{images_file.parent} has {len(images)} {split} images and {len(labels)} labels — replace its files"
-        )
+        has = f"{len(images)} {split} images and {len(labels)} labels"
+        raise UserError(f"{images_file.parent} has {has} — replace its files")
     if len(labels) and labels.max() >= len(CLASSES[dataset]):
         raise damaged(labels_file, f"it has a label {labels.max()}")
     return images[..., None], labels

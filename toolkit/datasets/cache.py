@@ -125,10 +125,9 @@ def fill(path, pictures, limit, size, channels, crop):
     total, names = pictures.total or len(names), names[:limit]
     needed, free = len(names) * size**2 * channels, shutil.disk_usage(path.parent).free
     if needed > free:
-        raise UserError(
-            f"the decoded images need {needed / 2**20:.0f} MiB in {path.parent}, {free / 2**20:.0f} MiB are free — "
-            "make room, choose another --cache_dir, or use fewer images with --limit"
-        )
+        why = f"need {needed / 2**20:.0f} MiB in {path.parent}, {free / 2**20:.0f} MiB are free"
+        ways = "make room, choose another --cache_dir, or use fewer images with --limit"
+        raise UserError(f"the decoded images {why} — {ways}")
     print(f"Decoding {counted(len(names), 'image')} once, into {path}")
     path.with_suffix(".json").unlink(missing_ok=True)
     kept, skipped, is_unread, checksum = [], list(pictures.problems), False, 0

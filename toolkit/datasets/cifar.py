@@ -5,6 +5,8 @@ it to disk; `download.py` downloads it if it is missing. The pickled form of the
 """
 
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -81,12 +83,8 @@ def found(folder, inner, names, largest):
     paths = [path for name in names for path in (folder / inner / name, folder / name) if path.is_file()]
     files = {}
     for path in paths:
-        try:
+        with reading(path):
             files.setdefault(path.name, (path, contents(path, largest)))
-        except ValueError as error:
-            raise damaged(path, error) from None
-        except OSError as error:
-            raise cannot_read(path, error) from None
     return list(files.values())
 
 
@@ -96,24 +94,26 @@ def unpacked(folder, names):
     expected = SHA256[path.name]
     if not path.is_file():
         download(path, [mirror + path.name for mirror in MIRRORS[folder.name]], expected, LARGEST_ARCHIVE)
-    try:
-        with opened(path, LARGEST_ARCHIVE) as file:
-            if checksum_of(file, expected) != expected:  # so its contents are trusted
-                raise damaged(path, "it is not the published archive")
-            file.seek(0)
-            with tarfile.open(fileobj=file, mode="r|gz") as members:  # read as a stream, never written to disk
-                for member in members:
-                    if (name := member.name.rpartition("/")[2]) in names:
-                        files[name] = members.extractfile(member).read()
-    except ValueError as error:
-        raise damaged(path, error) from None
-    except OSError as error:
-        raise cannot_read(path, error) from None
+    with reading(path), opened(path, LARGEST_ARCHIVE) as file:
+        if checksum_of(file, expected) != expected:  # so its contents are trusted
+            raise ValueError("it is not the published archive")
+        file.seek(0)
+        with tarfile.open(fileobj=file, mode="r|gz") as members:  # read as a stream, never written to disk
+            for member in members:
+                if (name := member.name.rpartition("/")[2]) in names:
+                    files[name] = members.extractfile(member).read()
     return [(f"{path}: {name}", files[name]) for name in names]
 
 
-def cannot_read(path, error):
-    return UserError(f"cannot read {path}: {reason(error)} — check its permissions, or replace it")
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn errors of reading a file into one line."""
+    try:
+        yield
+    except ValueError as error:
+        raise damaged(path, error) from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {reason(error)} — check its permissions, or replace it") from None
 
 
 def damaged(path, what):

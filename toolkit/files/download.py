@@ -52,10 +52,8 @@ def download(path: Path, addresses: Sequence[str], checksum: str, largest: int =
         if not size:
             part.unlink()
     again = f"run again to continue after {size / 1e6:.1f} MB, " if size else ""
-    raise UserError(
-        f"{path.name} is not in {path.parent} and cannot be downloaded ({'; '.join(reasons)}) — "
-        f"{again}put it there, or try --dataset synthetic, which needs no files"
-    )
+    why = f"is not in {path.parent} and cannot be downloaded ({'; '.join(reasons)})"
+    raise UserError(f"{path.name} {why} — {again}put it there, or try --dataset synthetic, which needs no files")
 
 
 def open_part(path: Path) -> BinaryIO:

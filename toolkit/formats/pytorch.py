@@ -37,10 +37,8 @@ def read_torch(archive: zipfile.ZipFile) -> tuple[dict[str, np.ndarray], dict[st
     if (order := entries.get(f"{folder}byteorder")) and unpacked(archive, order) != b"little":
         raise ValueError("its byte order is that of another kind of machine")
     limit = 4 * sum(entry.file_size for entry in archive.infolist())  # bfloat16 is converted to float32
-    saved = Reader(lambda key: unpacked(archive, entries[f"{folder}data/{key}"]), limit).run(
-        unpacked(archive, entries[pickled])
-    )
-    state = saved
+    reader = Reader(lambda key: unpacked(archive, entries[f"{folder}data/{key}"]), limit)
+    state = saved = reader.run(unpacked(archive, entries[pickled]))
     for name in ("state_dict", "model_state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(name), dict):
             state = state[name]

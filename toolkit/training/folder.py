@@ -176,12 +176,6 @@ class RunFolder:
 def checkpoint_of(trainer: Trainer, entry: dict[str, Any]) -> Checkpoint:
     """The model with its metadata, which contains no path because the file may be shared."""
     dataset = public_name(trainer.config.dataset)
-    return Checkpoint(
-        trainer.model,
-        dataset,
-        trainer.train.class_names if trainer.model.config.num_classes else (),
-        trainer.epoch,
-        entry["collapsed"],
-        trainer.plan.options() | {"dataset": dataset},
-        entry["test"],
-    )
+    names = trainer.train.class_names if trainer.model.config.num_classes else ()
+    options = trainer.plan.options() | {"dataset": dataset}
+    return Checkpoint(trainer.model, dataset, names, trainer.epoch, entry["collapsed"], options, entry["test"])

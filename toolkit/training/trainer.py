@@ -63,9 +63,8 @@ class Trainer:
         if self.config.keep_best or self.config.lr_schedule == "plateau":
             self.train_numbers, self.held_out = hold_out(len(train.images), self.config.seed)
         if self.config.conditional and train.labels is None:
-            raise UserError(
-                "the images have no labels — leave --conditional out, or sort them into one folder per class"
-            )
+            ways = "leave --conditional out, or sort them into one folder per class"
+            raise UserError(f"the images have no labels — {ways}")
         names = train.class_names or ()
         if self.config.conditional and len(json.dumps(names)) > LONGEST_NAMES:
             raise UserError(f"{len(names):,} class names are too long in total — shorten the names of the folders")
