@@ -320,16 +320,13 @@ def read_zip(file, path, size):
         return Contents(arrays, facts, lambda: arrays)
     shapes = {name_of(entry): shape_of(archive, entry) for entry in entries}
     facts = read_comments(archive.comment, b"".join(entry.comment for entry in entries))
-    return Contents(shapes, facts, lambda: read_arrays(path))
 
+    def read_arrays():
+        with zipfile.ZipFile(path) as archive:
+            files = ((name_of(entry), io.BytesIO(unpacked(archive, entry))) for entry in archive.infolist())
+            return {name: np.lib.format.read_array(file, allow_pickle=False) for name, file in files}
 
-def read_arrays(file: Path | io.BytesIO) -> dict[str, np.ndarray]:
-    """All arrays of an `.npz` file."""
-    with zipfile.ZipFile(file) as archive:
-        return {
-            name_of(entry): np.lib.format.read_array(io.BytesIO(unpacked(archive, entry)), allow_pickle=False)
-            for entry in archive.infolist()
-        }
+    return Contents(shapes, facts, read_arrays)
 
 
 def name_of(entry):

@@ -129,15 +129,10 @@ def fit_prior(model: Any, split: Images, seed: int = 0) -> Mixture:
     It is fitted to the posteriors q(z | x) with their variances, so it approximates the aggregate posterior. The number
     of components grows until held-out latent vectors no longer improve.
     """
-    return fit(*latent_vectors(model, split), seed)
-
-
-def latent_vectors(model: Any, split: Images) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Means and log-variances of all images, (N, D) each, and the images' numbers by class."""
-    classes = model.config.decoder_classes
     means, log_vars = inference.encode(model, split)
+    classes = model.config.decoder_classes
     labels = np.asarray(split.labels) if classes else np.zeros(len(means), int)
-    return means, log_vars, [np.flatnonzero(labels == c) for c in range(max(1, classes))]
+    return fit(means, log_vars, [np.flatnonzero(labels == c) for c in range(max(1, classes))], seed)
 
 
 def fit(means: np.ndarray, log_vars: np.ndarray, groups: list[np.ndarray], seed: int = 0) -> Mixture:
