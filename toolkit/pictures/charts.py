@@ -59,21 +59,17 @@ class Canvas:
     def line(self, points, fill=INK, width=1.0):
         self.draw.line(self.scaled(points), fill, round(width * self.times), joint="curve")
 
-    def dot(self, x, y, radius, fill):
-        self.draw.ellipse(self.scaled([(x - radius, y - radius), (x + radius, y + radius)]), fill)
-
-    def ring(self, x, y, radius_x, radius_y, fill, width=1.0):
-        box = self.scaled([(x - radius_x, y - radius_y), (x + radius_x, y + radius_y)])
-        self.draw.ellipse(box, outline=fill, width=round(width * self.times))
+    def dot(self, x, y, radius, fill=None, outline=None, width=1.0):
+        box = self.scaled([(x - radius, y - radius), (x + radius, y + radius)])
+        self.draw.ellipse(box, fill, outline, round(width * self.times))
 
     def text(self, x, y, words, size=13, anchor="la", fill=INK, halo=0, most=40):
         """Draw words at a place, at most `most` letters; a `halo` of paper keeps them readable on points and lines."""
-        halo = {"stroke_width": round(halo * self.times), "stroke_fill": PAPER} if halo else {}
         above, below = font(None, round(size * self.times)).getmetrics()
         x = x * self.times - width_of(words, size, most) * self.times * {"l": 0, "m": 0.5, "r": 1}[anchor[0]]
         y = y * self.times + {"a": above, "m": (above - below) / 2, "d": -below}[anchor[1]]
         for face, piece in lettering(shortened(words, most), round(size * self.times)):
-            self.draw.text((x, y), piece, fill, face, anchor="ls", **halo)
+            self.draw.text((x, y), piece, fill, face, "ls", stroke_width=round(halo * self.times), stroke_fill=PAPER)
             x += face.getlength(piece)
 
     def finished(self) -> np.ndarray:
@@ -116,10 +112,3 @@ class Axes:
         left, top, right, bottom = self.box
         (x0, x1), (y0, y1) = self.x_range, self.y_range
         return left + (x - x0) / (x1 - x0) * (right - left), bottom - (y - y0) / (y1 - y0) * (bottom - top)
-
-
-def spread(values: list[float], share: float = 0.05) -> tuple[float, float]:
-    """The range of values with a margin; never empty."""
-    low, high = float(np.min(values)), float(np.max(values))
-    margin = share * (high - low) or abs(high) * share or 1.0
-    return low - margin, high + margin

@@ -96,11 +96,7 @@ def latent_grid(checkpoint: Checkpoint, label: str | None = None) -> Samples:
 
 
 def decoded(
-    checkpoint: Checkpoint,
-    sampler: Sampler,
-    codes: Codes,
-    label: str | None = None,
-    columns: int | None = None,
+    checkpoint: Checkpoint, sampler: Sampler, codes: Codes, label: str | None = None, columns: int | None = None
 ) -> Samples:
     """Images decoded from the latent vectors of a file, with class `label` or, without it, their own classes."""
     model = checkpoint.model

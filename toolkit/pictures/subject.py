@@ -26,7 +26,13 @@ class Shown(NamedTuple):
     mean: np.ndarray  # (D,)
     label: int | None
     words: str  # what it is
-    kl: np.ndarray | None = None  # (D,) its own KL, for a picture file
+    kl: np.ndarray  # (D,) of a picture file its own, of a test image the mean of all
+
+
+def first_of(split: Any, count: int) -> Any:
+    """The first `count` images of a split."""
+    labels = None if split.labels is None else np.asarray(split.labels[:count])
+    return split._replace(images=np.asarray(split.images[:count]), labels=labels)
 
 
 @dataclass(eq=False)
@@ -86,23 +92,19 @@ class Subject:
             if len(split.images) > 1:
                 raise UserError(f"{which} contains {len(split.images)} pictures — give one of them")
             words, latents = split.names[0], inference.encode(self.model, split)
-            kl = kl_by_dimension(*latents)
         else:
-            split, number, words, kl = self.test, which, f"test image {which}", None
+            split, number, words, latents = self.test, which, f"test image {which}", self.latents
             if not 0 <= which < len(split.images):
                 raise UserError(f"there is no test image {which} — take 0 to {len(split.images) - 1}")
-            latents = self.latents
         x, _, labels = batch(split, np.array([number]), self.model.config)
         label = None if labels is None else int(labels[0].item())
-        return Shown(images.to_bytes(x)[0], latents[0][number], label, words, kl)
+        return Shown(images.to_bytes(x)[0], latents[0][number], label, words, kl_by_dimension(*latents))
 
     def decode(self, z: np.ndarray, label: int | None = None) -> np.ndarray:
         """Latent vectors (N, D) → bytes; for a class-conditional model with --label or, without it, `label`."""
-        labels = None
         if self.label is not None and self.label != sampling.ALL:
             label = class_number(self.checkpoint, self.label)
-        if self.model.config.decoder_classes:
-            labels = np.full(len(z), label or 0)
+        labels = np.full(len(z), label or 0) if self.model.config.decoder_classes else None
         return images.to_bytes(inference.decode(self.model, np.asarray(z, np.float32), labels))
 
     def each_class(self) -> list["Subject"]:

@@ -23,7 +23,7 @@ from toolkit.options import count, option
 from toolkit.pictures.charts import colour
 from toolkit.pictures.explorer import network
 from toolkit.pictures.kinds.latents import plane_of
-from toolkit.pictures.subject import Subject
+from toolkit.pictures.subject import Subject, first_of
 from toolkit.wording import public_name, shown_name
 
 FOLDER = Path(__file__).parent
@@ -33,9 +33,7 @@ MOST_IMAGES, MOST_BYTES = 1000, 2**21  # test images in a page
 
 @dataclass(frozen=True)
 class Options:
-    nsamples: int | None = option(
-        None, "test images in the page", "pictures", kind=count, unit="N", default_text="up to 1000"
-    )
+    nsamples: int | None = option(None, "test images in the page", "pictures", kind=count, default_text="up to 1000")
     half: bool = option(False, "half-precision weights: half the file size; prints the effect", "output")
 
 
@@ -63,7 +61,10 @@ def make(title: str, subject: Subject, count: int | None = None, half: bool = Fa
     """The page, with the first `count` test images, or none if the subject has no data."""
     model, checkpoint = subject.model, subject.checkpoint
     network.check_fit(model)
-    test = None if subject.load is None else first_images(subject.test, model.config.channels, count)
+    test = None
+    if subject.load:
+        size = subject.test.images[0, :, :, : model.config.channels].size  # by default, the page can be e-mailed
+        test = first_of(subject.test, count or min(MOST_IMAGES, MOST_BYTES // size))
     dataset = public_name(checkpoint.dataset or subject.dataset)
     folded = network.fold_norms(model, half)
     encoder, decoder = layers(folded)
@@ -98,14 +99,6 @@ def make(title: str, subject: Subject, count: int | None = None, half: bool = Fa
     block, about["arrays"] = pack([array.astype(kept) for array in arrays], named)
     page = assemble(subject.title, about, block)
     return Explorer(page, network.rounding_error(model, folded, test) if half else "")
-
-
-def first_images(test: Any, channels: int, count: int | None) -> Any:
-    """The first `count` test images; by default, few enough that the page can be e-mailed."""
-    size = test.images[:1].size * min(channels, test.images.shape[3]) // test.images.shape[3]
-    count = count or min(MOST_IMAGES, MOST_BYTES // size)
-    labels = None if test.labels is None else np.asarray(test.labels[:count])
-    return test._replace(images=np.asarray(test.images[:count]), labels=labels)
 
 
 def describe_images(subject: Subject, test: Any, named: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from toolkit.options import Kind, number, option, path
 
 # A number, or a file
-IMAGE = Kind(lambda text: int(text) if text.isdecimal() else path.read(text), (int, str), is_file=True)
+IMAGE = Kind(lambda text: int(text) if text.isdecimal() else path.read(text), (int, str), "N|FILE", is_file=True)
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,5 @@ class ScaleOptions:
         "show each pixel as N×N; a sheet at 1 has neither margin nor caption",
         "output",
         kind=number(int, 1, 65),
-        unit="N",
         default_text="large enough to see",
     )

@@ -10,7 +10,7 @@ from toolkit.pictures import images
 from toolkit.pictures.charts import UNIT, Canvas, width_of
 from toolkit.pictures.kinds import ScaleOptions
 from toolkit.pictures.layout import page, stacked
-from toolkit.pictures.subject import Subject
+from toolkit.pictures.subject import Subject, first_of
 
 TITLE = "Reconstructions"
 CAPTION = "Test images, their reconstructions from the mean, and the absolute error of each pixel."
@@ -23,29 +23,23 @@ COLOURS = (  # of it: matplotlib's "inferno", in eighths
 
 @dataclass(frozen=True)
 class Options(ScaleOptions):
-    nsamples: int = option(24, "number of test images", "pictures", kind=count, unit="N")
+    nsamples: int = option(24, "number of test images", "pictures", kind=count)
 
 
 def draw(subject: Subject, options: Options, columns: int = 12) -> np.ndarray:
     """Rows of test images, below them their reconstructions, and the absolute error in colours."""
     test, number = subject.test, min(options.nsamples, len(subject.test.images))
     images.check_sheet(number * 3, subject.model.config.image_size)
-    labels = None if test.labels is None else test.labels[:number]
-    first = test._replace(images=test.images[:number], labels=labels)
-    x, y = (np.concatenate(parts) for parts in zip(*inference.reconstruct(subject.model, first), strict=True))
+    parts = zip(*inference.reconstruct(subject.model, first_of(test, number)), strict=True)
+    x, y = map(np.concatenate, parts)
     error = np.abs(x - y).mean(axis=3)
     top = next(limit for limit in LIMITS if np.quantile(error, 0.98) <= limit or limit == LIMITS[-1])
     x, y = (np.broadcast_to(images.to_bytes(each), (*error.shape, 3)) for each in (x, y))
-    error = coloured(error / top)
     columns = min(columns, number)
-    blank = -number % columns  # empty places in the last row
-    rows, left = [], []
-    for start in range(0, number, columns):
-        for word, pictures in (("original", x), ("reconstruction", y), ("error", error)):
-            row = pictures[start : start + columns]
-            empty = np.full((blank if len(row) < columns else 0, *row.shape[1:]), 255, np.uint8)
-            rows.append(np.concatenate([row, empty]))
-            left.append(word)
+    empty = ((0, -number % columns), (0, 0), (0, 0), (0, 0))  # places in the last row
+    three = [np.pad(pictures, empty, constant_values=255) for pictures in (x, y, coloured(error / top))]
+    rows = [pictures[start : start + columns] for start in range(0, number, columns) for pictures in three]
+    left = ["original", "reconstruction", "error"] * (len(rows) // 3)
     shown = page(rows, left, block=3, scale=options.scale)
     return stacked(shown, scale_bar(shown.shape[1], f"{top:g} or more"))
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from toolkit.errors import UserError
 from toolkit.formats import checkpoint
 from toolkit.formats.description import in_words, setting
-from toolkit.pictures.charts import COLOURS, Axes, Canvas, spread
+from toolkit.pictures.charts import COLOURS, Axes, Canvas
 from toolkit.training import log
 
 TITLE = "Training"
@@ -36,14 +37,16 @@ def draw(paths: Sequence[Path | str], _: Any = None) -> np.ndarray:
         low, high = robust([each[key] for run in runs for entry in run for each in (entry, entry["test"])])
         axes = Axes(canvas, box, (1, max(2, last)), (low, high), title, "epoch", unit, whole=True)
         for r, run in enumerate(runs):
-            plot(canvas, axes, [(e["epoch"], e[key]) for e in run], colour_of_run(r))
-            plot(canvas, axes, [(e["epoch"], e["test"][key]) for e in run], colour_of_run(r), DASH)
+            plot(canvas, axes, [(entry["epoch"], entry[key]) for entry in run], colour_of_run(r))
+            plot(canvas, axes, [(entry["epoch"], entry["test"][key]) for entry in run], colour_of_run(r), DASH)
             best = min(run, key=lambda entry: entry["test"]["loss"])
             if key == "loss" and low <= best["test"][key] <= high:
                 x, y = axes.place(best["epoch"], best["test"][key])
                 canvas.dot(x, y, 4, colour_of_run(r))
-                words = f"lowest test loss {best['test'][key]:.2f}, epoch {best['epoch']}"
-                side = "rd" if x > 500 else "ld"
+                words, side = (
+                    f"lowest test loss {best['test'][key]:.2f}, epoch {best['epoch']}",
+                    "rd" if x > 500 else "ld",
+                )
                 canvas.text(x, y - 8 - 18 * r, words, 12, side, colour_of_run(r), halo=2)
     for r, name in enumerate(names(paths)):
         y = 716 + 20 * r
@@ -53,11 +56,13 @@ def draw(paths: Sequence[Path | str], _: Any = None) -> np.ndarray:
 
 
 def robust(values: list[float]) -> tuple[float, float]:
-    """The range of an axis: that of the values but for those far from most of them."""
+    """The range of an axis, with a margin: that of the values but for those far from most of them."""
     first, third = np.quantile(values, [0.25, 0.75])
     far = FENCE * (third - first)
-    low, high = spread([value for value in values if first - far <= value <= third + far])
-    return (max(0, low) if min(values) >= 0 else low), high
+    near = [value for value in values if first - far <= value <= third + far]
+    low, high = min(near), max(near)
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    return (max(0, low - margin) if min(values) >= 0 else low - margin), high + margin
 
 
 def colour_of_run(i: int) -> tuple[int, int, int]:
@@ -82,24 +87,22 @@ def names(paths: Sequence[Path | str]) -> list[str]:
     return [f"{folder.parent.name}/{folder.name}" if alike else folder.name for folder in folders]
 
 
-def plot(canvas, axes, points, fill, dash=0):
+def plot(canvas, axes, points, fill, dash=math.inf):
     """A line through points, as far as it is within the axes; dashes go on from one piece to the next."""
     _, top, _, bottom = axes.box
     places, length = [axes.place(*point) for point in points], 0.0
     if len(places) == 1:
         canvas.dot(*places[0], 3, fill)
-    for (x, y), (to_x, to_y) in zip(places, places[1:], strict=False):
-        ends = [np.clip((edge - y) / (to_y - y), 0, 1) for edge in (top, bottom)] if to_y != y else [0, 1]
-        start, end = sorted(ends)
-        if start == end or (to_y == y and not top <= y <= bottom):
+    for (x, y), (to_x, to_y) in pairwise(places):
+        inside = (0, 1) if top <= y <= bottom else (0, 0)  # of a level line
+        start, end = sorted(np.clip((edge - y) / (to_y - y), 0, 1) for edge in (top, bottom)) if to_y != y else inside
+        if start == end:
             continue
-        at = lambda share: (x + (to_x - x) * share, y + (to_y - y) * share)  # noqa: B023, E731
-        whole = math.dist(at(start), at(end))
-        cuts = [0.0, whole]
-        if dash:  # where the pattern changes between ink and paper
-            first = math.floor(length / dash) + 1
-            cuts[1:1] = [cut * dash - length for cut in range(first, math.ceil((length + whole) / dash))]
-        for a, b in zip(cuts, cuts[1:], strict=False):
-            if not dash or math.floor((length + (a + b) / 2) / dash) % 2 == 0:
-                canvas.line([at(start + (end - start) * cut / whole) for cut in (a, b)], fill, WIDTH)
+        whole = math.dist((x, y), (to_x, to_y)) * (end - start)
+        first = math.floor(length / dash)
+        changes = [n * dash - length for n in range(first + 1, math.ceil((length + whole) / dash))]
+        for n, ends in enumerate(pairwise([0.0, *changes, whole]), first):
+            if n % 2 == 0:  # ink
+                shares = [start + (end - start) * along / whole for along in ends]
+                canvas.line([(x + (to_x - x) * share, y + (to_y - y) * share) for share in shares], fill, WIDTH)
         length += whole

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from toolkit.errors import UserError
 from toolkit.files.reading import opened
 from toolkit.formats import checkpoint
 from toolkit.pictures import sampling
-from toolkit.pictures.images import Animation, sheet
+from toolkit.pictures.images import Animation, picture
 from toolkit.pictures.layout import WIDE, slider, stacked
 
 TITLE = "Training"
@@ -27,27 +28,24 @@ def animate(runs: Sequence[Path | str], _: Any = None) -> Animation:
     """The samples of every epoch of a run, with the epoch's number; at the end those that generate.py draws."""
     if len(runs) != 1:
         raise UserError(f"an animation shows one run, not {len(runs)} — name its folder with --logs")
-    run, sheets = Path(runs[0]), {}
-    for path in run.glob("epoch_*_samples.png"):
-        if found := re.fullmatch(r"epoch_(\d+)_samples\.png", path.name):
-            sheets[int(found[1])] = path
+    run = Path(runs[0])
+    paths = [path for path in run.glob("epoch_*_samples.png") if re.fullmatch(r"epoch_\d+_samples\.png", path.name)]
+    sheets = {int(path.name.split("_")[1]): path for path in paths}
     if not sheets:
         raise UserError(f"{run} has no sheets of epochs — name the folder of a run with --logs")
     last = max(sheets)
     size = size_of(sheets[last])
     epochs = chosen(sorted(sheets), max(2, min(MOST, PIXELS // (size[0] * size[1]))))
+    final, prior = fitted(run, size)
 
     def draw(i: int) -> np.ndarray:
         if i == len(epochs):
-            picture, words, share = final, f"after training: {prior}", 1.0
-        else:
-            picture = frame(sheets[epochs[i]], size)
-            words, share = f"epoch {epochs[i]} of {last}", epochs[i] / last
-        return stacked(slider(size[0], share, words), picture)
+            return stacked(slider(size[0], 1, f"after training: {prior}"), final)
+        words = f"epoch {epochs[i]} of {last}"
+        return stacked(slider(size[0], epochs[i] / last, words), frame(sheets[epochs[i]], size))
 
-    final, prior = fitted(run, size)
-    count = len(epochs) + (final is not None)
-    return Animation(draw, range(count), [STEP] * (len(epochs) - 1) + [HOLD] * (count - len(epochs) + 1))
+    times = [STEP] * (len(epochs) - 1) + [HOLD] * (1 if final is None else 2)
+    return Animation(draw, range(len(times)), times)
 
 
 def chosen(epochs: list[int], most: int = MOST) -> list[int]:
@@ -60,7 +58,7 @@ def chosen(epochs: list[int], most: int = MOST) -> list[int]:
 
 def size_of(path: Path) -> tuple[int, int]:
     """Width and height of a frame that shows a sheet; about WIDE, in whole multiples of small sheets."""
-    width, height = opening(path, lambda picture: picture.size)
+    width, height = opening(path, lambda sheet: sheet.size)
     scale = -(-WIDE // width) if width < WIDE else WIDE / width
     if height * scale > 2 * WIDE:
         raise UserError(f"{path} is {width}×{height} pixels, too high for a frame — name the folder of another run")
@@ -70,12 +68,11 @@ def size_of(path: Path) -> tuple[int, int]:
 def frame(path: Path, size: tuple[int, int]) -> np.ndarray:
     """A sheet as a frame of that size, (H, W, 3)."""
 
-    def resized(picture):
-        if abs(picture.width * size[1] / size[0] - picture.height) > 1 + picture.height / 100:
+    def resized(sheet):
+        if abs(sheet.width * size[1] / size[0] - sheet.height) > 1 + sheet.height / 100:
             raise ValueError("it is of another shape than the last one")
-        larger = picture.width <= size[0]
-        kind = Image.Resampling.NEAREST if larger else Image.Resampling.BOX
-        return np.asarray(picture.resize(size, kind, reducing_gap=None if larger else 2).convert("RGB"))
+        kind, gap = (Image.Resampling.NEAREST, None) if sheet.width <= size[0] else (Image.Resampling.BOX, 2)
+        return np.asarray(sheet.resize(size, kind, reducing_gap=gap).convert("RGB"))
 
     return opening(path, resized)
 
@@ -83,24 +80,21 @@ def frame(path: Path, size: tuple[int, int]) -> np.ndarray:
 def opening(path, use):
     """What a function makes of a sheet; one line if it is damaged or too large."""
     try:
-        with opened(path) as file, Image.open(file, formats=["PNG"]) as picture:
-            if picture.width * picture.height > LARGEST:
-                raise ValueError(f"it has {picture.width}×{picture.height} pixels")
-            if picture.mode not in ("L", "RGB"):
-                raise ValueError(f"its pixels are {picture.mode}")
-            return use(picture)
+        with opened(path) as file, Image.open(file, formats=["PNG"]) as sheet:
+            if sheet.width * sheet.height > LARGEST:
+                raise ValueError(f"it has {sheet.width}×{sheet.height} pixels")
+            if sheet.mode not in ("L", "RGB"):
+                raise ValueError(f"its pixels are {sheet.mode}")
+            return use(sheet)
     except Exception as error:  # Pillow raises nearly anything on damaged files
         raise UserError(f"{path} is not a sheet, or is damaged ({error}) — delete it") from None
 
 
 def fitted(run, size):
     """Samples of the run's model from its fitted prior as a frame, and that prior in words; None if it has none."""
-    try:
+    with suppress(UserError):  # moved away, or never finished
         model = checkpoint.load(run.with_suffix(".npz"))
-        if model.sampler is None:
-            return None, ""
-        picture = sheet(sampling.samples(model, sampling.Sampler(model.prior), 64).pictures)
-    except UserError:  # moved away, or never finished
-        return None, ""
-    shown = Image.fromarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
-    return np.asarray(shown.resize(size, Image.Resampling.NEAREST)), model.prior.words
+        if model.sampler:
+            shown = picture(sampling.samples(model, sampling.Sampler(model.prior), 64).sheet()).convert("RGB")
+            return np.asarray(shown.resize(size, Image.Resampling.NEAREST)), model.prior.words
+    return None, ""

@@ -21,9 +21,9 @@ FRAMES = 25
 @dataclass(frozen=True)
 class Options(ScaleOptions):
     images: tuple[int | str, ...] = option(
-        (), "from each test image or picture file to the next", "pictures", kind=IMAGE, unit="N|FILE", several=True
+        (), "from each test image or picture file to the next", "pictures", kind=IMAGE, several=True
     )
-    rows: int = option(4, "pairs of images", "pictures", kind=count, unit="N", not_with=("images",))
+    rows: int = option(4, "pairs of images", "pictures", kind=count, not_with=("images",))
 
 
 def between(a, b, share, spherical):

@@ -46,7 +46,7 @@ def draw(subject: Subject, _: Any = None) -> np.ndarray:
     means, names, origin = plane.places, plane.names, -plane.middle @ plane.directions.T
     reach = max(3.3, float(np.quantile(np.abs(means), 0.999)) * 1.08)
     classes = subject.test.class_names if labels is not None else ("test images",)
-    few = len(classes) <= 30
+    colours, few = [colour(i, len(classes)) for i in range(max(2, len(classes)))], len(classes) <= 30
     canvas = Canvas(700 + (30 + int(max(width_of(c) for c in classes)) if few else 0), 720)
     axes = Axes(canvas, (64, 40, 690, 666), (-reach, reach), (-reach, reach), "", names[0])
     canvas.text(64, 30, names[1], 13, "ld", most=80)
@@ -55,15 +55,13 @@ def draw(subject: Subject, _: Any = None) -> np.ndarray:
     for i in order:
         x, y = axes.place(*means[i])
         if 64 <= x <= 690 and 40 <= y <= 666:
-            fill = colour(int(labels[i]) if labels is not None else 1, len(classes))
-            canvas.dot(x, y, radius, (*fill, HALF))
+            canvas.dot(x, y, radius, (*colours[1 if labels is None else int(labels[i])], HALF))
     for sigma in (1, 2, 3):
-        x0, y0 = axes.place(*origin)
-        x1, y1 = axes.place(*origin + sigma)
-        canvas.ring(x0, y0, x1 - x0, y0 - y1, INK, 1.2)
-        canvas.text(x0, y1 - 3, f"{sigma} sd", 11, "md", halo=2)
+        (x, y), (right, top) = axes.place(*origin), axes.place(*origin + sigma)
+        canvas.dot(x, y, right - x, outline=INK, width=1.2)
+        canvas.text(x, top - 3, f"{sigma} sd", 11, "md", halo=2)
     for i, name in enumerate(classes if few else ()):
-        canvas.dot(712, 54 + 20 * i, 5, colour(i if labels is not None else 1, len(classes)))
+        canvas.dot(712, 54 + 20 * i, 5, colours[i + (labels is None)])
         canvas.text(724, 54 + 20 * i, name or "(no folder)", 13, "lm")
     if few and labels is not None:
         middles = {i: axes.place(*np.median(means[labels == i], axis=0)) for i in np.unique(labels).tolist()}

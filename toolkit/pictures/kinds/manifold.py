@@ -19,7 +19,7 @@ MOST = 10_000  # images
 
 @dataclass(frozen=True)
 class Options(ScaleOptions):
-    rows: int = option(20, "images along a side", "pictures", kind=count, unit="N")
+    rows: int = option(20, "images along a side", "pictures", kind=count)
 
 
 def draw(subject: Subject, options: Options) -> np.ndarray:

@@ -17,7 +17,7 @@ from toolkit.formats.description import checkpoint_rows, model_rows
 from toolkit.metrics.measure import measure
 from toolkit.metrics.words import rows
 from toolkit.model.inference import CHUNK
-from toolkit.options import number, option
+from toolkit.options import option, sample_count
 from toolkit.pictures import explorer
 from toolkit.pictures.card import command_of
 from toolkit.pictures.images import png
@@ -69,9 +69,7 @@ PAGE = """<!DOCTYPE html>
 
 @dataclass(frozen=True)
 class Options(traversal.ImageOptions):
-    importance_samples: int = option(
-        50, "samples per image for log p(x)", "sampling", kind=number(int, 0, 10**7), unit="K"
-    )
+    importance_samples: int = option(50, "samples per image for log p(x)", "sampling", kind=sample_count)
 
 
 def write_page(subject: Subject, options: Options) -> str:
@@ -127,17 +125,17 @@ def playground(subject: Subject) -> Iterator[tuple[str, str]]:
 
 def pictures(subject: Subject, image: int | str | None) -> Iterator[tuple[str, str]]:
     """All pictures of a model, its data and its run, with captions."""
-    for kind, values in (
-        (samples, {"nsamples": 96}),
-        (comparison, {"nsamples": 16}),
-        (traversal, {"image": image}),
-        (interpolate, {}),
-        (latents, None),
-        (manifold, {"rows": 14}),
-        (curves, None),
-    ):
+    kinds = {
+        samples: samples.Options(nsamples=96),
+        comparison: comparison.Options(nsamples=16),
+        traversal: traversal.Options(image=image),
+        interpolate: interpolate.Options(),
+        latents: None,
+        manifold: manifold.Options(rows=14),
+        curves: None,
+    }
+    for kind, options in kinds.items():
         with suppress(UserError):  # with too few images or dimensions, or a broken log, only that picture is left out
-            options = None if values is None else kind.Options(**values)
             shown = kind.draw(subject.runs if kind is curves else subject, options)
             source = "data:image/png;base64," + base64.b64encode(png(shown)).decode()
             caption = html.escape(subject.caption(kind.CAPTION, image if kind is traversal else None))

@@ -16,7 +16,7 @@ CAPTION = "{sampler}"
 
 @dataclass(frozen=True)
 class Options(ScaleOptions):
-    nsamples: int | None = option(None, "number of samples", "pictures", kind=count, unit="N", default_text="128")
+    nsamples: int | None = option(None, "number of samples", "pictures", kind=count, default_text="128")
 
 
 def draw(subject: Subject, options: Options) -> np.ndarray:

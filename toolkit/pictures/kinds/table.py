@@ -33,11 +33,9 @@ ROWS = (
 def kinds(shared: dict[str, tuple[type, ...]]) -> dict[str, PictureKind]:
     """The kinds by name, each with its own options and the `shared` options of what it shows."""
 
-    def with_options(kind: PictureKind) -> PictureKind:
-        parts = (
-            *filter(None, [getattr(kind.file, "Options", None)]),
-            *(part for need in kind.needs for part in shared[need]),
-        )
-        return kind._replace(Options=make_dataclass("Options", (), bases=parts, frozen=True))
+    def options_of(kind: PictureKind) -> type:
+        own = [kind.file.Options] if hasattr(kind.file, "Options") else []
+        parts = (*own, *(part for need in kind.needs for part in shared[need]))
+        return make_dataclass("Options", (), bases=parts, frozen=True)
 
-    return {kind.name: with_options(kind) for kind in ROWS}
+    return {kind.name: kind._replace(Options=options_of(kind)) for kind in ROWS}

@@ -18,14 +18,12 @@ FRAMES = 25
 
 @dataclass(frozen=True)
 class ImageOptions:
-    image: int | str | None = option(
-        None, "traverse around this test image or picture file", "pictures", kind=IMAGE, unit="N|FILE"
-    )
+    image: int | str | None = option(None, "traverse around this test image or picture file", "pictures", kind=IMAGE)
 
 
 @dataclass(frozen=True)
 class Options(ImageOptions, ScaleOptions):
-    rows: int = option(16, "dimensions, largest KL first", "pictures", kind=count, unit="N")
+    rows: int = option(16, "dimensions, largest KL first", "pictures", kind=count)
 
 
 def traverse(subject: Subject, image: int | str | None = None, rows: int = 16, columns: int = 11):
@@ -38,18 +36,16 @@ def traverse(subject: Subject, image: int | str | None = None, rows: int = 16, c
     if image is not None:
         _, base, label, _, kl = subject.image(image)
     kl = subject.kl if kl is None else kl
-    dims = np.argsort(-kl, kind="stable")[:rows]
-    steps = np.linspace(-REACH, REACH, columns)
-    z = np.repeat(base[None], len(dims) * columns, axis=0).reshape(len(dims), columns, -1)
-    for row, dim in enumerate(dims):
-        z[row, :, dim] = steps
+    dims, steps = np.argsort(-kl, kind="stable")[:rows], np.linspace(-REACH, REACH, columns)
+    z = np.tile(base, (len(dims), columns, 1))
+    z[np.arange(len(dims)), :, dims] = steps
     shown, left = [], []
     for one in subject.each_class():
-        decoded = one.decode(z.reshape(-1, z.shape[2]), label)
-        shown.append(decoded.reshape(len(dims), columns, *decoded.shape[1:]))
+        shown.append(one.decode(z.reshape(-1, z.shape[2]), label))
         of = f"{one.label}: " if one is not subject else ""
         left += [f"{of}z{dim}  {kl[dim]:.2f} nats" for dim in dims]
-    return np.concatenate(shown), left, [signed(step) for step in steps]
+    decoded = np.concatenate(shown)
+    return decoded.reshape(-1, columns, *decoded.shape[1:]), left, [signed(step) for step in steps]
 
 
 def signed(value: float) -> str:
