@@ -17,7 +17,7 @@ from toolkit.pictures.images import Animation, picture
 from toolkit.pictures.layout import WIDE, slider, stacked
 
 TITLE = "Training"
-CAPTION = "The same latent vectors after every epoch, drawn from the prior of the training."
+CAPTION = "After every epoch the same latent vectors, drawn from the prior of the training; after the last, new ones."
 MOST = 60  # frames; from longer runs this many epochs are chosen, denser at the beginning
 PIXELS = 2**25  # of all frames together
 LARGEST = 2**25  # pixels of a sheet: one of 64 images has fewer

@@ -32,10 +32,10 @@ def traverse(subject: Subject, image: int | str | None = None, rows: int = 16, c
     Returns the images, row labels and column labels. Around a picture file, the KL is that of the picture, so no data
     set is needed.
     """
-    base, label, kl = np.zeros(subject.model.config.latent_dims), None, None
-    if image is not None:
+    if image is None:
+        base, label, kl = np.zeros(subject.model.config.latent_dims), None, subject.kl
+    else:
         _, base, label, _, kl = subject.image(image)
-    kl = subject.kl if kl is None else kl
     dims, steps = np.argsort(-kl, kind="stable")[:rows], np.linspace(-REACH, REACH, columns)
     z = np.tile(base, (len(dims), columns, 1))
     z[np.arange(len(dims)), :, dims] = steps
