@@ -75,14 +75,16 @@ def draw(subject: Subject, options: Options) -> np.ndarray:
 
 
 def animate(subject: Subject, options: Options) -> Animation:
-    """A column for each pair: where it begins, the straight line, the arc, and where it ends."""
+    """For each pair: where it begins, the straight line, the arc, and where it ends; a row for few pairs, or a column."""
     shown, _ = interpolate(subject, options.rows, FRAMES, options.images)
     lines, arcs = shown[::2], shown[1::2]  # (pairs, 1 + FRAMES + 1, H, W, C)
-    words = ["from", "linear", "spherical", "to"]
-    tiles = layout((4, len(lines), *shown.shape[2:4]), words, scale=options.scale, wide=WIDE)
+    words, few = ["from", "linear", "spherical", "to"], len(lines) < 4
+    shape = (len(lines), 4) if few else (4, len(lines))
+    tiles = layout((*shape, *shown.shape[2:4]), *([(), words] if few else [words]), scale=options.scale, wide=WIDE)
 
     def draw(i: int) -> np.ndarray:
-        page = tiles.filled(np.concatenate([lines[:, 0], lines[:, 1 + i], arcs[:, 1 + i], lines[:, -1]]))
+        parts = np.stack([lines[:, 0], lines[:, 1 + i], arcs[:, 1 + i], lines[:, -1]], axis=1 if few else 0)
+        page = tiles.filled(parts.reshape(-1, *parts.shape[2:]))
         return stacked(slider(page.shape[1], i / (FRAMES - 1), f"{i / (FRAMES - 1):.0%} of the way"), page)
 
     return there_and_back(draw, FRAMES)
