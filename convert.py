@@ -29,9 +29,7 @@ class ConvertOptions:
     output: str = option(
         ..., "checkpoint, or a folder if it ends in /", "output", kind=path, unit="OUT", positional=True, common=True
     )
-    license: str = option(
-        "unknown", "licence in the folder's model card", "output", kind=word, common=True, aliases=("licence",)
-    )
+    license: str = option("unknown", "licence for model cards", "output", kind=word, common=True, aliases=("licence",))
     dataset: str | None = option(None, "training data set", "data", default_text="the one stored in IN")
     plain: bool = option(False, "omit the fitted prior, for programs that reject extra arrays", "output")
     fit_prior: bool = option(False, "fit a mixture of Gaussians, to draw samples from", "model", common=True)

@@ -21,12 +21,8 @@ class EncodeOptions:
     images: tuple[str, ...] = option(
         (), "picture files and folders", "data", kind=path, unit="IMAGE", positional=True, several=True, common=True
     )
-    split: str = option(
-        "test", "split of the data set", "data", choices=("test", "train"), common=True, not_with=("images",)
-    )
-    outfile: str = option(
-        "codes.npz", "latent vectors: .npz or .csv; - is standard output", "output", kind=path, common=True
-    )
+    split: str = option("test", "data set split", "data", choices=("test", "train"), common=True, not_with=("images",))
+    outfile: str = option("codes.npz", "latent vectors: .npz or .csv; - is stdout", "output", kind=path, common=True)
 
 
 def options() -> tuple[type, ...]:

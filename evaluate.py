@@ -28,9 +28,7 @@ class EvaluateOptions:
     )
     prior: str = flags.prior_option("normal", "prior for KL and log p(x)")
     batchsize: int = option(250, "batch size; affects speed only", "general", kind=count, aliases=("batch_size",))
-    json: str | None = option(
-        None, "also write the metrics to FILE; - is standard output", "output", kind=path, common=True
-    )
+    json: str | None = option(None, "also write the metrics to FILE; - is stdout", "output", kind=path, common=True)
 
 
 def options() -> tuple[type, ...]:

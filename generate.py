@@ -30,26 +30,17 @@ class GenerateOptions:
         default_text="128",
     )
     label: str | None = option(
-        None,
-        "class to sample, or all: rows of each class",
-        "sampling",
-        kind=word,
-        common=True,
-        default_text="each in turn",
+        None, "class, or all: rows of each class", "sampling", kind=word, common=True, default_text="each in turn"
     )
-    vis_lat_space: bool = option(
-        False, "for 2-D models: decode a 16×16 grid over [-2, 2]²", "sampling", not_with=("codes",)
-    )
+    vis_lat_space: bool = option(False, "decode a 16×16 grid of [-2, 2]² (2-D models)", "sampling", not_with=("codes",))
     codes: str | None = option(None, "decode these latent vectors, .npz or .csv", "sampling", kind=path)
-    names: tuple[str, ...] = option(
-        (), "decode only the rows with these names", "sampling", kind=word, several=True, only_with=("codes",)
-    )
+    names: tuple[str, ...] = option((), "only these names", "sampling", kind=word, several=True, only_with=("codes",))
     grid_size: int | None = option(
         None, "columns of the sheet", "output", kind=count, not_with=("vis_lat_space",), default_text="at most 12"
     )
     outfile: str | None = option(
         None,
-        "the sheet; - is standard output",
+        "the sheet; - is stdout",
         "output",
         kind=path,
         common=True,
@@ -96,22 +87,23 @@ def main(argv: list[str] | None = None) -> None:
     with beside(args.outfile):
         opened = open_model(model, typed.of(flags.DeviceOptions))
         if args.info:
-            print_info(opened, checkpoint_rows(opened.checkpoint))
-            return
+            rows = [f"  {title}: {words}" for title, words in checkpoint_rows(opened.checkpoint)]
+            return print("\n".join([f"Model: {opened.path}", *rows]))
         drawn_from = prior_of(opened, prior.prior)
         sampler = sampling.Sampler(drawn_from, prior.temperature, seed, noisy=prior.pixels == "sample")
         if args.codes:
             given = codes.load(args.codes, opened.model.config.latent_dims)
             given = given.chosen(args.names) if args.names else given
             made = sampling.decoded(opened.checkpoint, sampler, given, args.label, args.grid_size)
+            caption = "given latents"
         elif args.vis_lat_space:
             made = sampling.latent_grid(opened.checkpoint, args.label)
+            caption = "z0 from −2 to 2 rightwards, z1 from −2 to 2 upwards"
         else:
             made = sampling.samples(opened.checkpoint, sampler, args.nsamples, args.label, args.grid_size)
+            caption = sampler.words
         what = "Latent grid" if args.vis_lat_space else f"Sheet of {number_of(made)}"
-        heading, caption = f"{what.removeprefix('Sheet of ')}: {title(opened.checkpoint)}", sampler.words
-        if args.codes or args.vis_lat_space:
-            caption = "z0 from −2 to 2 rightwards, z1 from −2 to 2 upwards" if args.vis_lat_space else "given latents"
+        heading = f"{what.removeprefix('Sheet of ')}: {title(opened.checkpoint)}"
         heading += f", class {args.label}" if args.label and args.label != sampling.ALL else ""
         origin, scale = record(typed, opened, heading, caption), typed.of(ScaleOptions).scale
         sheets = [Path(outfile)] if args.outfile or not args.outdir else []
@@ -140,12 +132,6 @@ def write_each(writer, made, folder, write, model):
 def number_of(made):
     """The number of images in words."""
     return counted(len(made.pictures), "sample" if made.names is None else "picture")
-
-
-def print_info(opened, rows):
-    print(f"Model: {opened.path}")
-    for title, words in rows:
-        print(f"  {title}: {words}")
 
 
 if __name__ == "__main__":

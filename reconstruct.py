@@ -25,9 +25,7 @@ SHOWN = 64  # pairs in the overview
 
 @dataclass(frozen=True)
 class ReconstructOptions:
-    rec_testdata: bool = option(
-        False, "use the test split instead of the training split", "data", common=True, not_with=("images",)
-    )
+    rec_testdata: bool = option(False, "the test split instead of training", "data", common=True, not_with=("images",))
     images: tuple[str, ...] = option((), "picture files and folders", "data", kind=path, several=True, common=True)
     outdir: str = option("reconstructions", "output folder", "output", kind=directory, common=True)
 
@@ -67,11 +65,8 @@ def main(argv: list[str] | None = None) -> None:
         place = f"{datasets.file_name(dataset)}_{split}"
         names, what = [f"img_{i:08d}.png" for i in range(len(originals.images))], f"{split} split"
     outdir = Path(args.outdir) / place / f"{opened.model.config.latent_dims:04d}_latent_dims"
-    for kind, targets in (
-        (NEW if args.images else PICTURE, names),
-        (PICTURE, ["overview.png"]),
-        (LIST, ["sources.csv"]),
-    ):
+    pairs_are = NEW if args.images else PICTURE
+    for kind, targets in (pairs_are, names), (PICTURE, ["overview.png"]), (LIST, ["sources.csv"]):
         flags.check_targets(write_options, kind, [outdir / name for name in targets], model.model, *args.images)
     print(f"Device: {opened.device}")
 

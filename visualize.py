@@ -22,13 +22,7 @@ class LabelOptions:
 @dataclass(frozen=True)
 class RunOptions:
     logs: tuple[str, ...] = option(
-        (),
-        "runs: their folders or models, or last",
-        "pictures",
-        kind=path,
-        unit="RUN",
-        several=True,
-        default_text="the model's",
+        (), "folders, models, or last", "pictures", kind=path, unit="RUN", several=True, default_text="the model's"
     )
 
 
@@ -51,13 +45,7 @@ def kinds() -> dict[str, Row]:
 class VisualizeOptions:
     kind: str = option(..., "what to show", "pictures", kind=text, rows=kinds, unit="KIND", positional=True)
     outfile: str | None = option(
-        None,
-        "picture or page; - is standard output",
-        "output",
-        kind=path,
-        unit="FILE",
-        common=True,
-        default_text="KIND.png or .html",
+        None, "picture or page; - is stdout", "output", kind=path, common=True, default_text="KIND.png or .html"
     )
 
 
@@ -76,23 +64,22 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.pictures import images
     from toolkit.pictures.kinds import curves
     from toolkit.pictures.layout import framed
-    from toolkit.shell.opening import find_model, find_run
+    from toolkit.shell.opening import find_model, find_run, open_model
     from toolkit.shell.origin import record
 
     draw, animate, write_page = (getattr(kind.file, name, None) for name in ("draw", "animate", "write_page"))
     endings = (".html", ".htm") if write_page else images.ENDINGS if draw else (".gif",)
     outfile = args.outfile or args.kind + endings[0]
     files = picture_files(typed, chosen, not write_page)
-    model, kind_of_file = typed.of(flags.ModelOptions).model, PAGE if write_page else PICTURE
-    write_options = typed.of(flags.PictureOptions)
-    flags.check_targets(write_options, kind_of_file, [outfile], model, *files)
+    model, write_options = typed.of(flags.ModelOptions), typed.of(flags.PictureOptions)
+    flags.check_targets(write_options, PAGE if write_page else PICTURE, [outfile], model.model, *files)
     check_ending(outfile, endings)
     with beside(args.outfile):
-        opened = None if "runs" in kind.needs else open_named(typed)
+        opened = None if "runs" in kind.needs else open_model(model, typed.of(flags.DeviceOptions))
         if opened:
             subject = subject_of(typed, opened)
         else:
-            subject = [find_run(name) for name in chosen.logs] or own_runs(find_model(model))
+            subject = [find_run(name) for name in chosen.logs] or own_runs(find_model(model.model))
         if write_page:
             write(outfile, write_page(subject, chosen).encode(errors="replace"))
         else:
@@ -118,13 +105,6 @@ def picture_files(typed, chosen, alone):
         data = [name for part in SHARED["data"] for name, _, _ in options_of(part)]
         check_effects(typed, data, "pictures named by their files")
     return files
-
-
-def open_named(typed):
-    """The model that flags name."""
-    from toolkit.shell.opening import open_model
-
-    return open_model(typed.of(flags.ModelOptions), typed.of(flags.DeviceOptions))
 
 
 def subject_of(typed, opened):

@@ -102,17 +102,12 @@ def unit_of(name: str, known: Option) -> str:
 def help_of(name: str, options: Mapping[str, Option], brief: bool = False) -> str:
     """The help text of one of `options`: what it does, its choices, and unless `brief`, what it needs or excludes."""
     known = options[name]
-    text, choices = known.help() if callable(known.help) else known.help, choices_of(known)
+    text, choices = known.help() if callable(known.help) else known.help, () if known.rows else choices_of(known)
     if known.rows and not known.positional:  # whose rows are a table above the flags
         rows = "; ".join(f"{row.name}: {row.words}" for row in known.rows().values())
         rows = ", ".join(known.rows()) if brief else rows
         text = ". ".join(filter(None, (text, rows)))
-    elif (
-        choices
-        and not known.rows
-        and unit_of(name, known)[0] != "{"
-        and any(str(choice) not in text for choice in choices)
-    ):
+    elif any(str(choice) not in text for choice in choices) and unit_of(name, known)[0] != "{":
         text += f": {', '.join(map(str, choices))}"
     if brief:
         return text

@@ -52,12 +52,8 @@ class ModelOptions:
 class PlaceOptions:
     """The location of data sets."""
 
-    data_dir: str | None = option(
-        None, "folder of the data sets", "data", kind=directory, default_text="$VAE_DATA_DIR, or data"
-    )
-    cache_dir: str | None = option(
-        None, "folder for decoded images", "data", kind=directory, default_text="DATA_DIR/cache"
-    )
+    data_dir: str | None = option(None, "the data sets", "data", kind=directory, default_text="$VAE_DATA_DIR, or data")
+    cache_dir: str | None = option(None, "decoded images", "data", kind=directory, default_text="DATA_DIR/cache")
 
 
 @dataclass(frozen=True)
@@ -65,18 +61,14 @@ class DataOptions:
     """The data for a trained model."""
 
     dataset: str | None = option(None, DATASETS, "data", common=True, default_text="the training data set")
-    limit: int | None = option(
-        None, "use only the first N images of each split", "data", kind=count, common=True, default_text="all"
-    )
+    limit: int | None = option(None, "use only the first N images of each split", "data", kind=count, common=True)
 
 
 @dataclass(frozen=True)
 class LabelOptions:
     """The label of pictures to encode."""
 
-    label: str | None = option(
-        None, "class of the pictures", "data", kind=word, default_text="the sub-folder", only_with=("images",)
-    )
+    label: str | None = option(None, "their class", "data", kind=word, default_text="sub-folder", only_with=("images",))
 
 
 @dataclass(frozen=True)
@@ -88,9 +80,7 @@ class SeedOptions:
 class PriorOptions:
     """The distribution of samples."""
 
-    prior: str | None = prior_option(
-        None, "prior to sample from", default_text="mixture, if fitted", not_with=REPLACING
-    )
+    prior: str | None = prior_option(None, "prior of samples", default_text="mixture, if fitted", not_with=REPLACING)
     temperature: float = option(
         1.0,
         "scale of the latent noise; below 1, samples are cleaner and less varied",

@@ -40,11 +40,8 @@ def open_model(options: ModelOptions, on: DeviceOptions, together: bool = False)
     path = ranks.leader_first(lambda: find_model(options.model))
     loaded = checkpoint.load(path)
     config = loaded.model.config
-    for flag, has in (
-        ("latent_dims", config.latent_dims),
-        ("max_filters", config.max_filters),
-        ("nimg_channels", config.channels),
-    ):
+    values = {"latent_dims": config.latent_dims, "max_filters": config.max_filters, "nimg_channels": config.channels}
+    for flag, has in values.items():
         asked = getattr(options, flag)
         if asked is not None and asked != has:
             raise UserError(f"--{flag} {asked} contradicts {options.model}, which has {has} — leave the flag out")
@@ -122,9 +119,8 @@ def included(word: str) -> Path:
 def only(models: list[Path], word: str) -> Path:
     """The one model; an error that lists them if there are several."""
     if len(models) > 1:
-        home = next(
-            (folder for folder in (Path(INCLUDED), ROOT / INCLUDED) if models[0].is_relative_to(folder)), Path()
-        )
+        homes = (Path(INCLUDED), ROOT / INCLUDED)
+        home = next((folder for folder in homes if models[0].is_relative_to(folder)), Path())
         names = [str(path.relative_to(home) if path.is_relative_to(home) else path) for path in models[:8]]
         raise UserError(f"{word} stands for {len(models)} models — name one of {', '.join(names)}")
     return models[0]

@@ -1,12 +1,12 @@
 """What made a file, for whoever finds it later: the command line, the model and the versions, without a path."""
 
-import hashlib
 import platform
 import shlex
 from importlib.metadata import version
 from pathlib import Path
 
 import toolkit
+from toolkit.files.reading import checksum_of
 from toolkit.files.targets import PICTURE, mark
 from toolkit.formats import hub
 from toolkit.shell.opening import ROOT, Opened
@@ -51,8 +51,8 @@ def name_of(opened: Opened) -> str:
 
 def checksum(opened: Opened) -> str:
     """The SHA-256 of a model's file."""
-    file = opened.path / hub.MODEL if opened.path.is_dir() else opened.path
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    with open(opened.path / hub.MODEL if opened.path.is_dir() else opened.path, "rb") as file:
+        return checksum_of(file, like="")
 
 
 def versions() -> dict[str, str]:

@@ -26,27 +26,17 @@ HELP_ALL = "--help-all"
 HELP = {"-h", "--help", HELP_ALL, "--version"}
 WIDTH, COLUMN = 80, 22  # of a help page, and of the flags in it
 
+OUTPUTS = ("outfile", "outdir", "json")
 MEANT = {  # what people type, and the options that they may mean: the first that the command has
-    "o": ("outfile", "outdir", "json"),
-    "m": ("model",),
-    "n": ("nsamples",),
-    "e": ("epochs",),
-    "d": ("dataset",),
-    "b": ("batchsize",),
-    "s": ("seed",),
-    "i": ("images", "image"),
-    "l": ("label",),
-    "z": ("latent_dims",),
-    "output": ("outfile", "outdir", "json"),
-    "device": ("cpu",),
+    **{name[0]: (name,) for name in ("model", "nsamples", "epochs", "dataset", "batchsize", "seed", "label")},
+    **{"i": ("images", "image"), "z": ("latent_dims",), "o": OUTPUTS, "output": OUTPUTS, "device": ("cpu",)},
 }
-PICTURES = (".png", ".gif", ".jpg", ".jpeg", ".webp", ".heic")
-NAMED = (  # what a word without a flag probably names, by its ending, and the option for it
-    ((*PICTURES[:2], ".html", ".csv"), "the output", "outfile"),
-    (PICTURES, "pictures", "images"),
-    ((".json",), "the output", "json"),
-    (("", ".npz", ".safetensors", ".pth"), "the model", "model"),
-)
+NAMED = {  # what a word without a flag probably names, the option for it, and the endings of such words
+    ("the output", "outfile"): (".png", ".gif", ".html", ".csv"),
+    ("pictures", "images"): (".png", ".gif", ".jpg", ".jpeg", ".webp", ".heic"),
+    ("the output", "json"): (".json",),
+    ("the model", "model"): ("", ".npz", ".safetensors", ".pth"),
+}
 ARGPARSE = {  # what argparse says, in our words
     r"^argument ([^:]+): ": r"\1 ",
     r"expected (at least )?one argument": "needs a value",
@@ -125,16 +115,14 @@ def typed_value(words: list[str], *spellings: str) -> str | None:
     return value
 
 
-def chosen(words: list[str], declared: tuple[type, ...], others: dict[str, Any] | None = None) -> dict[str, Row]:
+def chosen(words: list[str], declared: Declared, others: dict[str, Any] | None = None) -> dict[str, Row]:
     """The rows that words choose, by how: `--arch resnet` → its row. With `others` those of other options too, by their
     values there or their defaults."""
-    found = {}
-    rows_of = [row.Options for _, _, known in selectors(declared) for row in known.rows().values() if row.Options]
-    switches = {f"--{name}" for part in (*declared, *rows_of) for name, _, known in options_of(part) if not known.kind}
+    found, options = {}, [*fields_of(declared), *(option for _, option in row_options(declared))]
+    no_flags = {"", "--help", *(f"--{name}" for name, _, known in options if not known.kind)}  # no value follows them
     for name, default, known in selectors(declared):
         rows, value = known.rows(), typed_value(words, name, *known.aliases)
         if known.positional:
-            no_flags = {"", "--help", *switches}  # before a word that is no value of a flag
             pairs = zip(["", *words], words, strict=False)
             places = (word for before, word in pairs if before in no_flags or "=" in before or before[:2] != "--")
             value = next((word for word in places if word in rows), None)
@@ -145,9 +133,9 @@ def chosen(words: list[str], declared: tuple[type, ...], others: dict[str, Any] 
     return found
 
 
-def selectors(declared: tuple[type, ...]) -> list[tuple[str, Any, Option]]:
+def selectors(declared: Declared) -> list[Field]:
     """The options that select a row of a table."""
-    return [option for part in declared for option in options_of(part) if option[2].rows]
+    return [option for option in fields_of(declared) if option[2].rows]
 
 
 def way_of(name: str, known: Option, row: str) -> str:
@@ -155,14 +143,20 @@ def way_of(name: str, known: Option, row: str) -> str:
     return row if known.positional else f"--{name} {row}"
 
 
-def owners(declared: tuple[type, ...]) -> dict[str, str]:
+def row_options(declared: Declared) -> list[tuple[str, Field]]:
+    """The options that only rows of tables have, each with what selects its row: `--arch resnet`."""
+    rows = [
+        (way_of(name, known, row.name), row) for name, _, known in selectors(declared) for row in known.rows().values()
+    ]
+    return [(way, option) for way, row in rows for option in fields_of([row.Options])]
+
+
+def owners(declared: Declared) -> dict[str, str]:
     """The flags that rows have of their own, and what chooses each: `--depth` → `--arch resnet`."""
     found: dict[str, list[str]] = {}
-    for name, _, known in selectors(declared):
-        for row in known.rows().values():
-            for own, _, about in options_of(row.Options) if row.Options else ():
-                for spelling in (own, *about.aliases):
-                    found.setdefault(f"--{spelling}", []).append(way_of(name, known, row.name))
+    for way, (name, _, known) in row_options(declared):
+        for spelling in (name, *known.aliases):
+            found.setdefault(f"--{spelling}", []).append(way)
     return {flag: " or ".join(filter(None, [", ".join(ways[:-1]), ways[-1]])) for flag, ways in found.items()}
 
 
@@ -249,7 +243,7 @@ class Parser(argparse.ArgumentParser):
     def hint_at_name(self, word: str) -> str:
         """What a word without a flag probably names."""
         ending = os.path.splitext(word)[1].lower()
-        for endings, what, name in NAMED:
+        for (what, name), endings in NAMED.items():
             if ending in endings and name in self.options and not word.isdecimal():
                 return f" — to name {what} say --{name} {word}"
         return ""
@@ -278,9 +272,8 @@ def help_page(document: str, words: list[str], declared: Declared) -> str:
     about = "\n\n".join(filter(None, [about.strip(), *tables, textwrap.indent(examples, "  ")]))
     usage = " ".join([program, *positional])
     usual = fields_of((*declared, *(row.Options for row in chosen([], declared, {}).values())))
-    common = sorted(
-        (each for each in usual if each[2].common), key=lambda each: (each[1] is not ..., GROUPS.index(each[2].group))
-    )
+    common = [each for each in usual if each[2].common]
+    common.sort(key=lambda each: (each[1] is not ..., GROUPS.index(each[2].group)))
     if common and HELP_ALL not in words:
         return page(usage, about, {("most used flags",): common}, f"all flags: {program} {HELP_ALL}", brief=True)
     earlier = "\n\nearlier flags: docs/compatibility.md"
@@ -297,13 +290,10 @@ help:
 
 def sections(declared: Declared) -> dict[tuple[str, ...], list[Field]]:
     """The options of a command by group, and then those that only some rows of a table have, by what chooses these."""
-    options = fields_of(declared)
-    found = {(group,): [option for option in options if option[2].group == group] for group in GROUPS}
+    found = {(group,): [option for option in fields_of(declared) if option[2].group == group] for group in GROUPS}
     ways: dict[Field, list[str]] = {}
-    for name, _, known in selectors(declared):
-        for row in known.rows().values():
-            for option in fields_of([row.Options]):
-                ways.setdefault(option, []).append(way_of(name, known, row.name))
+    for way, option in row_options(declared):
+        ways.setdefault(option, []).append(way)
     for option, of in ways.items():
         found.setdefault(tuple(of), []).append(option)
     return {titles: members for titles, members in found.items() if members}

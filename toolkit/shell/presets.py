@@ -11,11 +11,11 @@ from toolkit.files import records
 from toolkit.files.reading import contents
 from toolkit.files.writing import reason
 from toolkit.formats import checkpoint
-from toolkit.options import checked, option, options_of, path
+from toolkit.options import checked, option, path
 from toolkit.shell.data import trained_on
 from toolkit.shell.earlier import DECODERS, translated
 from toolkit.shell.opening import find_model
-from toolkit.shell.parser import HELP, HELP_ALL, Typed, parse, selectors, typed_value, words_of
+from toolkit.shell.parser import HELP, HELP_ALL, Typed, fields_of, parse, row_options, typed_value, words_of
 from toolkit.training.plan import DECIDED, remembered
 from toolkit.wording import did_you_mean, ending_in_words
 
@@ -65,28 +65,22 @@ def options_like(name: str, asked: dict[str, Any]) -> dict[str, Any]:
         options["dataset"] = trained_on(place, facts.get("dataset"))
     renewed = {name for name in ("recipe", "arch") if asked.get(name, before[name]) != before[name]}
     own = ARCHITECTURES[before["arch"]].Options
-    of_architecture = ["max_filters", *(name for name, _, _ in (options_of(own) if own else ()))]
+    of_architecture = ["max_filters", *(name for name, _, _ in fields_of([own]))]
     dropped = [*(DECIDED if renewed else ()), *(of_architecture if "arch" in renewed else ())]
     return {name: value for name, value in options.items() if name not in dropped}
 
 
 def read(file: Path, declared: tuple[type, ...]) -> dict[str, Any]:
     """Read the options in a file, checked like flags."""
-    rows = [row.Options for _, _, known in selectors(declared) for row in known.rows().values() if row.Options]
-    known = {
-        spelling: (name, about)
-        for part in (*declared, *rows)
-        for name, _, about in options_of(part)
-        for spelling in (name, *about.aliases)
-        if name != "config"
-    }
+    options = [*fields_of(declared), *(option for _, option in row_options(declared))]
+    known = {word: each for each in options for word in (each[0], *each[2].aliases) if word != "config"}
     values = {}
     for key, value in parsed(file).items():
         spelling = key.replace("-", "_")
         if spelling not in known:
             hint = did_you_mean(spelling, known) or f" — python train.py {HELP_ALL} lists the options"
             raise UserError(f"{file} has an unknown key {key!r}{hint}")
-        name, about = known[spelling]
+        name, _, about = known[spelling]
         if value is None or (about.kind is None and value is False):
             continue  # as if it were not there
         try:
