@@ -16,6 +16,8 @@ from toolkit.shell.command import beside, command
 from toolkit.shell.parser import check_effects, parse
 from toolkit.wording import counted, file_names
 
+SHEET = "samples.png"
+
 
 @dataclass(frozen=True)
 class GenerateOptions:
@@ -39,24 +41,13 @@ class GenerateOptions:
         None, "columns of the sheet", "output", kind=count, not_with=("vis_lat_space",), default_text="at most 12"
     )
     outfile: str | None = option(
-        None,
-        "the sheet; - is stdout",
-        "output",
-        kind=path,
-        common=True,
-        aliases=("output_path",),
-        default_text="samples.png",
+        None, "the sheet; - is stdout", "output", kind=path, common=True, aliases=("output_path",), default_text=SHEET
     )
     outdir: str | None = option(
         None, "also save each sample to DIR, and the sheet as all.png", "output", kind=directory, common=True
     )
     info: bool = option(
-        False,
-        "print the model's metadata and exit",
-        "output",
-        common=True,
-        aliases=("info_only",),
-        uses_only=("model", "general"),
+        False, "print metadata and exit", "output", common=True, aliases=("info_only",), uses_only=("model", "general")
     )
 
 
@@ -70,7 +61,7 @@ def options() -> tuple[type, ...]:
 def main(argv: list[str] | None = None) -> None:
     typed = parse(__doc__, argv, *options())
     args = typed.of(GenerateOptions)
-    outfile = args.outfile or "samples.png"
+    outfile = args.outfile or SHEET
     model, write = typed.of(flags.ModelOptions), typed.of(flags.PictureOptions)
     prior, seed = typed.of(flags.PriorOptions), typed.of(flags.SeedOptions).seed
     if args.codes and prior.pixels == "mean":

@@ -2,10 +2,9 @@
 
     beta: float = option(1.0, "weight of the KL term", "objective", kind=weight)
 
-The field declares everything about the option: its flag and earlier spellings, its values, default and help text, and
-whether a resumed run may change it. Flags and help pages (toolkit/shell/parser.py), the state of a run and the check
-when it is resumed (toolkit/training/plan.py), and the tables in docs/ are generated from it. Only the standard library
-is imported here, so help pages appear at once.
+Flags and help pages (toolkit/shell/parser.py), the state of a run and the check when it is resumed
+(toolkit/training/plan.py), and the tables in docs/ are generated from it. Only the standard library is imported here,
+so help pages appear at once.
 """
 
 import dataclasses

@@ -70,10 +70,8 @@ def load_for(checkpoint: Checkpoint, dataset: str, split: str, place: PlaceOptio
         raise UserError(f"the model needs labels and {dataset} has none — take a data set with {classes} classes")
     numbers = tuple(map(str, range(classes)))  # used as names in files without names
     if len(loaded.class_names) != classes or checkpoint.class_names not in (tuple(loaded.class_names), numbers):
-        raise UserError(
-            f"the model has {classes} classes and {dataset} has {len(loaded.class_names)} others — take the data set "
-            "it was trained on"
-        )
+        others = f"{dataset} has {len(loaded.class_names)} others"
+        raise UserError(f"the model has {classes} classes and {others} — take the data set it was trained on")
     return loaded
 
 

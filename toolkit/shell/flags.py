@@ -50,24 +50,18 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class PlaceOptions:
-    """The location of data sets."""
-
     data_dir: str | None = option(None, "the data sets", "data", kind=directory, default_text="$VAE_DATA_DIR, or data")
     cache_dir: str | None = option(None, "decoded images", "data", kind=directory, default_text="DATA_DIR/cache")
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """The data for a trained model."""
-
     dataset: str | None = option(None, DATASETS, "data", common=True, default_text="the training data set")
     limit: int | None = option(None, "use only the first N images of each split", "data", kind=count, common=True)
 
 
 @dataclass(frozen=True)
 class LabelOptions:
-    """The label of pictures to encode."""
-
     label: str | None = option(None, "their class", "data", kind=word, default_text="sub-folder", only_with=("images",))
 
 
@@ -78,8 +72,6 @@ class SeedOptions:
 
 @dataclass(frozen=True)
 class PriorOptions:
-    """The distribution of samples."""
-
     prior: str | None = prior_option(None, "prior of samples", default_text="mixture, if fitted", not_with=REPLACING)
     temperature: float = option(
         1.0,
@@ -105,8 +97,6 @@ class WriteOptions:
 
 @dataclass(frozen=True)
 class PictureOptions(WriteOptions):
-    """Writing what people look at."""
-
     open: bool = option(False, "open the result in the system's viewer", "output")
 
 

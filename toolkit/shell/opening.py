@@ -119,9 +119,7 @@ def included(word: str) -> Path:
 def only(models: list[Path], word: str) -> Path:
     """The one model; an error that lists them if there are several."""
     if len(models) > 1:
-        homes = (Path(INCLUDED), ROOT / INCLUDED)
-        home = next((folder for folder in homes if models[0].is_relative_to(folder)), Path())
-        names = [str(path.relative_to(home) if path.is_relative_to(home) else path) for path in models[:8]]
+        names = [str(path).removeprefix(f"{ROOT}/").removeprefix(f"{INCLUDED}/") for path in models[:8]]
         raise UserError(f"{word} stands for {len(models)} models — name one of {', '.join(names)}")
     return models[0]
 

@@ -318,10 +318,8 @@ def entry(name: str, default: Any, known: Option, options: Mapping[str, Option],
     left = "  " + (flag if known.positional else f"{flag} {unit}".strip()) + (" …" if known.several else "")
     said, about = default_text_of(default, known), help_of(name, options, brief)
     text = f"{about} (default: {said})" if said else about
-    right = textwrap.wrap(text, WIDTH - COLUMN, break_on_hyphens=False)
-    first = [] if len(left) <= COLUMN - 2 else [left]
-    left = "" if first else left
-    return first + [f"{left if i == 0 else '':{COLUMN}s}{line}" for i, line in enumerate(right)]
+    right = [" " * COLUMN + line for line in textwrap.wrap(text, WIDTH - COLUMN, break_on_hyphens=False)]
+    return [left, *right] if len(left) > COLUMN - 2 else [left + right[0][len(left) :], *right[1:]]
 
 
 def table_of(word: str, rows: Mapping[str, Row], program: str) -> str:

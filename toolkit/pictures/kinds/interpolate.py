@@ -75,7 +75,7 @@ def draw(subject: Subject, options: Options) -> np.ndarray:
 
 
 def animate(subject: Subject, options: Options) -> Animation:
-    """For each pair: where it begins, the straight line, the arc, and where it ends; a row for few pairs, or a column."""
+    """Each pair with both of its paths: in a column, or in a row if there are few pairs."""
     shown, _ = interpolate(subject, options.rows, FRAMES, options.images)
     lines, arcs = shown[::2], shown[1::2]  # (pairs, 1 + FRAMES + 1, H, W, C)
     words, few = ["from", "linear", "spherical", "to"], len(lines) < 4
