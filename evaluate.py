@@ -1,8 +1,8 @@
 """python evaluate.py --importance_samples 50
 python evaluate.py --model last --json metrics.json
 
-Score a model on the test split: its bound, its likelihood, its reconstructions
-and its latent vectors.
+Evaluate a model on the test split: ELBO, log-likelihood, reconstructions and
+latent vectors.
 """
 
 import json

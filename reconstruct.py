@@ -2,7 +2,7 @@
 python reconstruct.py --model cifar-10 --images cat.jpg dog.jpg
 
 Reconstruct a split of the data set, or your own pictures (--images), from the
-means of the latent vectors. Each image and its reconstruction form one file in
+posterior mean. Each image and its reconstruction form one file in
 OUTDIR/DATASET_SPLIT/DDDD_latent_dims/, numbered by position in the split, or in
 OUTDIR/pictures/DDDD_latent_dims/ under its own name. overview.png shows the
 first ones; sources.csv lists what each file shows.
@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     error = squared_error / number
     print(f"{counted(number, 'pair')}: {outdir / names[0]}" + (", …" if number > 1 else ""))
     print(f"Overview of the first {len(overview)}: {outdir / 'overview.png'}")
-    print(f"Mean squared error {error:.6f} per pixel of [0, 1] | PSNR {psnr(error):.2f} dB ({what})")
+    print(f"Mean squared error {error:.6f} per pixel in [0, 1] | PSNR {psnr(error):.2f} dB ({what})")
     flags.show(write_options, outdir / "overview.png")
 
 

@@ -191,7 +191,7 @@ def check_run(run):
 
 
 def make_trainer(typed, plan, run, place, state):
-    """Load the data and make a trainer, new or resumed from a state; it is the same on all ranks."""
+    """Load the data and make a trainer, new or resumed from a state; the same on all ranks."""
     if options := ranks.broadcast(state and state.facts["options"]):
         plan = plan.resumed(typed, options)
     config = plan.train
@@ -247,13 +247,13 @@ def print_options(trainer, folder, device_name):
 
 
 def changed_options(plan):
-    """The training options that differ from their defaults, as flags; other lines show those of the model."""
+    """The training options that differ from their defaults, as flags; the model's are on other lines."""
     own = {name for name, _, _ in options_of(plan.model)}
     return ", ".join(" ".join(words) for name, words in flags(plan).items() if name not in own)
 
 
 def print_epoch(entry, before, trainer, seconds):
-    """A row of the table of epochs, below its head if no epoch came before; and a warning if it has collapsed."""
+    """Print a row of the table of epochs, with a header first, and a warning if the posterior collapsed."""
     epochs, elbo = trainer.config.epochs, trainer.plan.elbo
     plus, equals = "+=" if trainer.plan.objective(epochs - 1).samples == 1 else "  "  # the ELBO is the sum of its terms
     cells = [
@@ -283,7 +283,7 @@ def print_epoch(entry, before, trainer, seconds):
 
 
 def decimal(value, width):
-    """A number with as many of two decimals as fit a column; text as it is."""
+    """A number with up to two decimals, as many as fit the column; text unchanged."""
     texts = [f"{value:.{digits}f}" for digits in (2, 1, 0)] if isinstance(value, float) else [value]
     return next((text for text in texts if len(text) <= width), texts[-1])
 

@@ -96,7 +96,7 @@ class Decoder(nn.Module):
         h = forms.reshape(h, self.grid)  # (N, S/8, S/8, F)
         h = self.upconv1(h, self.bn1)  # (N, S/4, S/4, F/2)
         h = self.upconv2(h, self.bn2)  # (N, S/2, S/2, F/4)
-        return forms.reshape(self.upconv3(h), 8 * self.grid)  # (N, S, S, outputs); on a CPU joins the parts
+        return forms.reshape(self.upconv3(h), 8 * self.grid)  # (N, S, S, outputs); on a CPU this joins the parts
 
 
 def compiled(method: Callable) -> cached_property:
@@ -163,7 +163,7 @@ class VAE(nn.Module):
     def log_ratios(
         self, x: mx.array, labels: mx.array | None, keys: mx.array, samples: int
     ) -> tuple[mx.array, mx.array]:
-        """For importance weights: K samples z per image (N, K, D), and log p(x | z) - log q(z | x) of each (N, K).
+        """For importance weights: K samples z per image (N, K, D), and their log p(x | z) - log q(z | x), (N, K).
 
         The prior's log p(z) and the likelihood's constant are added later, the constant in higher precision.
         """
@@ -186,8 +186,8 @@ class VAE(nn.Module):
 def elbo(
     model: VAE, x: mx.array, labels: mx.array | None, keys: mx.array, beta: mx.array | float = 1.0
 ) -> tuple[mx.array, mx.array]:
-    """The training loss, mean error + β · mean KL; and for the log the negative bound (with β = 1), error and KL of
-    each image (3, N).
+    """The training loss, mean error + β · mean KL, and for the log: negative bound (with β = 1), error and KL per image
+    (3, N).
 
     toolkit/model/objectives.py has alternatives with the same arguments.
     """

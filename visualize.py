@@ -103,12 +103,12 @@ def picture_files(typed, chosen, alone):
     files = [which for which in named if isinstance(which, str)]
     if len(files) == len(named) and alone:
         data = [name for part in SHARED["data"] for name, _, _ in options_of(part)]
-        check_effects(typed, data, "pictures named by their files")
+        check_effects(typed, data, "picture files")
     return files
 
 
 def subject_of(typed, opened):
-    """A model with what loads its data and other pictures."""
+    """A model, and functions that load its data and other pictures."""
     from toolkit.datasets import full_name
     from toolkit.pictures.sampling import ALL, Sampler
     from toolkit.pictures.subject import Subject
@@ -132,7 +132,7 @@ def subject_of(typed, opened):
 
 
 def own_runs(model):
-    """The run that trained a model, if it lies beside it."""
+    """The run that trained a model, if it is next to it."""
     from toolkit.formats.checkpoint import run_folder
 
     return list(filter(None, [run_folder(model)]))

@@ -60,7 +60,7 @@ def test_traversal_around_an_image():
         code = shown.latents[0][7].copy()
         code[int(word[1])] = 0
         np.testing.assert_array_equal(row[1], decode_to_bytes(model, code[None])[0])
-    with pytest.raises(UserError, match="no test image 30 — take 0 to 29"):
+    with pytest.raises(UserError, match="no test image 30 — choose 0 to 29"):
         traversal.traverse(shown, 30)
 
 
@@ -485,7 +485,7 @@ def test_pairs_are_not_counted_where_images_are_named(fails, model_file):
 def test_kinds_are_listed_a_line_each(run):
     for flags in ((), ("-h",)):
         status, out, err = run("visualize", *flags)
-        assert (status, err) == (0, "") and "Flags of one of them: python visualize.py KIND -h" in out
+        assert (status, err) == (0, "") and "Flags of one KIND: python visualize.py KIND -h" in out
         for name, kind in visualize.kinds().items():
             assert re.search(rf"^  {name} +{re.escape(kind.words)}$", out, re.M)
 

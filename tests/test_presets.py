@@ -145,7 +145,7 @@ def test_like_a_model_of_ones_own_pictures(run, fails, tmp_path, monkeypatch):
     assert run("train", "--like", path, *data, "--outdir", tmp_path / "b")[0] == 0
     alone = path.rename(tmp_path / "alone.npz")
     line = fails("train", "--like", alone, *data, "--outdir", tmp_path / "c")
-    assert "a folder pets — name the pictures: --dataset folder:PATH" in line
+    assert "a folder pets — add --dataset folder:PATH" in line
     assert (
         run("train", "--like", alone, *data, "--dataset", f"folder:{tmp_path / 'pets'}", "--outdir", tmp_path / "c")[0]
         == 0
@@ -182,4 +182,4 @@ def test_keys_of_many_parts(fails, tmp_path):
 def test_names_that_no_file_can_have(fails, tmp_path, name):
     for option in ("outdir", "run_name"):
         (tmp_path / "run.json").write_text(json.dumps({option: name}))
-        assert "must be a name that a file can have" in fails("train", "--config", tmp_path / "run.json")
+        assert "must be a valid file name" in fails("train", "--config", tmp_path / "run.json")

@@ -190,10 +190,10 @@ def test_wrong_flags_end_in_one_line(fails, tmp_path, argv):
 @pytest.mark.parametrize(
     "line, said",
     {
-        "generate samples.png": "samples.png is not a flag — to name the output say --outfile samples.png",
+        "generate samples.png": "samples.png is not a flag — for the output, use --outfile samples.png",
         "generate codes.csv": "--outfile codes.csv",
-        "generate m.npz": "to name the model say --model m.npz",
-        "generate last": "to name the model say --model last",
+        "generate m.npz": "for the model, use --model m.npz",
+        "generate last": "for the model, use --model last",
         "generate 16": "16 is not a flag — see python generate.py --help-all",
         "generate --device cpu": "--device is not a flag — did you mean --cpu?",
         "generate --device=cpu": "did you mean --cpu?",
@@ -202,10 +202,10 @@ def test_wrong_flags_end_in_one_line(fails, tmp_path, argv):
         "generate -m x.npz": "-m is not a flag — did you mean --model?",
         "generate -n 5": "-n is not a flag — did you mean --nsamples?",
         "generate --cpu=3": "--cpu takes no value",
-        "evaluate m.json": "to name the output say --json m.json",
-        "reconstruct cat.jpg": "to name pictures say --images cat.jpg",
+        "evaluate m.json": "for the output, use --json m.json",
+        "reconstruct cat.jpg": "for pictures, use --images cat.jpg",
         "reconstruct -o x": "did you mean --outdir?",
-        "visualize x.png": "KIND is missing — to name the output say --outfile x.png",
+        "visualize x.png": "KIND is missing — for the output, use --outfile x.png",
         "visualize everything": "KIND 'everything' is not one of traversal, interpolate",
         "visualize samples -n 5": "did you mean --nsamples?",
         "convert a.npz": "missing: OUT — see python convert.py --help-all",
@@ -221,7 +221,7 @@ def test_wrong_flags_end_in_one_line(fails, tmp_path, argv):
         "train --epochs 1.5": "--epochs needs a whole number, not '1.5'",
         "train --epochs 99999999999": "--epochs must be below 1,000,000,000",
         "train --max_filters 2": "--max_filters must be 4 or more with --arch conv — it is 2",
-        "train --image_size 30": "--image_size 30 is not a multiple of 8 — take 24 or 32",
+        "train --image_size 30": "--image_size 30 is not a multiple of 8 — use 24 or 32",
         "train --limit 0": "--limit must be 1 or more",
         "train --lr -1": "--lr must be above 0 — see",
         "train --lr nan": "--lr needs a number, not 'nan'",
@@ -279,7 +279,7 @@ def test_models_by_the_names_that_people_type(run, fails, tmp_path, monkeypatch)
     assert "did you mean conditional?" in fails("generate", "--model", "conditionl")
     assert "name a file, a run's folder, last, or one of conditional, likelihood" in fails("generate", "--model", "x")
     assert "name one of likelihood/vae_cifar-10" in fails("generate", "--model", "likelihood")
-    assert "mnist stands for 2 models — name one of vae_mnist" in fails("generate", "--model", "mnist")
+    assert "mnist matches 2 models — name one of vae_mnist" in fails("generate", "--model", "mnist")
     assert f"such as models/b1/{name}.npz" in fails("generate", "--model", "models")
     shutil.copy(f"models/b1/{name}.npz", "models/b1/other.npz")
     assert f"name one of models/b1/other.npz, models/b1/{name}.npz" in fails("generate", "--model", "b1")
@@ -311,7 +311,7 @@ def test_every_command_takes_such_names(run, tmp_path, monkeypatch):
 
 def test_without_a_run_there_is_no_last_model(fails, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "no model was trained under models/ yet — name the file of one" in fails("generate", "--model", "last")
+    assert "there is no model in models/ yet — train one, or name a file" in fails("generate", "--model", "last")
 
 
 def test_files_for_others_name_the_file_of_a_model(run, tmp_path, monkeypatch):
@@ -504,7 +504,7 @@ def test_without_a_word_that_it_needs_a_command_lists_the_rows(capsys):
         parse("python train.py deep", [], Positional)
     out = capsys.readouterr().out
     assert not ended.value.code and "  plain  three layers\n  deep   many layers\n" in out
-    assert "Flags of one of them: python train.py ARCH -h" in out
+    assert "Flags of one ARCH: python train.py ARCH -h" in out
     with pytest.raises(UserError, match="--depth is an option of deep — leave it out"):
         parse("python train.py deep", ["--depth", "3", "plain"], Positional)
 

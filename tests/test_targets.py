@@ -273,7 +273,7 @@ def test_a_folder_that_only_a_file_names_is_asked_for(fails, foreign, monkeypatc
     monkeypatch.setenv("HOME", str(foreign.parent))
     name, *words = command.split()
     line = fails(name.removesuffix(".py"), *words, *(["x.npz"] if "--like" in words else ["--model", "x.npz"]))
-    assert "trained on a folder Private — name the pictures: --dataset folder:PATH" in line and not looked
+    assert "trained on a folder Private — add --dataset folder:PATH" in line and not looked
 
 
 def test_the_explorer_of_such_a_model_has_no_pictures(run, foreign):

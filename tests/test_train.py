@@ -552,7 +552,7 @@ def test_every_step_has_its_own_noise_and_every_epoch_its_own_order():
 
 def test_files_in_the_way(fails, tmp_path):
     (tmp_path / "file").touch()
-    assert "a file is in its way" in fails("train", *TINY, 1, "--outdir", tmp_path / "file")
+    assert "a file is in the way" in fails("train", *TINY, 1, "--outdir", tmp_path / "file")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / NAME).touch()
     fails("train", *TINY, 1, "--outdir", tmp_path / "out")

@@ -236,9 +236,9 @@ def test_bounds_stay_within_theirs():
 @pytest.mark.parametrize(
     "config, error",
     [
-        ({"arch": "bounded", "image_size": 20}, "not a multiple of 8 — take 16 or 24"),
+        ({"arch": "bounded", "image_size": 20}, "not a multiple of 8 — use 16 or 24"),
         ({"arch": "conv", "label_planes": "cat"}, "unknown option 'label_planes'"),
-        ({"arch": "resnet", "image_size": 30}, "not a multiple of 4 — take 28 or 32"),
+        ({"arch": "resnet", "image_size": 30}, "not a multiple of 4 — use 28 or 32"),
         ({"arch": "resnet", "max_filters": 1}, "must be 2 or more"),
         ({"arch": "conv", "depth": 2}, "unknown option 'depth'"),
     ],

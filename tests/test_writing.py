@@ -98,9 +98,9 @@ def test_what_is_durable_is_on_the_disk_with_its_name(tmp_path, monkeypatch):
 def test_names_in_the_way(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UserError, match="a file is in its way"):
+    with pytest.raises(UserError, match="a file is in the way"):
         writing.write(tmp_path / "file" / "x", b"")
-    with pytest.raises(UserError, match="a folder is in its way"):
+    with pytest.raises(UserError, match="a folder is in the way"):
         writing.write(tmp_path / "folder", b"")
     with pytest.raises(UserError, match="cannot"):
         writing.write(tmp_path / ("x" * 300), b"")

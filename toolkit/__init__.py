@@ -1,4 +1,4 @@
-"""Variational autoencoders in MLX. README.md shows the commands; docs/contributing.md is a tour of the rooms."""
+"""Variational autoencoders in MLX. README.md shows the commands; docs/contributing.md has a tour of the code."""
 
 import os
 import signal

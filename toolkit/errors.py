@@ -1,4 +1,4 @@
-"""Mistakes that a person can fix, which toolkit/shell/command.py turns into one line on stderr; and warnings."""
+"""User errors, which toolkit/shell/command.py prints as one line on stderr; and warnings."""
 
 import sys
 
@@ -8,7 +8,7 @@ class UserError(Exception):
 
 
 class RankError(UserError):
-    """An error of one rank alone, which prints it itself."""
+    """An error of a single rank, which prints it itself."""
 
 
 def warn(message: str) -> None:

@@ -15,7 +15,7 @@
     True
 
 Images are bytes, or floats from 0 to 1, of any size, grey or coloured: one (H, W) or (H, W, C), or many (N, H, W) or
-(N, H, W, C). Of oblong ones the central square is taken. A class-conditional model needs a label, the number
+(N, H, W, C). The central square is used. A class-conditional model needs a label, the number
 of a class, for each image, or one for all:
 
     >>> model = load("pretrained/conditional/vae_mnist_filters_0064_dims_0008.npz")

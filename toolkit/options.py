@@ -102,7 +102,7 @@ def help_of(name: str, options: Mapping[str, Option], brief: bool = False) -> st
     """The help text of one of `options`: what it does, its choices, and unless `brief`, what it needs or excludes."""
     known = options[name]
     text, choices = known.help() if callable(known.help) else known.help, () if known.rows else choices_of(known)
-    if known.rows and not known.positional:  # whose rows are a table above the flags
+    if known.rows and not known.positional:  # positional rows are a table above the flags
         rows = "; ".join(f"{row.name}: {row.words}" for row in known.rows().values())
         rows = ", ".join(known.rows()) if brief else rows
         text = ". ".join(filter(None, (text, rows)))
@@ -127,7 +127,7 @@ def default_text_of(default: Any, known: Option) -> str:
 
 
 def read_value(known: Option, text: str) -> Any:
-    """The value that a text stands for. A ValueError says what is wrong with it, to follow the name of the option."""
+    """The value that a text stands for. A ValueError's message follows the name of the option."""
     value, choices = known.kind.read(text), choices_of(known)
     if choices and value not in choices:
         words = list(map(str, choices))
@@ -136,7 +136,7 @@ def read_value(known: Option, text: str) -> Any:
 
 
 def checked(known: Option, value: Any) -> Any:
-    """A value from a file, as the option has it; ValueError if it cannot have it."""
+    """A value from a file, converted; ValueError if the option does not accept it."""
     if known.kind is None:
         if not isinstance(value, bool):
             raise ValueError(f"must be true or false, not {shown(value)}")
@@ -153,7 +153,7 @@ def shown(value: Any) -> str:
 
 
 def from_values(declared: Any, values: dict[str, Any]) -> Any:
-    """A dataclass of the values in a file, each checked against its field; those it lacks have defaults."""
+    """A dataclass of the values in a file, each checked against its field; missing ones get defaults."""
     known = {name: (default, about) for name, default, about in options_of(declared)}
     fields = {field.name: field for field in dataclasses.fields(declared)}
     for name, value in values.items():
@@ -184,7 +184,7 @@ def number(kind: type, least: float, below: float = LARGEST, *, above: bool = Fa
         try:
             value = kind(text)
         except ValueError:
-            value = math.inf if text.isdecimal() else math.nan  # Python reads no number of 5,000 digits
+            value = math.inf if text.isdecimal() else math.nan  # Python rejects numbers of 5,000 digits
         if value != value:
             raise ValueError(f"needs {noun}, not {shown(text)}")
         if value < least or (above and value == least):
@@ -200,7 +200,7 @@ def read_path(text: str) -> str:
     with suppress(UnicodeEncodeError):
         if b"\0" not in os.fsencode(read_word(text)):
             return os.path.expanduser(text)
-    raise ValueError(f"must be a name that a file can have, not {shown(text)}")
+    raise ValueError(f"must be a valid file name, not {shown(text)}")
 
 
 def read_word(text: str) -> str:

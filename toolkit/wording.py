@@ -36,7 +36,7 @@ ACTING = {
 
 
 def duration(seconds: float) -> str:
-    """A time as a clock shows it: `8 s`, `2:05`, `1:02:05`."""
+    """A duration in words: `8 s`, `2:05`, `1:02:05`."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -44,7 +44,7 @@ def duration(seconds: float) -> str:
 
 
 def wrapped(text: str, width: int) -> str:
-    """The same with long lines broken at spaces; those that begin with `python` are there to be copied and stay."""
+    """The same with long lines broken at spaces; lines that begin with `python` stay whole, to be copied."""
 
     def fill(line):
         further = " " * (len(line) - len(line.lstrip()) + 2)
@@ -78,7 +78,7 @@ def csv_text(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def csv_field(text: str) -> str:
-    """A field of a .csv file, in quotes where it needs them; Python's csv leaves a carriage return without."""
+    """A field of a .csv file, quoted if needed; Python's csv does not quote a carriage return."""
     return '"' + text.replace('"', '""') + '"' if set(text) & set('",\r\n') else text
 
 
@@ -91,7 +91,7 @@ USUAL = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "celeb-a": "CelebA"
 
 
 def public_name(dataset: str) -> str:
-    """The full name of a data set without its path, for files that others get: `folder:/me/pets` → `folder:pets`."""
+    """The full name of a data set without its path, for shared files: `folder:/me/pets` → `folder:pets`."""
     kind, colon, path = dataset.partition(":")
     return f"{kind}:{as_text(Path(os.path.abspath(path)).name) or 'root'}" if colon else dataset
 

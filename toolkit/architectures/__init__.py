@@ -63,7 +63,7 @@ class ModelConfig:
         tables = {"arch": ARCHITECTURES, "binarize": PIXELS, "likelihood": LIKELIHOODS, "prior": PRIORS}
         for name, known in tables.items():
             if (value := getattr(self, name)) not in known:
-                raise UserError(f"{name} {value!r} is unknown — take one of {', '.join(known)}")
+                raise UserError(f"{name} {value!r} is unknown — choose one of {', '.join(known)}")
         row = self.architecture
         if self.max_filters is None:
             object.__setattr__(self, "max_filters", row.width)
@@ -77,7 +77,7 @@ class ModelConfig:
                 raise UserError(f"--{name} must be {value} or more with --arch {self.arch} — it is {found}")
         if self.image_size % row.multiple:
             below = self.image_size // row.multiple * row.multiple
-            ways = f"take {below} or {below + row.multiple}, or another --arch"
+            ways = f"use {below} or {below + row.multiple}, or another --arch"
             raise UserError(f"--image_size {self.image_size} is not a multiple of {row.multiple} — {ways}")
 
     @property
@@ -129,7 +129,7 @@ def build(config: ModelConfig) -> VAE:
     if not fits:
         raise UserError(
             f"a model of {config.max_filters} filters, {config.latent_dims} latent dims and {config.image_size}×"
-            f"{config.image_size} pixels has more than a billion parameters — take smaller numbers"
+            f"{config.image_size} pixels has more than a billion parameters — use smaller numbers"
         )
     return model
 

@@ -22,14 +22,14 @@ from toolkit.errors import UserError
 class DataSet(NamedTuple):
     """One row of the table.
 
-    `load(split, place, limit)` returns images (N, H, W, C) and labels (N,), or a `cache.Pictures`, files that are still
-    to be decoded. `place` is the data_dir, or the path in a name such as "folder:PATH". A loader may stop after
+    `load(split, place, limit)` returns images (N, H, W, C) and labels (N,), or a `cache.Pictures`, files to be
+    decoded. `place` is the data_dir, or the path in a name such as "folder:PATH". A loader may stop after
     `limit` images, but does not have to.
     """
 
     name: str
     load: Callable
-    class_names: tuple | None = None  # those of Pictures come with them
+    class_names: tuple | None = None  # None for Pictures, which contain theirs
     counts: dict | None = None  # images in each split as published
     crop: float = 1.0  # of image files: side of the central square, as a share of the shorter side
     drawn: tuple[int, int] | None = None  # of digits: the sides of an image, and of the box that a digit fills, whose

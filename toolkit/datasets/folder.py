@@ -35,7 +35,7 @@ def pictures(split: str, folder: Path | str) -> Pictures:
         count = counted(len(found), "image")
         if left_out:
             count += f" besides {counted(left_out, 'picture')} that this toolkit made"
-        raise UserError(f"{folder} contains {count}, training and testing need at least two — add more")
+        raise UserError(f"{folder} contains {count}, training and testing need at least two — add some")
     classes = tuple(sorted({name.split("/")[0] for name, *_ in found if "/" in name}))
     if any("/" not in name for name, *_ in found):
         classes = classes and ("", *classes)  # images next to the sub-folders are a class, too
@@ -81,7 +81,7 @@ def listing(folder):
             if is_picture or not isinstance(error, FileNotFoundError):  # a broken link
                 problems.append((name, reason(error)))
         if len(seen) > MOST_FOLDERS:
-            raise UserError(f"{folder} holds more than {MOST_FOLDERS} folders — name the one that holds the pictures")
+            raise UserError(f"{folder} has more than {MOST_FOLDERS} folders — choose the one with the pictures")
     return sorted(found), sorted(problems)
 
 

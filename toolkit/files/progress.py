@@ -1,7 +1,7 @@
-"""Signs of life on a terminal: a bar, or the time that has passed, once work lasts longer than a second.
+"""Progress on a terminal: a bar, or the elapsed time, once work takes longer than a second.
 
-They go to stderr, so they also show while stdout goes to a file. A thread draws the innermost of the open bars, so one
-appears even while a single call computes. `erase` takes it away before anything else is printed.
+It goes to stderr, so it also shows while stdout goes to a file. A thread draws the innermost of the open bars, so one
+appears even while a single call computes. `erase` removes it before anything else is printed.
 """
 
 import os
@@ -24,7 +24,7 @@ lock = threading.RLock()
 
 
 class Bar:
-    """Counts to `total` from `done`; without a total it shows the time that has passed."""
+    """Counts to `total` from `done`; without a total it shows the elapsed time."""
 
     def __init__(self, stream: TextIO, total: int | None, title: str, unit: str, done: int):
         self.stream, self.total, self.title, self.unit = stream, total, title, unit
@@ -104,7 +104,7 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def columns(stream: TextIO) -> int:
-    """The width of a terminal; 80 if it does not know."""
+    """The width of a terminal; 80 if unknown."""
     with suppress(OSError, ValueError):
         return os.get_terminal_size(stream.fileno()).columns or 80
     return 80

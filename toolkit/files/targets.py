@@ -66,5 +66,5 @@ def check_ending(path: Path | str, endings: Iterable[str]) -> None:
 
 
 def is_read_only(path: Path | str) -> bool:
-    """Whether a file is write-protected, also for root, whom the system would let write it."""
+    """Whether a file is write-protected, also for root, who could write it."""
     return not os.stat(path).st_mode & 0o222 or not os.access(path, os.W_OK)

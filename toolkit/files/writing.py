@@ -30,9 +30,9 @@ def make_folder(folder: Path | str) -> None:
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise UserError(f"{folder} cannot be a folder: a file is in its way — choose another name") from None
+        raise UserError(f"{folder} cannot be a folder: a file is in the way — choose another name") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot make the folder {folder}: {reason(error)} — choose another place") from None
+        raise UserError(f"cannot create the folder {folder}: {reason(error)} — choose another place") from None
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def writing_errors(path: Path | str) -> Iterator[None]:
     try:
         yield
     except IsADirectoryError:
-        raise UserError(f"cannot write {path}: a folder is in its way — choose another name") from None
+        raise UserError(f"cannot write {path}: a folder is in the way — choose another name") from None
     except BrokenPipeError:
         raise
     except OSError as error:

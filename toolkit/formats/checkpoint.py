@@ -1,13 +1,13 @@
 """Checkpoints: files that describe themselves. PyTorch's are read by pytorch.py.
 
-Arrays carry the key names of the MLX example that this toolkit descends from, so `.npz` files travel both ways. What
-these arrays cannot say (the model's configuration, data set, options, test metrics) is a dictionary of facts: JSON in
-the comment of the zip archive, or in the metadata of a `.safetensors` file. The arrays of a prior that was fitted after
-training are `sampler.weights` …; `convert.py --plain` leaves them out for strict readers. Files from elsewhere have no
-facts; their configuration is read off the shapes of their arrays. Nothing is unpickled.
+Arrays have the key names of the MLX example, on which this toolkit is based, so `.npz` files work in both. Everything
+else (the model's configuration, data set, options, test metrics) is a dictionary of facts: JSON in the comment of the
+zip archive, or in the metadata of a `.safetensors` file. The arrays of a prior that was fitted after
+training are `sampler.weights` …; `convert.py --plain` leaves them out for strict readers. Third-party files have no
+facts; their configuration is inferred from the shapes of their arrays. Nothing is unpickled.
 
-A file is read in two steps: names and shapes, then, once they are those of a model, the numbers. So a file that claims
-more than a model can have is refused before it takes memory.
+A file is read in two steps: first names and shapes, then, if they match a model, the values. So an oversized file is
+rejected before it uses memory.
 """
 
 import io
@@ -307,7 +307,7 @@ def read_zip(file, path, size):
     claimed = sum(entry.file_size for entry in entries)
     is_torch = any(entry.filename.endswith("data.pkl") for entry in entries)
     if claimed > (4 if is_torch else 16) * size + 2**20 or any(entry.compress_size > size for entry in entries):
-        raise ValueError("it claims far more data than it holds")
+        raise ValueError("it declares far more data than it contains")
     if len(entries) > MOST_ENTRIES or len({entry.filename for entry in entries}) < len(entries):
         raise ValueError("it has far too many entries, or two of one name")
     if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
@@ -371,7 +371,7 @@ def read_safetensors(path, start, size):
     if any(n < 0 for array in stored.values() for n in array.shape):
         raise ValueError("its header has impossible shapes")
     if sum(array.nbytes for array in stored.values()) > size:
-        raise ValueError("its header claims more than the file holds")
+        raise ValueError("its header declares more data than the file contains")
     shapes = {key: placeholder(array.shape) for key, array in stored.items()}
     kernel = shapes.get("encoder.conv2.weight")
     by_pytorch = kernel is not None and kernel.shape[2:] == (3, 3) and kernel.shape[1] != 3

@@ -123,7 +123,7 @@ class Reader:
             self.storages[key] = kind, numbers
         made, numbers = self.storages[key]
         if made != kind or len(numbers) != count:
-            raise ValueError("a tensor's storage does not have the size it claims")
+            raise ValueError("a tensor's storage has the wrong size")
         return numbers
 
     def call(self, function, arguments):
@@ -133,11 +133,11 @@ class Reader:
         if function == PARAMETER and isinstance(arguments[0], np.ndarray):
             return arguments[0]
         if function != TENSOR:
-            raise ValueError("its pickle calls what a dictionary of tensors does not need")
+            raise ValueError("its pickle calls a function that a dictionary of tensors does not need")
         made = tensor(*arguments[:4])
         self.limit -= made.nbytes  # a file may refer to the same storage many times
         if self.limit < 0:
-            raise ValueError("its tensors claim more than the file holds")
+            raise ValueError("its tensors declare more data than the file contains")
         return made
 
 
@@ -160,6 +160,6 @@ def tensor(storage, offset, shape, strides):
     # In Python integers, as NumPy's own check overflows.
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     if math.prod(shape) > len(storage) or (0 not in shape and last >= len(storage)):
-        raise ValueError("a tensor claims more than its storage holds")
+        raise ValueError("a tensor is larger than its storage")
     steps = [step * storage.itemsize for step in strides]
     return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps, writeable=False)

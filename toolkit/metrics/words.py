@@ -1,4 +1,4 @@
-"""Metrics in words: name, value and meaning of each, for evaluate.py and reports."""
+"""Name, value and meaning of each metric, for evaluate.py and reports."""
 
 import math
 from collections.abc import Iterator

@@ -42,7 +42,7 @@ A variational autoencoder for MLX, trained on {trained}.
 
 ## Use
 
-With the toolkit that trained it; `--model` accepts this folder, or `hf:` and its name on the Hub:
+With the toolkit that trained it, pass `--model` this folder, or `hf:` and its name on the Hub:
 
 ```bash
 python generate.py --model hf:ORG/NAME --outfile samples.png

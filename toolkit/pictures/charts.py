@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw
 from toolkit.pictures.fonts import font, lettering, shortened
 
 UNIT = 2  # pixels
-SHARP = 2  # times larger than it is finished, a page is drawn
+SHARP = 2  # pages are drawn this much larger, then reduced
 INK, PALE, PAPER = (40, 40, 40), (225, 225, 225), (255, 255, 255)
-# Ten colours for colour-blind readers, too: Paul Tol's "muted" scheme, and black.
+# Ten colour-blind-safe colours: Paul Tol's "muted" scheme, and black.
 COLOURS = [
     *((204, 102, 119), (51, 34, 136), (221, 204, 119), (17, 119, 51), (136, 204, 238)),
     *((136, 34, 85), (68, 170, 153), (153, 153, 51), (170, 68, 153), (0, 0, 0)),
@@ -51,7 +51,7 @@ class Canvas:
         self.times = UNIT * (1 if words else SHARP)
         self.size = (round(width * UNIT), round(height * UNIT))
         self.page = Image.new("RGB", tuple(side * self.times // UNIT for side in self.size), PAPER)
-        self.draw = ImageDraw.Draw(self.page, "RGBA")  # in which colours may be transparent
+        self.draw = ImageDraw.Draw(self.page, "RGBA")  # allows transparent colours
 
     def scaled(self, points):
         return [(x * self.times, y * self.times) for x, y in points]
@@ -79,13 +79,13 @@ class Canvas:
 
 
 def width_of(words: str, size: float = 13, most: int = 40) -> float:
-    """How many units words take."""
+    """The width of words, in units."""
     pieces = lettering(shortened(words, most), round(size * UNIT * SHARP))
     return sum(face.getlength(piece) for face, piece in pieces) / (UNIT * SHARP)
 
 
 class Axes:
-    """A frame on a canvas with a scale on both sides, `whole` numbers only below; `place` takes data to units."""
+    """A frame on a canvas with two scales, the lower one in `whole` numbers if set; `place` maps data to units."""
 
     def __init__(self, canvas, box, x_range, y_range, title="", x_label="", y_label="", whole=False):
         self.canvas, self.box = canvas, box

@@ -1,4 +1,4 @@
-"""The letters of charts: Pillow's own font, and for the letters that it lacks one of the system's."""
+"""Fonts for charts: Pillow's own, and a system font for missing glyphs."""
 
 import functools
 import itertools
@@ -14,19 +14,19 @@ SYSTEM = (
     *("NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "wqy-zenhei.ttc", "DroidSansFallbackFull.ttf"),
     *("PingFang.ttc", "Hiragino Sans GB.ttc", "AppleSDGothicNeo.ttc", "Helvetica.ttc"),
 )
-PLAIN = {"−": "-", "β": "beta", "×": "x", "—": "-"}  # of our own words, where no font has them
+PLAIN = {"−": "-", "β": "beta", "×": "x", "—": "-"}  # replacements if no font has the glyph
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def shortened(words: str, most: int = 40) -> str:
-    """Words as a picture can show them: in one line, no character that acts, and of long ones the middle left out."""
+    """Words for a picture: one line, no control characters, long text shortened in the middle."""
     words = visible(words[:10_000]).replace("\t", " ").replace("\n", " ").encode("utf-8", "replace").decode()
     return words if len(words) <= most else f"{words[: most // 2 - 1]}…{words[-most // 2 :]}"
 
 
 def lettering(words: str, size: int) -> list[tuple[Font, str]]:
-    """Words in pieces, each with a font that has its letters; those that no font has are replaced by others."""
+    """Words in pieces, each with a font that has its glyphs; missing glyphs are replaced."""
 
     def face_of(character):
         return next((name for name in (None, *SYSTEM) if font(name, 20) and has(name, character)), "")

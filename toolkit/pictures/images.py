@@ -1,6 +1,6 @@
 """From arrays to pictures: bytes, sheets, pairs, and files in any format that Pillow writes.
 
-What made a picture is its record: texts by title, which a PNG file keeps in its text chunks.
+A picture's record, texts by title, describes how it was made; PNG files store it in text chunks.
 """
 
 import functools
@@ -49,7 +49,7 @@ def pairs(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def best_columns(count: int) -> int:
-    """How many columns, at most 12, give a landscape sheet with the fewest empty places."""
+    """The number of columns, at most 12, for a landscape sheet with the fewest empty places."""
     square = min(math.isqrt(count - 1) + 1, MOST_COLUMNS)
     return min(range(square, min(2 * square, MOST_COLUMNS) + 1), key=lambda columns: -count % columns)
 
@@ -61,7 +61,7 @@ def check_sheet(count: int, size: int, columns: int | None = None) -> int:
         raise UserError(f"a sheet of {count} images of {size}×{size} is too large — choose at most {most}")
     columns = min(columns or best_columns(count), count)
     if max(columns, -(-count // columns)) * (size + GAP) > LONGEST:
-        raise UserError(f"a sheet with {columns} of {count} images in a row is too long — choose another --grid_size")
+        raise UserError(f"a sheet of {count} images in {columns} columns is too long — choose another --grid_size")
     return columns
 
 
@@ -121,7 +121,7 @@ def png(image: np.ndarray, record: Record | None = None) -> bytes:
 
 
 class Animation(NamedTuple):
-    """Frames (H, W, 3) of one size, drawn when they are needed: which are shown in turn, and for how long."""
+    """Frames (H, W, 3) of one size, drawn when needed: their order, and how long each is shown."""
 
     draw: Callable[[int], np.ndarray]
     order: Sequence[int]

@@ -51,7 +51,7 @@ def layout(shape, left=(), top=(), above=(), block=None, corner="", scale=None, 
     gaps = [12 * (row // block) if block else 0 for row in range(rows)]
     size = (margin + columns * step_x - apart, head + rows * step_y + gaps[-1] - (0 if above else apart))
     if size[0] * size[1] * UNIT**2 > (FRAME if wide else LARGEST):
-        raise UserError(f"a picture of {rows}×{columns} images is too large — ask for fewer with --rows")
+        raise UserError(f"a picture of {rows}×{columns} images is too large — use a smaller --rows")
     canvas, places = Canvas(*map(math.ceil, size), words=True), []
     canvas.text(margin - 8, head - 6, corner, 12, "rd", GREY)
     every = max(1, math.ceil((max(map(width_of, top or [""])) + 4) / step_x))  # column whose words have room
@@ -107,7 +107,7 @@ def written(words: str, wide: int, size: float, fill: tuple[int, int, int] = INK
 
 
 def slider(wide: int, share: float, words: str) -> np.ndarray:
-    """How far an animation is: a dot on a line, and words below it."""
+    """The position in an animation: a dot on a line, and words below it."""
     canvas = Canvas(wide / UNIT, 48)
     left, right = 12, wide / UNIT - 12
     canvas.line([(left, 12), (right, 12)], PALE, 3)

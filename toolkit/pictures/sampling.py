@@ -21,7 +21,7 @@ ALL = "all"  # classes, one row each
 
 class Samples(NamedTuple):
     pictures: np.ndarray  # (N, S, S, C) of bytes
-    columns: int  # of their sheet
+    columns: int  # of the sheet
     names: list[str] | None = None  # if they have any
 
     def sheet(self, scale: int | None = None) -> np.ndarray:
@@ -34,7 +34,7 @@ class Sampler(NamedTuple):
     prior: Any
     temperature: float = 1.0
     seed: int = 0
-    noisy: bool = False  # whether pixels have the noise of the likelihood
+    noisy: bool = False  # whether pixels are sampled from the likelihood
 
     @property
     def words(self) -> str:
@@ -104,7 +104,7 @@ def decoded(
     asked = class_number(checkpoint, label)
     if model.config.decoder_classes:
         if asked is None and codes.classes is None:
-            raise UserError("the model needs classes, and these latent vectors have none — give --label")
+            raise UserError("the model needs labels, and these latent vectors have none — give --label")
         found = codes.classes if asked is None else [label] * len(codes.mean)
         labels = np.array([class_number(checkpoint, name) for name in found])
     return Samples(sampler.pictures(model, mx.array(codes.mean), labels), columns, codes.names)

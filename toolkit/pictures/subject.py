@@ -63,7 +63,7 @@ class Subject:
 
     def caption(self, text: str, image: int | str | None = None) -> str:
         """A caption in which {sampler} and {rest} are filled in."""
-        rest = "all others are 0" if image is None else f"all others are those of {self.image(image).words}"
+        rest = "the others are 0" if image is None else f"the others are those of {self.image(image).words}"
         return text.format(sampler=self.sampler.words, rest=rest)
 
     @cached_property
@@ -90,12 +90,12 @@ class Subject:
         if isinstance(which, str):
             split, number = self.open_files([which]), 0
             if len(split.images) > 1:
-                raise UserError(f"{which} contains {len(split.images)} pictures — give one of them")
+                raise UserError(f"{which} contains {len(split.images)} pictures — choose one of them")
             words, latents = split.names[0], inference.encode(self.model, split)
         else:
             split, number, words, latents = self.test, which, f"test image {which}", self.latents
             if not 0 <= which < len(split.images):
-                raise UserError(f"there is no test image {which} — take 0 to {len(split.images) - 1}")
+                raise UserError(f"there is no test image {which} — choose 0 to {len(split.images) - 1}")
         x, _, labels = batch(split, np.array([number]), self.model.config)
         label = None if labels is None else int(labels[0].item())
         return Shown(images.to_bytes(x)[0], latents[0][number], label, words, kl_by_dimension(*latents))

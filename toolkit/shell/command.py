@@ -1,8 +1,8 @@
-"""What all commands share: how they print, and how they end, whatever went wrong.
+"""What all commands share: printing, errors and exit status.
 
 A command is a `main(argv=None)` under `@command`. A mistake or a broken file is one line on stderr and status 2; Ctrl-C
 is 130; a closed pipe (`| head`) ends it quietly. A traceback is a bug. On a terminal long lines break at spaces,
-`Warning:` and `error:` are coloured, and work that lasts shows a sign of life.
+`Warning:` and `error:` are coloured, and long work shows its progress.
 """
 
 import functools
@@ -97,7 +97,7 @@ def press(main: int) -> None:
 
 
 def open_streams() -> None:
-    """Make all streams print any character, line by line, and lead closed ones (`>&-`) nowhere: otherwise the next
+    """Make all streams print any character, line by line, and discard output to closed ones (`>&-`): otherwise the next
     file to be opened would take that descriptor and receive what a library prints."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:

@@ -37,7 +37,7 @@ def trained_on(model_file: Path, dataset: str | None) -> str:
     own = facts.get("options", {}).get("dataset", "")
     if public_name(own) != public_name(name) or facts.get("folder") != datasets.inode_of(own):
         where = public_name(name).partition(":")[2]
-        raise UserError(f"{model_file} was trained on a folder {where} — name the pictures: --dataset folder:PATH")
+        raise UserError(f"{model_file} was trained on a folder {where} — add --dataset folder:PATH")
     return own
 
 
@@ -67,7 +67,7 @@ def load_for(checkpoint: Checkpoint, dataset: str, split: str, place: PlaceOptio
     if not (classes := config.num_classes):
         return loaded
     if loaded.labels is None:
-        raise UserError(f"the model needs labels and {dataset} has none — take a data set with {classes} classes")
+        raise UserError(f"the model needs labels and {dataset} has none — use a data set with {classes} classes")
     numbers = tuple(map(str, range(classes)))  # used as names in files without names
     if len(loaded.class_names) != classes or checkpoint.class_names not in (tuple(loaded.class_names), numbers):
         others = f"{dataset} has {len(loaded.class_names)} others"
@@ -76,7 +76,7 @@ def load_for(checkpoint: Checkpoint, dataset: str, split: str, place: PlaceOptio
 
 
 def with_colours(checkpoint: Checkpoint) -> ModelConfig:
-    """The configuration of a model that pictures fit; an error where it has other channels than they."""
+    """The configuration of a model; raises UserError unless it has 1 or 3 channels."""
     config = checkpoint.model.config
     if config.channels not in (1, 3):
         raise UserError(f"the model has {config.channels} channels, pictures have 1 or 3 — see vae.py for arrays")

@@ -106,11 +106,11 @@ class DeviceOptions:
 
 
 def show(write: PictureOptions, path: Path | str) -> None:
-    """With --open, open a file in the system's viewer, and go on at once; a pipe has no viewer."""
+    """With --open, open a file in the system's viewer without waiting; pipes are not opened."""
     if not write.open or is_stream(path):
         return
     if not (viewer := shutil.which("open" if sys.platform == "darwin" else "xdg-open")):
-        return print(f"--open: this system has no viewer (xdg-open); the file is {path}", file=sys.stderr)
+        return print(f"--open: no viewer found (xdg-open); the file is {path}", file=sys.stderr)
     line = ["/bin/sh", "-c", '"$0" "$1" &', viewer, os.path.abspath(path)]
     with suppress(OSError):
         subprocess.run(line, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True)

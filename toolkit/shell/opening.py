@@ -62,7 +62,7 @@ def prior_of(opened: Opened, asked: str | None) -> Any:
 
 
 def find_model(name: str) -> Path:
-    """The file or folder of a model: under this name, as `last`, as that of a run, or among the included models.
+    """The file or folder of a model, by path, `last`, the name of a run, or that of an included model.
 
     A model of the Hub is fetched. Prints what a short name stands for.
     """
@@ -77,7 +77,7 @@ def find_model(name: str) -> Path:
 
 
 def model_in(place: Path, name: str) -> Path:
-    """The model that a file or a folder stands for: of a run's folder the one beside it, of others the only one."""
+    """The model of a file or folder: next to a run's folder, or the only one in another folder."""
     if not place.is_dir() or hub.is_folder(place):
         return place
     beside, models = model_of(place), models_in(place)
@@ -96,7 +96,7 @@ def model_of(run: Path) -> Path:
 
 
 def models_in(folder: Path) -> list[Path]:
-    """The models right in a folder."""
+    """The models directly in a folder."""
     return sorted(path for path in folder.glob("[!.]*") if path.suffix in ENDINGS and path.name != "state.npz")
 
 
@@ -120,7 +120,7 @@ def only(models: list[Path], word: str) -> Path:
     """The one model; an error that lists them if there are several."""
     if len(models) > 1:
         names = [str(path).removeprefix(f"{ROOT}/").removeprefix(f"{INCLUDED}/") for path in models[:8]]
-        raise UserError(f"{word} stands for {len(models)} models — name one of {', '.join(names)}")
+        raise UserError(f"{word} matches {len(models)} models — name one of {', '.join(names)}")
     return models[0]
 
 
@@ -129,7 +129,7 @@ def last_model() -> Path:
     states = [path for depth in ("*", "*/*", "*/*/*") for path in Path(RUNS).glob(f"{depth}/state.npz")]
     runs = [path for path in states if model_of(path.parent).is_file()]
     if not runs:
-        raise UserError(f"no model was trained under {RUNS}/ yet — name the file of one")
+        raise UserError(f"there is no model in {RUNS}/ yet — train one, or name a file")
     return model_of(max(runs, key=lambda path: path.stat().st_mtime_ns).parent)
 
 

@@ -1,4 +1,4 @@
-"""What made a file, for whoever finds it later: the command line, the model and the versions, without a path."""
+"""The provenance of a file: command line, model and versions, without paths."""
 
 import platform
 import shlex
@@ -17,7 +17,7 @@ PLACES = {"outfile", "outdir", "json", "data_dir", "cache_dir", "overwrite", "op
 
 
 def record(typed: Typed, opened: Opened | None, title: str, caption: str = "") -> dict[str, str]:
-    """What the PNG files of a command keep: its title and caption, the line that makes it again, and what ran it."""
+    """The text of a command's PNG files: title, caption, the command line that reproduces it, and versions."""
     made = {"Software": f"{mark(PICTURE)}; toolkit {toolkit.__version__}, mlx {version('mlx')}", "Title": title}
     made |= {"Description": caption} if caption else {}
     made |= {"Model": f"{name_of(opened)}, SHA-256 {checksum(opened)[:12]}"} if opened else {}
@@ -25,7 +25,7 @@ def record(typed: Typed, opened: Opened | None, title: str, caption: str = "") -
 
 
 def command_line(typed: Typed, opened: Opened | None) -> str:
-    """The line that does the same in a folder with the same files: names of files without their folders."""
+    """The command line that does the same in a folder with the same files: file names without folders."""
     values = {name: value for name, value in typed.values.items() if name not in PLACES}
     if opened:
         values["model"] = name_of(opened)
@@ -42,7 +42,7 @@ def command_line(typed: Typed, opened: Opened | None) -> str:
 
 
 def name_of(opened: Opened) -> str:
-    """The name of a model for others; that of an included one works wherever the toolkit is."""
+    """A model's name for other machines; that of an included model works anywhere."""
     path = opened.path.absolute()
     if hub.is_name(opened.name):
         return opened.name

@@ -20,14 +20,14 @@ from toolkit.wording import did_you_mean
 
 T = TypeVar("T")
 Declared = tuple[type, ...]  # the dataclasses of a command's options
-Field = tuple[str, Any, Option]  # name, default, and what is known of an option
+Field = tuple[str, Any, Option]  # name, default, declaration
 
 HELP_ALL = "--help-all"
 HELP = {"-h", "--help", HELP_ALL, "--version"}
 WIDTH, COLUMN = 80, 22  # of a help page, and of the flags in it
 
 OUTPUTS = ("outfile", "outdir", "json")
-MEANT = {  # what people type, and the options that they may mean: the first that the command has
+MEANT = {  # wrong flags, and the options they may mean: the first that the command has is suggested
     **{name[0]: (name,) for name in ("model", "nsamples", "epochs", "dataset", "batchsize", "seed", "label")},
     **{"i": ("images", "image"), "z": ("latent_dims",), "o": OUTPUTS, "output": OUTPUTS, "device": ("cpu",)},
 }
@@ -37,7 +37,7 @@ NAMED = {  # what a word without a flag probably names, the option for it, and t
     ("the output", "json"): (".json",),
     ("the model", "model"): ("", ".npz", ".safetensors", ".pth"),
 }
-ARGPARSE = {  # what argparse says, in our words
+ARGPARSE = {  # messages of argparse, and ours
     r"^argument ([^:]+): ": r"\1 ",
     r"expected (at least )?one argument": "needs a value",
     r"ignored explicit argument .*": "takes no value",
@@ -50,7 +50,7 @@ class Typed:
     """The values of the flags that a person typed, by the names of the options."""
 
     values: dict[str, Any]
-    defaults: dict[str, Any] = field(default_factory=dict)  # that replace those of the options
+    defaults: dict[str, Any] = field(default_factory=dict)  # replace those of the options
     program: str = ""  # what starts the command: `python train.py`
     options: Mapping[str, Option] = field(default_factory=dict)
 
@@ -73,7 +73,7 @@ def parse(
 ) -> Typed:
     """Parse flags; `document` is the docstring of a command: examples, one per line, and below them what it does.
 
-    `given` are values from a file, checked as typed ones are, which win over them; `defaults` replace those of options;
+    `given` are values from a file, checked like typed values, which override them; `defaults` replace those of options;
     `translate` turns flags of earlier systems into today's. Options that choose a row of a table are read first, as a
     row may have flags of its own.
     """
@@ -97,7 +97,7 @@ def program_of(document: str) -> str:
 
 
 def fields_of(parts: Collection[type | None]) -> list[Field]:
-    """All options of some dataclasses."""
+    """All options of these dataclasses."""
     return [option for part in parts if part for option in options_of(part)]
 
 
@@ -107,7 +107,7 @@ def words_of(argv: list[str] | None) -> list[str]:
 
 
 def typed_value(words: list[str], *spellings: str) -> str | None:
-    """The last value of a flag, before there is a parser: `--lr 0.1` or `--lr=0.1`."""
+    """The last value of a flag, before parsing: `--lr 0.1` or `--lr=0.1`."""
     flags, value = [f"--{spelling}" for spelling in spellings], None
     for before, word in zip(["", *words], words, strict=False):
         flag, _, after = word.partition("=")
@@ -116,8 +116,8 @@ def typed_value(words: list[str], *spellings: str) -> str | None:
 
 
 def chosen(words: list[str], declared: Declared, others: dict[str, Any] | None = None) -> dict[str, Row]:
-    """The rows that words choose, by how: `--arch resnet` → its row. With `others` those of other options too, by their
-    values there or their defaults."""
+    """The rows that the command line selects: `--arch resnet` → its row. With `others`, also rows selected by those
+    values or by defaults."""
     found, options = {}, [*fields_of(declared), *(option for _, option in row_options(declared))]
     no_flags = {"", "--help", *(f"--{name}" for name, _, known in options if not known.kind)}  # no value follows them
     for name, default, known in selectors(declared):
@@ -152,7 +152,7 @@ def row_options(declared: Declared) -> list[tuple[str, Field]]:
 
 
 def owners(declared: Declared) -> dict[str, str]:
-    """The flags that rows have of their own, and what chooses each: `--depth` → `--arch resnet`."""
+    """The flags of single rows, and what selects each: `--depth` → `--arch resnet`."""
     found: dict[str, list[str]] = {}
     for way, (name, _, known) in row_options(declared):
         for spelling in (name, *known.aliases):
@@ -161,8 +161,8 @@ def owners(declared: Declared) -> dict[str, str]:
 
 
 def check_conditions(values: Mapping[str, Any], present: Collection[str], options: Mapping[str, Option]) -> None:
-    """Stop where a value was given to an option that has no effect with the others, or without one; `present` are all
-    that have values, from wherever."""
+    """Raise UserError if an option has no effect because of others, or without another; `present` are all options with
+    values, from any source."""
     for name in values:
         known, flag = options[name], flag_of(name, options[name])
         if known.only_with and not any(other in present for other in known.only_with):
@@ -245,7 +245,7 @@ class Parser(argparse.ArgumentParser):
         ending = os.path.splitext(word)[1].lower()
         for (what, name), endings in NAMED.items():
             if ending in endings and name in self.options and not word.isdecimal():
-                return f" — to name {what} say --{name} {word}"
+                return f" — for {what}, use --{name} {word}"
         return ""
 
     def error(self, message: str) -> None:
@@ -258,13 +258,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def help_page(document: str, words: list[str], declared: Declared) -> str:
-    """What `-h`, `--help-all` and `--version` print; if words choose a row with options, these alone."""
+    """The output of `-h`, `--help-all` and `--version`; if a row with options is selected, only these."""
     program, shared = program_of(document), fields_of(declared)
     if "--version" in words:
         return toolkit.__version__
     for way, row in chosen(words, declared).items():
         if row.Options:
-            about = f"{row.words}\n\nFlags that it shares with others: {program} -h"
+            about = f"{row.words}\n\nShared flags: {program} -h"
             return page(f"{program} {way}", about, sections((row.Options,)), GENERAL)
     examples, _, about = document.strip().partition("\n\n")
     positional = {word_of(*each): each[2].rows for each in shared if each[2].positional}
@@ -289,7 +289,7 @@ help:
 
 
 def sections(declared: Declared) -> dict[tuple[str, ...], list[Field]]:
-    """The options of a command by group, and then those that only some rows of a table have, by what chooses these."""
+    """The options of a command by group, then the options of single rows by what selects them."""
     found = {(group,): [option for option in fields_of(declared) if option[2].group == group] for group in GROUPS}
     ways: dict[Field, list[str]] = {}
     for way, option in row_options(declared):
@@ -300,7 +300,7 @@ def sections(declared: Declared) -> dict[tuple[str, ...], list[Field]]:
 
 
 def page(usage: str, about: str, titled: dict[tuple[str, ...], list[Field]], end: str, brief: bool = False) -> str:
-    """A page of help: options by their titles; a `brief` one leaves out how they depend on each other."""
+    """A page of help: options under titles; `brief` omits how they depend on each other."""
     options = {name: known for members in titled.values() for name, _, known in members}
     lines = [f"usage: {usage} [options]", "", about, ""]
     for titles, members in titled.items():
@@ -313,7 +313,7 @@ def page(usage: str, about: str, titled: dict[tuple[str, ...], list[Field]], end
 
 
 def entry(name: str, default: Any, known: Option, options: Mapping[str, Option], brief: bool) -> list[str]:
-    """The lines of an option: its flag, and what that does."""
+    """The lines of an option: its flag and help."""
     flag, unit = flag_of(name, known), unit_of(name, known) if known.kind else ""
     left = "  " + (flag if known.positional else f"{flag} {unit}".strip()) + (" …" if known.several else "")
     said, about = default_text_of(default, known), help_of(name, options, brief)
@@ -326,7 +326,7 @@ def table_of(word: str, rows: Mapping[str, Row], program: str) -> str:
     """The rows of a table, one per line."""
     width = max(map(len, rows))
     lines = [f"  {name:{width}s}  {row.words}" for name, row in rows.items()]
-    return "\n".join([f"{word} is one of", *lines, f"Flags of one of them: {program} {word} -h"])
+    return "\n".join([f"{word} is one of", *lines, f"Flags of one {word}: {program} {word} -h"])
 
 
 def word_of(name: str, default: Any, known: Option) -> str:
@@ -335,7 +335,7 @@ def word_of(name: str, default: Any, known: Option) -> str:
 
 
 def underscored(word: str) -> str:
-    """`--latent-dims=8` → `--latent_dims=8`; anything but a flag stays as it is, and so does --help-all."""
+    """`--latent-dims=8` → `--latent_dims=8`; other words and --help-all are unchanged."""
     if not word.startswith("--"):
         return word
     name, equals, value = word[2:].partition("=")

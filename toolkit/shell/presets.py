@@ -86,7 +86,7 @@ def read(file: Path, declared: tuple[type, ...]) -> dict[str, Any]:
         try:
             values[name] = checked(about, value)
         except ValueError as error:
-            ways = "" if "—" in str(error) else f" — python train.py {HELP_ALL} says what it takes"
+            ways = "" if "—" in str(error) else f" — python train.py {HELP_ALL} lists its values"
             raise UserError(f"{file}: {key} {error}{ways}") from None
     return values
 

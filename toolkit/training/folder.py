@@ -113,7 +113,7 @@ class RunFolder:
         make_folder(self.folder)
         if not self.is_locked:
             self.held.enter_context(locked(self.folder))
-            if not (self.state or self.overwrite or self.check_free()):  # by another process meanwhile
+            if not (self.state or self.overwrite or self.check_free()):  # by another process in the meantime
                 raise UserError(f"another process has since trained {self.model_file} — choose another --outdir")
         if not self.overwrite:
             for path in (self.model_file, self.folder / "state.npz", self.folder / "log.jsonl"):

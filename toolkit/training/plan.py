@@ -75,7 +75,7 @@ class ElboOptions:
 @dataclass(frozen=True)
 class IwaeOptions:
     iw_samples: int = option(8, "samples per image", "objective", kind=number(int, 1, 10**5, unit="K"))
-    iw_warmup: int = option(0, "epochs of elbo before it", "objective", kind=number(int, 0, 10**6, unit="EPOCHS"))
+    iw_warmup: int = option(0, "epochs of elbo before iwae", "objective", kind=number(int, 0, 10**6, unit="EPOCHS"))
 
     def objective(self, epoch: int) -> Elbo | ImportanceWeighted:
         """The objective after `epoch` epochs: first the ELBO, which is cheaper."""
@@ -114,7 +114,7 @@ class TrainConfig:
     lr_schedule: str = decided(
         "lr_schedule", "linear or cosine decay to 0, constant, or plateau: halved when it stalls", choices=SCHEDULES
     )
-    lr_warmup: float = decided("lr_warmup", "warm-up of the learning rate", kind=in_epochs)
+    lr_warmup: float = decided("lr_warmup", "epochs of learning-rate warm-up", kind=in_epochs)
     batchsize: int = decided("batchsize", "batch size", kind=count, aliases=("batch_size",))
     weight_decay: float = decided("weight_decay", "weight decay", kind=weight)
     keep_best: bool = option(False, f"hold out 1/{HELD_OUT} of the training set, keep the best epoch", "optimisation")
@@ -212,7 +212,7 @@ def make_plan(values: Mapping[str, Any] | None = None) -> Plan:
         raise UserError(f"--arch {arch} has no kernels for Muon — leave --optimizer muon out")
     likelihood, pixels = plan.model.likelihood, plan.model.binarize
     if PIXELS[pixels].binary and LIKELIHOODS[likelihood].needs_grey:
-        ways = f"leave --binarize {pixels} out, or take --likelihood bce"
+        ways = f"leave --binarize {pixels} out, or use --likelihood bce"
         raise UserError(f"--likelihood {likelihood} needs grey levels, not pixels of 0 and 1 — {ways}")
     return plan
 
@@ -231,7 +231,7 @@ def flags(plan: Plan) -> dict[str, list[str]]:
 
 
 def command(plan: Plan) -> str:
-    """The line that trains by a plan; of a folder of pictures it names the last part."""
+    """The line that trains by a plan; a folder of pictures is named by the last part of its path."""
     public = {"dataset": ["--dataset", public_name(plan.train.dataset)]} if ":" in plan.train.dataset else {}
     return shlex.join(["python", "train.py", *chain(*(flags(plan) | public).values())])
 

@@ -325,11 +325,11 @@ def check_batches(model: vae.VAE, size: int, count: int, samples: int) -> None:
     config = model.config
     if any(0 < rest < ranks.size for rest in (size, count % size)):
         batches = f"{counted(count, 'image')} in batches of {size}"
-        raise UserError(f"{ranks.size} ranks cannot share {batches}: one has fewer — take another --batchsize")
+        raise UserError(f"{ranks.size} ranks cannot share {batches}: one has fewer — use another --batchsize")
     normed = any(isinstance(part, nn.BatchNorm) for part in model.modules())
     least = 2 if normed and config.image_size == config.architecture.multiple else 1  # a 1×1 map needs two values
     if any(0 < rest < least for rest in (size, count % size)):
-        way = "take another --batchsize" if count >= least else "use more images, or a larger --image_size"
+        way = "use another --batchsize" if count >= least else "use more images, or a larger --image_size"
         why = f"a batch of one image cannot be normalised, and {counted(count, 'image')} in batches of {size} have one"
         raise UserError(f"with --image_size {config.image_size} {why} — {way}")
     if not on_cpu() and sys.platform == "linux":

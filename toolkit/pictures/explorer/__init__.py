@@ -44,7 +44,7 @@ def write_page(subject: Subject, options: Any) -> str:
     except UserError as error:
         if options.dataset or options.data_dir or options.limit:
             raise
-        warn(f"the page has no test images and no map: {error}")
+        warn(f"the page has no test images or map: {error}")
         subject.load = None
     explorer = make(Path(subject.name).stem, subject, options.nsamples, options.half)
     size = f"{len(explorer.page.encode(errors='replace')) / 1e6:.2f} MB"

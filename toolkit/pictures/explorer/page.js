@@ -106,7 +106,7 @@ function makeSliders() {
     frame();
   });
   $("vector-hint").textContent = facts.kl
-    ? "Dimensions in order of their mean KL."
+    ? "Dimensions by mean KL, largest first."
     : "One slider for each dimension.";
 }
 

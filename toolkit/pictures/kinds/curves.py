@@ -16,7 +16,7 @@ from toolkit.pictures.charts import COLOURS, Axes, Canvas
 from toolkit.training import log
 
 TITLE = "Training"
-CAPTION = "Solid: training; dashed: test. The y-axes leave out values far from most others, such as the first ones."
+CAPTION = "Solid: training; dashed: test. The y-axes omit outliers, such as the first epochs."
 PANELS = (  # title, unit, key, and the box of the axes
     ("Loss", "nats per image", "loss", (74, 40, 964, 330)),
     ("Reconstruction", "nats per image", "reconstruction", (74, 420, 474, 660)),
@@ -70,7 +70,7 @@ def colour_of_run(i: int) -> tuple[int, int, int]:
 
 
 def names(paths: Sequence[Path | str]) -> list[str]:
-    """What runs are called: one in words, several by the options in which they differ, or else by their folders."""
+    """Names of runs: one in words, several by the options that differ or, without them, by their folders."""
     folders = [Path(path).absolute() for path in paths]
     folders = [folder.parent if folder.name == "log.jsonl" else folder for folder in folders]
     options: list[dict[str, Any]] = []
@@ -88,7 +88,7 @@ def names(paths: Sequence[Path | str]) -> list[str]:
 
 
 def plot(canvas, axes, points, fill, dash=math.inf):
-    """A line through points, as far as it is within the axes; dashes go on from one piece to the next."""
+    """A line through points, clipped to the axes; dashes continue across segments."""
     _, top, _, bottom = axes.box
     places, length = [axes.place(*point) for point in points], 0.0
     if len(places) == 1:

@@ -1,4 +1,4 @@
-"""An animation of one training: the sheets of samples that a run leaves behind, epoch by epoch."""
+"""An animation of a training run: its sheets of samples, epoch by epoch."""
 
 import re
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ STEP, HOLD = 200, 2000  # milliseconds per frame, and for the last
 
 
 def animate(runs: Sequence[Path | str], _: Any = None) -> Animation:
-    """The samples of every epoch of a run, with the epoch's number; at the end those that generate.py draws."""
+    """The samples of every epoch of a run, with the epoch's number; the last frame samples the fitted prior."""
     if len(runs) != 1:
         raise UserError(f"an animation shows one run, not {len(runs)} — name its folder with --logs")
     run = Path(runs[0])
@@ -61,7 +61,7 @@ def size_of(path: Path) -> tuple[int, int]:
     width, height = opening(path, lambda sheet: sheet.size)
     scale = -(-WIDE // width) if width < WIDE else WIDE / width
     if height * scale > 2 * WIDE:
-        raise UserError(f"{path} is {width}×{height} pixels, too high for a frame — name the folder of another run")
+        raise UserError(f"{path} is {width}×{height} pixels, too tall for a frame — name the folder of another run")
     return round(width * scale), max(1, round(height * scale))
 
 
@@ -70,7 +70,7 @@ def frame(path: Path, size: tuple[int, int]) -> np.ndarray:
 
     def resized(sheet):
         if abs(sheet.width * size[1] / size[0] - sheet.height) > 1 + sheet.height / 100:
-            raise ValueError("it is of another shape than the last one")
+            raise ValueError("its shape differs from the last one's")
         kind, gap = (Image.Resampling.NEAREST, None) if sheet.width <= size[0] else (Image.Resampling.BOX, 2)
         return np.asarray(sheet.resize(size, kind, reducing_gap=gap).convert("RGB"))
 
@@ -78,7 +78,7 @@ def frame(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def opening(path, use):
-    """What a function makes of a sheet; one line if it is damaged or too large."""
+    """The result of a function of a sheet; raises UserError if it is damaged or too large."""
     try:
         with opened(path) as file, Image.open(file, formats=["PNG"]) as sheet:
             if sheet.width * sheet.height > LARGEST:

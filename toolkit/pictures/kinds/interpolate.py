@@ -46,7 +46,7 @@ def pairs_of(subject, count):
             free.remove(b)
             pairs.append((a, b))
     if not pairs:
-        raise UserError("the test split has no two images to interpolate between — use more images")
+        raise UserError("the test split has too few images to interpolate — use more images")
     return pairs
 
 
@@ -56,7 +56,7 @@ def interpolate(subject: Subject, rows: int, columns: int, chosen: Sequence[int 
     Images chosen by number or file form a chain.
     """
     if len(chosen) == 1:
-        raise UserError("--images has one image — give two or more")
+        raise UserError("--images has only one image — name two or more")
     shown, left = [], []
     for a, b in list(zip(chosen, chosen[1:], strict=False)) or pairs_of(subject, rows):
         start, end = subject.image(a), subject.image(b)

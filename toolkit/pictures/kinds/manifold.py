@@ -13,7 +13,7 @@ from toolkit.pictures.layout import TILE, page
 from toolkit.pictures.subject import Subject
 
 TITLE = "Manifold"
-CAPTION = "The plane of the two most used latent dimensions, in equal shares of the prior."
+CAPTION = "The two latent dimensions with the largest KL, in steps of equal prior probability."
 MOST = 10_000  # images
 
 
@@ -29,7 +29,7 @@ def draw(subject: Subject, options: Options) -> np.ndarray:
         raise UserError("the manifold needs two latent dims, this model has one — see traversal")
     subjects = subject.each_class()
     if side * side * len(subjects) > MOST:
-        raise UserError(f"a manifold of more than {MOST:,} images is too large — ask for fewer with --rows")
+        raise UserError(f"a manifold of more than {MOST:,} images is too large — use a smaller --rows")
     steps = np.array([NormalDist().inv_cdf((i + 0.5) / side) for i in range(side)])
     dims = [0, 1] if config.latent_dims == 2 else sorted(subject.order[:2].tolist())
     z = np.zeros((side, side, config.latent_dims))

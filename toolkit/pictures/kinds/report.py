@@ -74,7 +74,7 @@ class Options(traversal.ImageOptions):
 
 def write_page(subject: Subject, options: Options) -> str:
     if options.image is not None:
-        subject.image(options.image)  # an impossible one fails here, not at the end
+        subject.image(options.image)  # an invalid one fails here, not at the end
     test, train = subject.test, None if subject.test.labels is None else subject.load("train")
     metrics = measure(subject.model, test, train, options.importance_samples, subject.sampler.seed, CHUNK)
     sections = [("Metrics", table(metrics))]

@@ -12,19 +12,19 @@ class PictureKind(NamedTuple):
     name: str
     words: str  # one line
     file: ModuleType  # with `draw`, `animate` or `write_page`
-    needs: tuple[str, ...] = ("data", "label")  # what visualize.py loads for it, and the flags for that
+    needs: tuple[str, ...] = ("data", "label")  # what visualize.py loads, and its flags
     Options: type | None = None
 
 
 ROWS = (
     PictureKind("traversal", "one row per latent dimension, from -3 to 3; .gif animates it", traversal),
-    PictureKind("interpolate", "interpolation between images; .gif: animated", interpolate),
+    PictureKind("interpolate", "interpolation between images; .gif animates it", interpolate),
     PictureKind("manifold", "the plane of the two latent dimensions with the largest KL", manifold),
     PictureKind("latents", "latent means of the test images, coloured by class", latents, ("data",)),
-    PictureKind("samples", "a sheet of samples, one row per class", samples, ("sampler", "label")),
+    PictureKind("samples", "a sheet of samples, by class if the model has classes", samples, ("sampler", "label")),
     PictureKind("reconstructions", "test images, their reconstructions, and the error", comparison, ("data",)),
-    PictureKind("curves", "loss, KL and speed of runs, epoch by epoch", curves, ("runs",)),
-    PictureKind("training", "animation of the samples of each epoch, as .gif", film, ("runs",)),
+    PictureKind("curves", "loss, reconstruction and KL of runs, by epoch", curves, ("runs",)),
+    PictureKind("training", "animation of samples over the epochs, as .gif", film, ("runs",)),
     PictureKind("explorer", "an interactive page, as one HTML file", explorer, ("data",)),
     PictureKind("report", "all of these, with metrics, in one HTML file", report, ("data", "label", "sampler")),
 )

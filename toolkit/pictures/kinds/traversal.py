@@ -11,7 +11,7 @@ from toolkit.pictures.layout import WIDE, layout, page, slider, stacked, there_a
 from toolkit.pictures.subject import Subject
 
 TITLE = "Latent traversal"
-CAPTION = "One latent dimension changes from −3 to 3, most used first; {rest}. Behind its name is its KL per image."
+CAPTION = "Each latent dimension from −3 to 3, with its KL per image, largest first; {rest}."
 REACH = 3  # standard deviations in both directions
 FRAMES = 25
 
