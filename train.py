@@ -27,7 +27,7 @@ from toolkit.shell.command import command
 from toolkit.shell.data import load_split
 from toolkit.shell.earlier import EarlierTraining
 from toolkit.shell.flags import DeviceOptions, PlaceOptions
-from toolkit.shell.opening import COLLAPSED, ROOT, find_model
+from toolkit.shell.opening import COLLAPSED, LAST, ROOT, find_model
 from toolkit.shell.parser import Typed
 from toolkit.shell.presets import PresetOptions, parse_with_presets
 from toolkit.training.folder import RunFolder
@@ -180,6 +180,8 @@ def plan_of(typed: Typed) -> Plan:
 
 def check_run(run):
     """Raise an error for contradicting flags, and for a run name that resembles a data set."""
+    if run.run_name == LAST:
+        raise UserError(f"--model {LAST} stands for the run trained last — choose another name for this one")
     if run.resume and run.overwrite:
         raise UserError("--resume continues a run and --overwrite replaces it — give one of them")
     meant = run.run_name and datasets.resembles(run.run_name)

@@ -173,7 +173,7 @@ def test_pictures_that_are_none(run, fails, model_file, photos, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "contains no image" in fails("encode", tmp_path / "empty", *flags)
     assert "no such file" in fails("encode", tmp_path / "gone.png", *flags)
-    assert "name one that ends in .npz, .csv" in fails("encode", "--model", model_file, "--outfile", "codes.txt")
+    assert "name one that ends in .npz or .csv" in fails("encode", "--model", model_file, "--outfile", "codes.txt")
     assert "not class-conditional" in fails("encode", photos / "one.png", "--label", "cat", *flags)
 
 

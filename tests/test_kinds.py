@@ -396,6 +396,14 @@ def test_animations(run, model_file, tmp_path, kind):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rows", [1, 3, 4])
+def test_interpolations_of_few_pairs_fit_a_frame(run, model_file, tmp_path, rows):
+    flags = ["--model", model_file, "--dataset", "synthetic", "--limit", 40, "--rows", rows]
+    assert run("visualize", "interpolate", *flags, "--outfile", tmp_path / "a.gif")[0] == 0
+    with Image.open(tmp_path / "a.gif") as made:
+        assert made.width >= 1000 and made.height < 1.5 * made.width
+
+
 def test_a_film_of_a_training(run, fails, tmp_path):
     flags = "--dataset synthetic --limit 100 --epochs 3 --image_size 16 --max_filters 8".split()
     run("train", *flags, "--outdir", tmp_path)

@@ -269,7 +269,7 @@ def test_lying_safetensors(fails, tmp_path, kind):
 
 
 def test_convert_refuses_other_endings(fails, tmp_path):
-    assert "ends in .npz, .safetensors" in fails("convert", TORCH / "vae.pth", tmp_path / "a.pth")
+    assert "ends in .npz, .safetensors or" in fails("convert", TORCH / "vae.pth", tmp_path / "a.pth")
     assert "did you mean mnist" in fails("convert", TORCH / "vae.pth", tmp_path / "a.npz", "--dataset", "mnits")
     assert "no such file" in fails("convert", tmp_path / "none.pth", tmp_path / "a.npz")
 

@@ -231,6 +231,11 @@ def test_wrong_flags_end_in_one_line(fails, tmp_path, argv):
         "train --channels 2": "--channels '2' is not one of 1, 3",
         "train --likelihood norml": "not one of mse, bce, normal, logistic — did you mean normal",
         "train docs": "docs would be the name of the run — did you mean --dataset folder:docs?",
+        "train last": "--model last stands for the run trained last — choose another name",
+        "train --config docs": "docs is a folder — name a .toml or .json file",
+        "generate --model nix": "one of cifar-10, conditional, likelihood/cifar-10, likelihood/mnist",
+        "visualize traversal --image -1 --dataset synthetic": "there is no test image -1 — choose 0 to",
+        "visualize training": "this model has no run folder next to it",
         "train docs/": "RUN_NAME must be a plain name, not 'docs/' — did you mean --dataset folder:docs/?",
     }.items(),
 )
@@ -277,7 +282,7 @@ def test_models_by_the_names_that_people_type(run, fails, tmp_path, monkeypatch)
 
     assert f"did you mean models/b4/{name}.npz?" in fails("generate", "--model", f"models/b3/{name}.npz")
     assert "did you mean conditional?" in fails("generate", "--model", "conditionl")
-    assert "name a file, a run's folder, last, or one of conditional, likelihood" in fails("generate", "--model", "x")
+    assert "name a file, a run's folder, last, or one of cifar-10, conditional" in fails("generate", "--model", "x")
     assert "name one of likelihood/vae_cifar-10" in fails("generate", "--model", "likelihood")
     assert "mnist matches 2 models — name one of vae_mnist" in fails("generate", "--model", "mnist")
     assert f"such as models/b1/{name}.npz" in fails("generate", "--model", "models")

@@ -45,6 +45,9 @@ def check_target(path: Path | str, kind: str = NEW, inputs: Iterable[Path | str]
     try:
         there = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
+        folder = next(folder for folder in Path(os.path.abspath(path)).parents if os.path.exists(folder))
+        if not os.access(folder, os.W_OK):
+            raise UserError(f"cannot write {path}: {folder} is read-only — choose another place") from None
         return
     if stat.S_ISDIR(there.st_mode):
         raise UserError(f"{path} is a folder — name a file")
@@ -62,7 +65,9 @@ def check_target(path: Path | str, kind: str = NEW, inputs: Iterable[Path | str]
 def check_ending(path: Path | str, endings: Iterable[str]) -> None:
     """Raise UserError if a file name has the wrong extension; pipes and devices may have any name."""
     if Path(path).suffix.lower() not in endings and not is_stream(path):
-        raise UserError(f"{path} {ending_in_words(path)} — name one that ends in {', '.join(endings)}")
+        raise UserError(
+            f"{path} {ending_in_words(path)} — name one that ends in {' or '.join(', '.join(endings).rsplit(', ', 1))}"
+        )
 
 
 def is_read_only(path: Path | str) -> bool:

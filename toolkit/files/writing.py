@@ -4,6 +4,7 @@
 directly, and `-` is standard output.
 """
 
+import errno
 import fcntl
 import functools
 import os
@@ -74,7 +75,8 @@ def writing_errors(path: Path | str) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise UserError(f"cannot write {path}: {reason(error)} — make room or choose another place") from None
+        room = "make room or " if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
+        raise UserError(f"cannot write {path}: {reason(error)} — {room}choose another place") from None
 
 
 def end_of_links(path: Path | str) -> Path:

@@ -13,9 +13,9 @@ def rows(metrics: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         return f"{value:.{digits}f}" + ("" if math.isnan(spread) else f" ± {spread:.{digits}f}")
 
     prior = metrics["prior"] if len(metrics["prior"]) < 20 else "the prior"
-    yield "Loss", mean("loss"), "nats per image, reconstruction + KL"
-    yield "Reconstruction", mean("reconstruction"), "nats per image, from one sample"
-    yield "KL", mean("kl"), f"nats per image, from {prior}"
+    yield "Loss", mean("loss"), "nats, reconstruction + KL"
+    yield "Reconstruction", mean("reconstruction"), "nats, from one sample"
+    yield "KL", mean("kl"), f"nats, from {prior}"
     constant = f", const {metrics['constant']:.2f}" if metrics["constant"] else ""
     yield "ELBO", mean("elbo"), metrics["likelihood"] + constant
     if "bits_per_dimension" in metrics:
@@ -24,14 +24,14 @@ def rows(metrics: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         bound = metrics["log_likelihood"]
         yield "log p(x) ≥", mean("log_likelihood"), f"nats, {bound['importance_samples']} importance samples each"
         if "bits_per_dimension" in bound:
-            yield "Bits per dimension", f"{bound['bits_per_dimension']:.5f}", "the same per pixel and channel"
+            yield "Bits per dimension", f"{bound['bits_per_dimension']:.5f}", "−log p(x) in bits per pixel and channel"
     yield "Mean squared error", f"{metrics['mean_squared_error']:.6f}", "per pixel in [0, 1], from the mean"
     yield "PSNR", f"{metrics['psnr']:.2f} dB", "the same in decibels"
     yield "SSIM", mean("ssim", 4), "1 for equal images"
     active = f"{metrics['active_units']} of {metrics['latent_dims']}"
     yield "Active units", active, "dimensions: variance of the mean > 0.01"
     most = math.log(metrics["images"])
-    yield "I(x; z)", f"{metrics['mutual_information']:.3f}", f"nats; cannot exceed log N = {most:.2f}"
+    yield "I(x; z)", f"{metrics['mutual_information']:.3f}", f"nats; cannot exceed log N = {most:.3f}"
     if "marginal_kl" in metrics:
         yield "Marginal KL", f"{metrics['marginal_kl']:.3f}", "nats, aggregate posterior from the prior"
     if "linear_probe" in metrics:

@@ -7,6 +7,7 @@ is 130; a closed pipe (`| head`) ends it quietly. A traceback is a bug. On a ter
 
 import functools
 import os
+import resource
 import signal
 import sys
 import threading
@@ -22,6 +23,7 @@ from toolkit.files.writing import STDOUT
 from toolkit.machine.process import LOST, PATIENCE, launched_as, watched
 from toolkit.wording import visible, wrapped
 
+LEAST_MEMORY = 2**29  # bytes of address space
 COLOURS = {"Warning:": 33, "error:": 31}  # of the first word of a line on a terminal: yellow and red
 
 
@@ -45,6 +47,8 @@ def command(main: Callable) -> Callable:
             try:
                 signal.signal(signal.SIGINT, interrupt)
                 sys.unraisablehook = press_again
+                if 0 <= resource.getrlimit(resource.RLIMIT_AS)[0] < LEAST_MEMORY:  # OpenBLAS would end the process
+                    raise UserError(f"ulimit -v allows less than {LEAST_MEMORY >> 20} MiB of memory — raise it")
                 with watched(), progress.bar(None, "Working"):
                     main(argv)
                 signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -107,13 +107,22 @@ def included(word: str) -> Path:
     models = models_in(root / INCLUDED / folder) if "\0" not in word else []
     if models := [path for path in models if dataset and path.name.startswith(f"vae_{dataset}_")]:
         return only(models, word)
-    names = [path.name for path in (ROOT / INCLUDED).iterdir() if path.is_dir()]
+    names = included_names()
     own = [path for pattern in ("*", "*/*") for path in Path(RUNS).glob(pattern)]
     known = {str(path): str(path) for path in own if path.is_dir() or path.suffix in ENDINGS}
     known |= {path.name: str(path) for path in own if path.suffix in ENDINGS} | {name: name for name in [LAST, *names]}
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
-    others = f"name a file, a run's folder, {LAST}, or one of {', '.join(sorted(names))}"
+    others = f"name a file, a run's folder, {LAST}, or one of {', '.join(names)}"
     raise UserError(f"no such file or model: {word} — {f'did you mean {known[near[0]]}?' if near else others}")
+
+
+def included_names() -> list[str]:
+    """The short names of the included models that stand for one model: `conditional`, `likelihood/mnist`."""
+    files = [path.relative_to(ROOT / INCLUDED) for path in (ROOT / INCLUDED).rglob("*.npz")]
+    homes = [path.parent for path in files]
+    names = [str(Path(home, path.name.split("_")[1])) for home, path in zip(homes, files, strict=True)]
+    names = [str(home) if homes.count(home) == 1 else name for home, name in zip(homes, names, strict=True)]
+    return sorted(name for name in names if names.count(name) == 1)
 
 
 def only(models: list[Path], word: str) -> Path:

@@ -222,14 +222,14 @@ class Parser(argparse.ArgumentParser):
         found, unknown = self.parse_known_args(words)
         if unknown:
             flag, _, value = unknown[0].partition("=")
-            self.refuse(flag, value or words[words.index(unknown[0]) :][1:2])
+            self.refuse(flag, value or dict(zip(words, words[1:], strict=False)).get(flag, ""))
         return {name: value for name, value in vars(found).items() if value is not None}
 
-    def refuse(self, flag: str, value: Any = "") -> None:
+    def refuse(self, flag: str, value: str = "") -> None:
         """Raise UserError for an unknown flag, or one of a row that was not selected."""
         if owner := self.owners.get(flag):
             self.error(f"{flag} is an option of {owner} — leave it out, or add {owner}")
-        hint = self.hint_at_flag(flag, "".join(value)) if flag[:1] == "-" else self.hint_at_name(flag)
+        hint = self.hint_at_flag(flag, value) if flag[:1] == "-" else self.hint_at_name(flag)
         self.error(f"{flag} is not a flag{hint}")
 
     def hint_at_flag(self, flag: str, value: str) -> str:
@@ -237,7 +237,11 @@ class Parser(argparse.ArgumentParser):
         name, flags = flag.lstrip("-"), [f"--{name}" for name, known in self.options.items() if not known.hidden]
         if name == "device" and "cpu" in self.options and value != "cpu":
             return " — leave it out: a GPU is used if there is one"
-        meant = [f"--{other}" for other in MEANT.get(name, (name,)) if other in self.options]
+        meant = [
+            f"--{other}"
+            for other in MEANT.get(name, (name,))
+            if other in self.options and not self.options[other].positional
+        ]
         return f" — did you mean {meant[0]}?" if meant else did_you_mean(flag, flags)
 
     def hint_at_name(self, word: str) -> str:

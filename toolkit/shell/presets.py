@@ -93,6 +93,8 @@ def read(file: Path, declared: tuple[type, ...]) -> dict[str, Any]:
 
 def parsed(file):
     """Read the keys and values of a file."""
+    if file.is_dir():
+        raise UserError(f"{file} is a folder — name a .toml or .json file")
     try:
         data = contents(file, LARGEST)
         if file.suffix.lower() == ".json":

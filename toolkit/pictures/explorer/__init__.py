@@ -63,7 +63,7 @@ def make(title: str, subject: Subject, count: int | None = None, half: bool = Fa
     network.check_fit(model)
     test = None
     if subject.load:
-        size = subject.test.images[0, :, :, : model.config.channels].size  # by default, the page can be e-mailed
+        size = subject.test.images[:1][..., : model.config.channels].size  # by default, the page can be e-mailed
         test = first_of(subject.test, count or min(MOST_IMAGES, MOST_BYTES // size))
     dataset = public_name(checkpoint.dataset or subject.dataset)
     folded = network.fold_norms(model, half)

@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from toolkit.options import Kind, number, option, path
 
 # A number, or a file
-IMAGE = Kind(lambda text: int(text) if text.isdecimal() else path.read(text), (int, str), "N|FILE", is_file=True)
+IMAGE = Kind(
+    lambda text: int(text) if text.removeprefix("-").isdecimal() else path.read(text),
+    (int, str),
+    "N|FILE",
+    is_file=True,
+)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ STEP, HOLD = 200, 2000  # milliseconds per frame, and for the last
 
 def animate(runs: Sequence[Path | str], _: Any = None) -> Animation:
     """The samples of every epoch of a run, with the epoch's number; the last frame samples the fitted prior."""
+    if not runs:
+        raise UserError("this model has no run folder next to it — name the folder of a run with --logs")
     if len(runs) != 1:
         raise UserError(f"an animation shows one run, not {len(runs)} — name its folder with --logs")
     run = Path(runs[0])
