@@ -76,7 +76,7 @@ def main():
             size = (SHOWN, round(SHOWN * shot.height / shot.width))
             frames.append(np.asarray(shot.resize(size, Image.Resampling.LANCZOS)))
             milliseconds.append(time)
-    save(args.film, Animation(frames, milliseconds))
+    save(args.film, Animation(frames.__getitem__, range(len(frames)), milliseconds))
 
 
 if __name__ == "__main__":
