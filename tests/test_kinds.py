@@ -404,6 +404,7 @@ def test_interpolations_of_few_pairs_fit_a_frame(run, model_file, tmp_path, rows
         assert made.width >= 1000 and made.height < 1.5 * made.width
 
 
+@pytest.mark.slow
 def test_a_film_of_a_training(run, fails, tmp_path):
     flags = "--dataset synthetic --limit 100 --epochs 3 --image_size 16 --max_filters 8".split()
     run("train", *flags, "--outdir", tmp_path)
@@ -560,6 +561,7 @@ def test_the_test_curve_is_dashed_along_its_whole_line(tmp_path):
     assert curves.draw([tmp_path]).std() > 0  # negative values too
 
 
+@pytest.mark.slow
 def test_runs_are_named_by_the_options_in_which_they_differ(tmp_path, run):
     for beta in (1, 4):
         flags = "--dataset synthetic --limit 20 --epochs 1 --image_size 8 --max_filters 4 --latent_dims 2"
@@ -600,6 +602,7 @@ def test_pages_have_titles_and_a_record(run, model_file, tmp_path, kind):
     assert (page[:15] == 255).all() and (page[20:90] < 128).any()  # a margin, and the title
 
 
+@pytest.mark.slow
 def test_films_are_wide_and_bounded(run, fails, tmp_path):
     for name, side in (("small", 16), ("large", 1800), ("huge", 8192)):
         (tmp_path / name).mkdir()

@@ -234,7 +234,7 @@ def test_wrong_flags_end_in_one_line(fails, tmp_path, argv):
         "train last": "--model last stands for the run trained last — choose another name",
         "train --config docs": "docs is a folder — name a .toml or .json file",
         "generate --model nix": "one of cifar-10, conditional, likelihood/cifar-10, likelihood/mnist",
-        "visualize traversal --image -1 --dataset synthetic": "there is no test image -1 — choose 0 to",
+        "visualize traversal --image -1 --dataset synthetic --limit 9": "there is no test image -1 — choose 0 to",
         "visualize training": "this model has no run folder next to it",
         "train docs/": "RUN_NAME must be a plain name, not 'docs/' — did you mean --dataset folder:docs/?",
     }.items(),
@@ -292,6 +292,7 @@ def test_models_by_the_names_that_people_type(run, fails, tmp_path, monkeypatch)
     assert find_model("last") == pathlib.Path("last")
 
 
+@pytest.mark.slow
 def test_every_command_takes_such_names(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = "last is models/vae_synthetic_filters_0008_dims_0008.npz\n"

@@ -352,6 +352,7 @@ def test_loss_that_is_no_number_stops_and_keeps_the_last_model(run, fails, tmp_p
     assert "Learning rate: 0.0005" in out and "\n  2/2 " in out
 
 
+@pytest.mark.slow
 def test_no_run_is_lost_by_forgetting_a_flag(run, fails, tmp_path):
     run("train", *TINY, 2, "--outdir", tmp_path)
     before = digest(tmp_path)
