@@ -106,6 +106,11 @@ def test_samples_need_neither_training_nor_metrics(model_file, tmp_path):
     assert not [name for name in modules if name.startswith((*rooms, "urllib.request", "IPython", "tensorboardX"))]
 
 
+def test_a_missing_package_is_named():
+    process = start("-c", "import sys\nsys.modules['mlx'] = None\nimport generate\ngenerate.main([])")
+    assert process.communicate()[1].startswith("error: mlx") and process.returncode == 2
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_version(run, command):
     status, out, _ = run(command, "--version")

@@ -162,6 +162,8 @@ def explain(error: BaseException) -> tuple[int | None, str]:
         return 2, f"error: {where}{error.strerror or error} — check the name, permissions and free space"
     if isinstance(error, RuntimeError) and "peer" in str(error):
         return 2, f"error: {LOST}"
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("toolkit"):
+        return 2, f"error: {error.name} is not installed — activate the environment, or pip install -r requirements.txt"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "alloc" in str(error)):
         return 2, "error: out of memory — try smaller numbers (batch size, image size, filters, samples)"
     return None, ""
