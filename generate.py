@@ -94,8 +94,8 @@ def main(argv: list[str] | None = None) -> None:
             made = sampling.samples(opened.checkpoint, sampler, args.nsamples, args.label, args.grid_size)
             caption = sampler.words
         what = "Latent grid" if args.vis_lat_space else f"Sheet of {number_of(made)}"
-        heading = f"{what.removeprefix('Sheet of ')}: {title(opened.checkpoint)}"
-        heading += f", class {args.label}" if args.label and args.label != sampling.ALL else ""
+        label = None if args.label == sampling.ALL else args.label
+        heading = f"{what.removeprefix('Sheet of ')}: {title(opened.checkpoint, label=label)}"
         origin, scale = record(typed, opened, heading, caption), typed.of(ScaleOptions).scale
         sheets = [Path(outfile)] if args.outfile or not args.outdir else []
         if args.outdir:

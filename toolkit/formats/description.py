@@ -68,7 +68,8 @@ def in_words(dataset: str, latent_dims: int, by_class: bool, options: dict[str, 
     return ", ".join(parts + ([setting("beta", options["beta"])] if "beta" in options else []))
 
 
-def title(checkpoint: Checkpoint, dataset: str = "") -> str:
-    """The same of a checkpoint; `dataset` is used if it names none."""
-    config = checkpoint.model.config
-    return in_words(checkpoint.dataset or dataset, config.latent_dims, bool(config.num_classes), checkpoint.options)
+def title(checkpoint: Checkpoint, dataset: str = "", label: str | None = None) -> str:
+    """The same of a checkpoint, with the class that is shown, if any; `dataset` is used if it names none."""
+    config, of = checkpoint.model.config, f", class {label}" if label else ""
+    name = checkpoint.dataset or dataset
+    return in_words(name, config.latent_dims, bool(config.num_classes), checkpoint.options) + of

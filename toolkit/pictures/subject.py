@@ -59,8 +59,8 @@ class Subject:
     @property
     def title(self) -> str:
         """The model in a few words, with the class that is shown."""
-        of = f", class {self.label}" if self.label not in (None, sampling.ALL) else ""
-        return description.title(self.checkpoint, self.dataset) + of
+        label = None if self.label == sampling.ALL else self.label
+        return description.title(self.checkpoint, self.dataset, label)
 
     def caption(self, text: str, image: int | str | None = None) -> str:
         """A caption in which {sampler} and {rest} are filled in."""

@@ -9,7 +9,7 @@ import toolkit
 from toolkit.files.reading import checksum_of
 from toolkit.files.targets import PICTURE, mark
 from toolkit.formats import hub
-from toolkit.shell.opening import ROOT, Opened
+from toolkit.shell.opening import INCLUDED, ROOT, Opened
 from toolkit.shell.parser import Typed
 from toolkit.wording import as_text, public_name
 
@@ -46,7 +46,7 @@ def name_of(opened: Opened) -> str:
     path = opened.path.absolute()
     if hub.is_name(opened.name):
         return opened.name
-    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT / "pretrained") else as_text(path.name)
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT / INCLUDED) else as_text(path.name)
 
 
 def checksum(opened: Opened) -> str:
