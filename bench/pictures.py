@@ -71,7 +71,7 @@ def time_steps(rounds):
 
     import vae
     from toolkit.architectures import ModelConfig, build
-    from toolkit.model.inputs import compiled_floats
+    from toolkit.model.inputs import to_floats
 
     steps = {}
     for data, side, channels in (("mnist", 28, 1), ("cifar-10", 32, 3)):
@@ -87,7 +87,7 @@ def time_steps(rounds):
             start = time.perf_counter()
             for k in range(5):
                 keys = mx.random.split(mx.random.key(k), len(images))
-                x = compiled_floats(model.config)(mx.array(images), keys)
+                x = to_floats(mx.array(images), model.config, keys)
                 mx.eval(step(x, None, keys, 1), model.state, optimizer.state)
             if i >= 2:
                 times[data].append((time.perf_counter() - start) / 5)

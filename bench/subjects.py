@@ -22,11 +22,11 @@ def toolkit(batch, filters, side):
 
     import vae
     from toolkit.architectures import ModelConfig, build
-    from toolkit.model.inputs import compiled_floats
+    from toolkit.model.inputs import to_floats
     from toolkit.training.optimizers import AdamW
 
     config = ModelConfig(latent_dims=DIMS, max_filters=filters, image_size=side)
-    model, floats = build(config), compiled_floats(config)
+    model = build(config)
     optimizer = AdamW(learning_rate=0.001)
     optimizer.init(model.trainable_parameters())
     step, decode, reconstruct = vae.training_step(model, optimizer), model.decode, model.reconstruct
@@ -38,7 +38,7 @@ def toolkit(batch, filters, side):
     def train():
         model.train()
         keys = mx.random.split(mx.random.key(next(count)), batch)
-        mx.eval(step(floats(mx.array(images), keys), None, keys, 1), model.state, optimizer.state)
+        mx.eval(step(to_floats(mx.array(images), model.config, keys), None, keys, 1), model.state, optimizer.state)
 
     def in_eval(function):
         model.eval()
@@ -47,7 +47,7 @@ def toolkit(batch, filters, side):
     return {
         "train": train,
         "decode": lambda: in_eval(lambda: decode(z)),
-        "reconstruct": lambda: in_eval(lambda: reconstruct(floats(mx.array(images), None))),
+        "reconstruct": lambda: in_eval(lambda: reconstruct(to_floats(mx.array(images), model.config))),
     }
 
 
@@ -189,13 +189,12 @@ def residual_toolkit(batch, width, depth, samples):
 
     import vae
     from toolkit.architectures import build, config_of
-    from toolkit.model.inputs import compiled_floats
+    from toolkit.model.inputs import to_floats
     from toolkit.model.objectives import Elbo, ImportanceWeighted
     from toolkit.training.optimizers import AdamW
 
     config = {"arch": "resnet", "max_filters": width, "depth": depth, "latent_dims": 32, "image_size": 28}
     model = build(config_of(config | {"likelihood": "bce"}))
-    floats = compiled_floats(model.config)
     optimizer = AdamW(learning_rate=0.001)
     optimizer.init(model.trainable_parameters())
     model.train()
@@ -206,7 +205,7 @@ def residual_toolkit(batch, width, depth, samples):
 
     def train():
         keys = mx.random.split(mx.random.key(next(count)), batch)
-        mx.eval(step(floats(mx.array(images), keys), None, keys, 1), model.state, optimizer.state)
+        mx.eval(step(to_floats(mx.array(images), model.config, keys), None, keys, 1), model.state, optimizer.state)
 
     return {"train": train}
 

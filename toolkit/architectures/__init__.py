@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from toolkit.architectures.bounded import BOUNDED
 from toolkit.architectures.convolutional import CONV
@@ -145,6 +146,13 @@ def layers(model: VAE) -> tuple[list[forms.Call], list[forms.Call]]:
         model.decoder(mx.zeros((1, config.latent_dims)), labels)
     model.train(was_training)
     return encoder, decoder
+
+
+def slow_channels(model: VAE) -> list[int]:
+    """Channel counts for which MLX has no fast convolution on a GPU: above 4 in or 16 out, and no multiple of 16."""
+    shapes = [part.weight.shape for part in model.modules() if isinstance(part, nn.Conv2d)]
+    counts = {channels for *_, channels in shapes if channels > 4} | {out for out, *_ in shapes if out > 16}
+    return sorted(count for count in counts if count % 16)
 
 
 def activations(model: VAE) -> int:

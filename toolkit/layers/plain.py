@@ -10,6 +10,9 @@ import mlx.nn as nn
 
 from toolkit.machine import ranks
 
+# PHASES[p, i, k]: through entry k of a kernel, pixel i of a window of two adds to pixel p of the two between them.
+PHASES = (((1, 1, 0), (0, 0, 1)), ((1, 0, 0), (0, 1, 1)))
+
 
 def streams() -> list[mx.Stream]:
     """Streams for independent work: on a GPU a single one."""
@@ -25,6 +28,21 @@ def up(x: mx.array, conv: nn.Conv2d, norm: nn.BatchNorm | None = None) -> mx.arr
     """Nearest ×2 upsampling and a convolution; with `norm`, batch norm and leaky ReLU follow → (N, 2H, 2W, O)."""
     x = mx.repeat(mx.repeat(x, 2, axis=1), 2, axis=2)
     return add_bias_and_norm(mx.conv2d(x, conv.weight, padding=1), conv.bias, norm)
+
+
+def up_in_phases(x: mx.array, conv: nn.Conv2d, norm: nn.BatchNorm | None = None) -> mx.array:
+    """The same as `up`, with 2.25 times fewer operations and an eighth of the memory for the gradient of the kernel.
+
+    A 2×2 window of x determines 2×2 pixels of the result, so one convolution at the low resolution gives all four, as
+    channels. Its kernel sums the entries of `conv` that meet the same pixel. doctor.py times both ways.
+    """
+    fold = mx.array(PHASES, dtype=mx.float32)
+    out, *_, channels = conv.weight.shape
+    kernel = mx.einsum("pik,qjl,oklc->pqoijc", fold, fold, conv.weight).reshape(4 * out, 2, 2, channels)
+    cells = mx.conv2d(x, kernel, padding=1)  # (N, H+1, W+1, 4·O); the first cell begins at pixel -1
+    n, height, width, _ = cells.shape
+    pixels = cells.reshape(n, height, width, 2, 2, out).transpose(0, 1, 3, 2, 4, 5)
+    return add_bias_and_norm(pixels.reshape(n, 2 * height, 2 * width, out)[:, 1:-1, 1:-1], conv.bias, norm)
 
 
 def conv_transpose(x: mx.array, conv: nn.ConvTranspose2d, norm: nn.BatchNorm | None = None) -> mx.array:

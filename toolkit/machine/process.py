@@ -51,6 +51,14 @@ def keep_memory() -> None:
             libc.mallopt(parameter, value)
 
 
+def begin_phase() -> None:
+    """Free the GPU's cached memory: training, scoring and fitting need blocks of different sizes."""
+    import mlx.core as mx
+
+    if not on_cpu():
+        mx.clear_cache()
+
+
 # Several processes
 
 

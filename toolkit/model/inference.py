@@ -1,7 +1,7 @@
 """Run a trained model over many images in chunks; results are NumPy arrays."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import mlx.core as mx
@@ -10,7 +10,8 @@ import numpy as np
 from toolkit.errors import UserError
 from toolkit.files.progress import bar
 from toolkit.machine import ranks
-from toolkit.model.inputs import Images, batches
+from toolkit.machine.process import begin_phase
+from toolkit.model.inputs import Config, Images, batch, batches
 from toolkit.random import image_keys
 
 CHUNK = 250  # images at a time
@@ -18,15 +19,37 @@ LARGEST_MEAN, LARGEST_LOG_VAR = 1e15, 300  # of posteriors; beyond these, square
 BLOCK = 20  # samples per image drawn at once; changing it changes results
 
 
+def per_image(
+    function: Callable, shape: tuple[int, ...], split: Images, config: Config, numbers: np.ndarray, size: int = CHUNK
+) -> np.ndarray:
+    """A function of images, their numbers and labels, for the images with these numbers, `size` at a time; in float64.
+
+    With a `shape` (A, …) of one image's results, the function returns (A, n, …) for n images, and this (A, N, …). All
+    batches have the same size, as a GPU compiles again for another: the last is filled up with images whose results
+    are dropped.
+    """
+    begin_phase()
+    size, results = min(size, len(numbers)), [np.zeros((shape[0], 0, *shape[1:]))]
+    for i in range(0, len(numbers), max(1, size)):
+        part = numbers[i : i + size]
+        filled = np.concatenate([part, numbers[: size - len(part)]])
+        result = function(*batch(split, filled, config))
+        results.append(np.array(result, np.float64)[:, : len(part)])
+    return np.concatenate(results, axis=1)
+
+
 def encode(model: Any, split: Images, size: int = CHUNK) -> tuple[np.ndarray, np.ndarray]:
     """Posterior mean and log-variance of every image of a split, (N, D) each, float64; each rank encodes its share."""
     count = len(split.images)
-    chunks = [np.zeros((2, 0, model.config.latent_dims))]
     with bar(count, "Encoding") as shown:
-        for x, _, labels in batches(split, size, model.config, ranks.share(np.arange(count))):
-            chunks.append(np.stack([np.array(array, np.float64) for array in model.encode(x, labels)]))
+
+        def posterior(x, _, labels):
             shown.update(len(x) * ranks.size)
-    means, log_vars = (ranks.gather(own, count) for own in np.concatenate(chunks, axis=1))
+            return mx.stack(model.encode(x, labels))
+
+        shape = 2, model.config.latent_dims
+        own = per_image(posterior, shape, split, model.config, ranks.share(np.arange(count)), size)
+    means, log_vars = (ranks.gather(values, count) for values in own)
     if not (np.abs(means) < LARGEST_MEAN).all() or not (np.abs(log_vars) < LARGEST_LOG_VAR).all():
         raise UserError("some images have impossible latent vectors: the model's weights are broken — retrain it")
     return means, log_vars
@@ -78,14 +101,16 @@ def importance_bound(
     A sample depends only on the seed, the image's number and its index, so the batch size changes results by rounding
     only.
     """
-    bounds, size = [], max(1, size // min(BLOCK, samples))
-    with bar(len(split.images if chosen is None else chosen), "Importance sampling") as shown:
-        for x, numbers, labels in batches(split, size, model.config, chosen):
+    chosen = np.arange(len(split.images)) if chosen is None else chosen
+    with bar(len(chosen), "Importance sampling") as shown:
+
+        def bound(x, numbers, labels):
             total = LogSum(len(x))
             for block in range(-(-samples // BLOCK)):
                 count = min(BLOCK, samples - block * BLOCK)
                 z, ratios = model.log_ratios(x, labels, image_keys(seed, block, numbers), BLOCK)
                 total.add((ratios + model.prior.log_density(z, labels))[:, :count])
                 shown.update(len(x) * count / samples)
-            bounds.append(total.value() - math.log(samples) + model.likelihood.constant)
-    return np.concatenate(bounds)
+            return [total.value() - math.log(samples) + model.likelihood.constant]
+
+        return per_image(bound, (1,), split, model.config, chosen, max(1, size // min(BLOCK, samples)))[0]

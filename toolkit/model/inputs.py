@@ -1,6 +1,5 @@
 """From bytes to model inputs: batches of a split as floats, with the model's size, channels and binarisation."""
 
-import functools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
@@ -62,12 +61,6 @@ def to_floats(images: mx.array, config: Config, keys: mx.array | None = None) ->
     return mx.repeat(x, 3, axis=3) if config.channels > x.shape[3] else x
 
 
-@functools.cache
-def compiled_floats(config: Config) -> Callable:
-    """`to_floats` for one configuration, compiled on a GPU."""
-    return mx.compile(lambda images, keys: to_floats(images, config, keys))
-
-
 def resize_matrix(size: int, new_size: int) -> np.ndarray:
     """The matrix (new_size, size) of linear interpolation.
 
@@ -93,7 +86,7 @@ def batch(split: Images, chosen: np.ndarray, config: Config) -> Batch:
     """The images of a split with the given numbers."""
     labels = None if split.labels is None else mx.array(split.labels[chosen].astype(np.int32))
     numbers = mx.array(chosen.astype(np.uint32))
-    return Batch(compiled_floats(config)(mx.array(split.images[chosen]), pixel_keys(numbers)), numbers, labels)
+    return Batch(to_floats(mx.array(split.images[chosen]), config, pixel_keys(numbers)), numbers, labels)
 
 
 def batches(split: Images, size: int, config: Config, chosen: np.ndarray | None = None) -> Iterator[Batch]:

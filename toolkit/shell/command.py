@@ -24,6 +24,8 @@ from toolkit.machine.process import LOST, PATIENCE, launched_as, watched
 from toolkit.wording import visible, wrapped
 
 LEAST_MEMORY = 2**29  # bytes of address space
+RESUME = "--resume continues a training after its last complete epoch"
+AWAKE = "on a Mac, caffeinate -s keeps it running while the display sleeps"
 COLOURS = {"Warning:": 33, "error:": 31}  # of the first word of a line on a terminal: yellow and red
 
 
@@ -164,8 +166,14 @@ def explain(error: BaseException) -> tuple[int | None, str]:
         return 2, f"error: {LOST}"
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("toolkit"):
         return 2, f"error: {error.name} is not installed — activate the environment, or pip install -r requirements.txt"
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "alloc" in str(error)):
-        return 2, "error: out of memory — try smaller numbers (batch size, image size, filters, samples)"
+    text = str(error) if isinstance(error, RuntimeError) else ""  # as MLX reports failures of a device
+    if isinstance(error, MemoryError) or any(
+        sign in text for sign in ("alloc", "out of memory", "Insufficient Memory")
+    ):
+        return 2, f"error: out of memory — try smaller numbers (batch size, image size, filters, samples); {RESUME}"
+    if "Command buffer execution failed" in text or "CUDA" in text or "cuda" in text:
+        why = text.rpartition("failed: ")[2].partition(" (")[0]
+        return 2, f"error: the GPU gave up ({why}) — try a smaller --batchsize; {RESUME}; {AWAKE}"
     return None, ""
 
 

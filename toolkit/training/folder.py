@@ -143,9 +143,10 @@ class RunFolder:
 
         `sheets` are functions that draw PNGs, by their names.
         """
+        drawn = {name: png() for name, png in sheets.items()}  # before any file changes, as a GPU can fail here
         with uninterrupted():
-            for name, png in sheets.items():
-                write(self.folder / f"epoch_{trainer.epoch:04d}_{name}.png", png(), durable=True)
+            for name, png in drawn.items():
+                write(self.folder / f"epoch_{trainer.epoch:04d}_{name}.png", png, durable=True)
             self.log.append(entry)
             write(self.folder / "log.jsonl", log.packed(self.log, self.skipped), durable=True)
             if trainer.is_best:

@@ -22,13 +22,13 @@ from mlx.utils import tree_flatten, tree_map_with_path
 
 import vae
 from toolkit import random
-from toolkit.architectures import activations, build
+from toolkit.architectures import activations, build, slow_channels
 from toolkit.datasets import Split
 from toolkit.errors import UserError
 from toolkit.machine import ranks
-from toolkit.machine.process import on_cpu
-from toolkit.model.inference import CHUNK, importance_bound
-from toolkit.model.inputs import batch, batches, compiled_floats
+from toolkit.machine.process import begin_phase, on_cpu
+from toolkit.model.inference import importance_bound, per_image
+from toolkit.model.inputs import batch, to_floats
 from toolkit.training import optimizers, schedules
 from toolkit.training.plan import COLLAPSED_KL, HELD_OUT, START_AGAIN, Plan
 from toolkit.wording import counted
@@ -107,6 +107,11 @@ class Trainer:
             self.updates[name] = vae.training_step(self.model, self.optimizer, self.objective, ranks.sum_gradients)
         return self.updates[name]
 
+    @property
+    def slow_channels(self) -> list[int]:
+        """Channel counts that slow a GPU down."""
+        return [] if on_cpu() else slow_channels(self.model)
+
     @cached_property
     def checksums(self) -> list[int]:
         """Checksums that detect changed data."""
@@ -160,6 +165,7 @@ class Trainer:
 
     def batches(self) -> Iterator[Batch]:
         """The training batches in this epoch's random order."""
+        begin_phase()
         self.model.train()
         self.objective = self.plan.objective(self.epoch)
         count, size = len(self.train_numbers), self.batch_size
@@ -185,7 +191,7 @@ class Trainer:
         key = random.key(self.config.seed, random.NOISE, self.epoch * batch.steps + batch.index)
         mine = slice(batch.first, batch.first + len(batch.images))  # of the keys of the whole batch
         pixels, noise = (mx.random.split(one, batch.count)[mine] for one in mx.random.split(key))
-        x = compiled_floats(self.model.config)(batch.images, pixels)  # binary pixels are sampled again in every step
+        x = to_floats(batch.images, self.model.config, pixels)  # binary pixels are sampled again in every step
         sums = self.update(x, batch.labels, noise, mx.array(beta), len(batch.images) / batch.count)
         compute = mx.async_eval if self.ahead else mx.eval
         with ranks.waiting():
@@ -220,14 +226,17 @@ class Trainer:
         """The bound on some images with the number of samples used in training; its noise depends only on the seed."""
         self.model.eval()
         model, seed, own = self.model, self.config.seed, ranks.share(numbers)
-        sums, constant = np.zeros(3), model.likelihood.constant
-        for x, chosen, labels in batches(split, CHUNK, model.config, own):
+
+        def terms(x, chosen, labels):
             error, kl = model.score(x, labels, random.image_keys(seed, random.SCORE, chosen))
-            sums[1:] += mx.stack([error.sum(), kl.sum()]).tolist()
-        sums[0] = sums[1:].sum()
-        if (samples := self.objective.samples) > 1 and len(own):
-            sums[0] = (constant - importance_bound(model, split, samples, seed, chosen=own)).sum()
-        loss, error, kl = (value / len(numbers) for value in ranks.total(sums.astype(np.float32)).tolist())
+            return mx.stack([error, kl.sum(axis=1)])
+
+        error, kl = per_image(terms, (2,), split, model.config, own)
+        loss = error + kl
+        if (samples := self.objective.samples) > 1:
+            loss = model.likelihood.constant - importance_bound(model, split, samples, seed, chosen=own)
+        sums = ranks.total(np.array([loss.sum(), error.sum(), kl.sum()], np.float32)).tolist()
+        loss, error, kl = (value / len(numbers) for value in sums)
         self.check_finite(loss, f"on the test or held-out images, after epoch {self.epoch + 1}")
         return losses(loss, error, kl)
 
