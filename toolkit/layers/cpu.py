@@ -6,7 +6,8 @@ runs on one core. So here
 - a batch is split into *parts*, one per core, each computed on its own stream (a thread of MLX); batch norm adds up the
   sums of all parts, so the results are those of the whole batch;
 - a convolution is one gather of pixels and one matrix product, and its gradient is written out the same way;
-- batch norm and leaky ReLU are one step with one gradient, which reads its input three times instead of a dozen.
+- batch norm and leaky ReLU are one step with one gradient, which reads its input three times instead of a dozen;
+- inference, which needs no gradients, copies less: columns.py.
 
 Same: 3×3, stride 1, padding 1. Gathering all nine pixels of a window would take longer than multiplying them. Instead
 a row of T holds a pixel and its left and right neighbours, a row of Y what they contribute to three rows of the image,
@@ -49,14 +50,12 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from toolkit.layers import plain
+from toolkit.layers import columns, plain
 from toolkit.machine import process, ranks
 
 LEAST_IMAGES = 8  # in a part: smaller parts cost more than they save
 SLOPE = 0.01  # of leaky ReLU below zero
 
-# UP[u, k]: entry k of the kernel leads from an input pixel to the u-th of the four outputs that it adds to.
-UP = ((0, 0, 1), (0, 1, 1), (1, 1, 0), (1, 0, 0))
 # DOWN_BACK[phase, tap, k]: entry k leads from output i + tap to the input pixel 2i (phase 0) or 2i+1 (phase 1).
 DOWN_BACK = (((0, 1, 0), (0, 0, 0)), ((0, 0, 1), (1, 0, 0)))
 
@@ -78,6 +77,10 @@ class Parts(list):
     """The features of a batch as one array per core; `flatten` and `reshape` join them."""
 
 
+class Columns(Parts):
+    """The same for inference, in the layout of columns.py: (H, W, C, n)."""
+
+
 def split(x: mx.array | Parts) -> Parts:
     """A batch in parts of about equal size, one per core."""
     if isinstance(x, Parts):
@@ -87,10 +90,18 @@ def split(x: mx.array | Parts) -> Parts:
     return Parts(x[a:b] for a, b in zip(ends, ends[1:], strict=False))
 
 
+def arrange(x: mx.array | Parts, layer: nn.Module) -> Parts:
+    """A batch in the parts that a layer takes: as columns in inference."""
+    if layer.training or isinstance(x, Columns):
+        return split(x)
+    return each(columns.from_images, Columns(split(x)))
+
+
 def join(parts: mx.array | Parts) -> mx.array:
     """The parts of a batch as one array."""
     if not isinstance(parts, Parts):
         return parts
+    parts = each(columns.to_images, parts) if isinstance(parts, Columns) else parts
     return parts[0] if len(parts) == 1 else mx.concatenate(parts)
 
 
@@ -98,7 +109,7 @@ def each(function: Callable, *batches: list | tuple) -> Parts:
     """Apply a function to every part, each on its own stream; raises TypeError for an unsplit array."""
     if not all(isinstance(parts, (list, tuple)) and len(parts) <= len(streams()) for parts in batches):
         raise TypeError("not a batch in parts")
-    results = Parts()
+    results = type(batches[0])() if isinstance(batches[0], Parts) else Parts()
     for stream, parts in zip(streams(), zip(*batches, strict=True), strict=False):
         with mx.stream(stream):
             results.append(function(*parts))
@@ -140,7 +151,7 @@ def conv(x: mx.array | Parts, conv: nn.Conv2d) -> Parts:
 
 
 def residual(x: mx.array | Parts, first: nn.Conv2d, second: nn.Conv2d) -> Parts:
-    x = split(x)
+    x = arrange(x, first)
     return each(mx.add, x, convolve(conv_same, rectify(convolve(conv_same, rectify(x), first)), second))
 
 
@@ -249,18 +260,25 @@ def pixel_error(x, logits, value, slope):
 
 def convolve(convolution, x, conv, norm=None):
     """A convolution of every part; with `norm`, batch norm and leaky ReLU follow."""
-    parts = split(x)
+    parts = arrange(x, conv)
+    if isinstance(parts, Columns):
+        return convolve_columns(convolution, parts, conv, norm)
     if norm is None:
         return each(lambda x: convolution(x, conv.weight) + conv.bias, parts)
-    if norm.training:  # the convolution's bias is left out, as batch norm would subtract it again
-        parts, mean, variance, count = norm_in_training(each(lambda x: convolution(x, conv.weight), parts), norm)
-        plain.track(norm, mean + conv.bias, variance, count)
-        return parts
-    # With fixed statistics batch norm is linear and can be folded into the kernel.
-    scale = norm.weight * mx.rsqrt(norm.running_var + norm.eps)
-    weight = conv.weight * scale[:, None, None, None]
-    shift = norm.bias + (conv.bias - norm.running_mean) * scale
-    return each(lambda x: leaky_relu(convolution(x, weight) + shift), parts)
+    # The convolution's bias is left out, as batch norm would subtract it again.
+    parts, mean, variance, count = norm_in_training(each(lambda x: convolution(x, conv.weight), parts), norm)
+    plain.track(norm, mean + conv.bias, variance, count)
+    return parts
+
+
+def convolve_columns(convolution, parts, conv, norm):
+    """The same in inference, by the functions of columns.py."""
+    weight, shift = conv.weight, conv.bias
+    if norm is not None:  # with fixed statistics it is linear and can be folded into the kernel
+        scale = norm.weight * mx.rsqrt(norm.running_var + norm.eps)
+        weight, shift = weight * scale[:, None, None, None], norm.bias + (shift - norm.running_mean) * scale
+    parts = each(lambda x: IN_COLUMNS[convolution](x, weight, shift), parts)
+    return parts if norm is None else each(leaky_relu, parts)
 
 
 def norm_in_training(parts, norm):
@@ -409,8 +427,7 @@ def conv_up(x, weight):
     out, *_, channels = weight.shape
 
     def forward(x, weight):
-        fold = mx.array(UP, dtype=mx.float32)
-        return spread(x, mx.einsum("uk,vm,okmc->uvoc", fold, fold, weight))
+        return spread(x, columns.kernel_of_up(weight))
 
     def backward(inputs, dy, _):
         x, weight = inputs
@@ -446,6 +463,14 @@ def conv_transposed(x, weight):
         return dx, dweight.transpose(3, 1, 2, 0)
 
     return differentiable(forward, backward, x, weight)
+
+
+IN_COLUMNS = {
+    conv_same: columns.same,
+    conv_down: columns.down,
+    conv_up: columns.up,
+    conv_transposed: columns.transposed,
+}
 
 
 def spread(x, kernel):
