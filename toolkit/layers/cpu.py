@@ -54,6 +54,7 @@ from toolkit.layers import columns, plain
 from toolkit.machine import process, ranks
 
 LEAST_IMAGES = 8  # in a part: smaller parts cost more than they save
+LONG_RUN = 32  # numbers
 SLOPE = 0.01  # of leaky ReLU below zero
 
 # DOWN_BACK[phase, tap, k]: entry k leads from output i + tap to the input pixel 2i (phase 0) or 2i+1 (phase 1).
@@ -486,7 +487,7 @@ def spread(x, kernel):
         rows = overlap_add(parts[:, :, :, 0], parts[:, :, :, 1], axis=1)  # (n, H+1, W, 2, 2, 2, O)
         cells = overlap_add(rows[:, :, :, :, 0], rows[:, :, :, :, 1], axis=2)  # (n, H+1, W+1, 2, 2, O)
     y = cells_to_pixels(cells, n, height + 1, width + 1)
-    return y[:, 1:-1, 1:-1]  # the first cell begins at pixel -1
+    return y[:, 1:-1, 1:-1] * 1.0  # the first cell begins at pixel -1
 
 
 def overlap_add(first, second, axis):
@@ -505,7 +506,12 @@ def windows(x, size, stride=1, before=0, after=0):
     row, image = width * channels, height * width * channels
     shape = (n, (height - size) // stride + 1, (width - size) // stride + 1, size, size * channels)
     view = mx.as_strided(x, shape, (image, stride * row, stride * channels, row, 1))
-    return view.reshape(-1, size * size * channels)
+    return copied(view).reshape(-1, size * size * channels)
+
+
+def copied(view):
+    """A view in row-major order. MLX copies long runs faster where it multiplies."""
+    return view * 1.0 if view.shape[-1] >= LONG_RUN else view
 
 
 def sums_of_windows(x):
@@ -517,5 +523,5 @@ def sums_of_windows(x):
 
 def cells_to_pixels(cells, n, height, width):
     """Rows of 2×2 pixels (n·H·W, 4·C) → the image (n, 2H, 2W, C)."""
-    cells = cells.reshape(n, height, width, 2, 2, -1)
-    return cells.transpose(0, 1, 3, 2, 4, 5).reshape(n, 2 * height, 2 * width, -1)
+    cells = cells.reshape(n, height, width, 2, -1)
+    return copied(cells.swapaxes(2, 3)).reshape(n, 2 * height, 2 * width, -1)
