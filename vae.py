@@ -92,11 +92,11 @@ class Decoder(nn.Module):
         self.grid, self.num_classes = image_size // 8, num_classes
 
     def __call__(self, z: mx.array, labels: mx.array | None = None) -> mx.array:  # (N, D)
-        h = forms.linear(forms.append_labels(z, labels, self.num_classes), self.lin1)  # no activation
+        h = forms.dense(forms.append_labels(z, labels, self.num_classes), self.lin1)  # no activation
         h = forms.reshape(h, self.grid)  # (N, S/8, S/8, F)
         h = self.upconv1(h, self.bn1)  # (N, S/4, S/4, F/2)
         h = self.upconv2(h, self.bn2)  # (N, S/2, S/2, F/4)
-        return forms.reshape(self.upconv3(h), 8 * self.grid)  # (N, S, S, outputs); on a CPU this joins the parts
+        return forms.join(self.upconv3(h))  # (N, S, S, outputs); on a CPU, the batch was in parts
 
 
 def compiled(method: Callable) -> cached_property:

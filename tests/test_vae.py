@@ -405,6 +405,6 @@ def test_layers_are_recorded_as_they_are_called():
     model = make_model(num_classes=2)
     encoder, decoder = layers(model)
     assert [call.name for call in encoder] == ["down", "down", "down", "flatten", "append_labels", "heads"]
-    assert [call.name for call in decoder] == ["append_labels", "linear", "reshape", "up", "up", "up", "reshape"]
+    assert [call.name for call in decoder] == ["append_labels", "dense", "reshape", "up", "up", "up"]
     assert encoder[0].modules == [model.encoder.conv1, model.encoder.bn1] and encoder[0].shape == (1, 8, 8, 2)
     assert activations(model) > 16 * 16

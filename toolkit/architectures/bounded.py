@@ -80,7 +80,8 @@ class Encoder(nn.Module):
         h = relu(forms.conv(self.with_planes(x, labels), self.cnn1))  # (N, S/2, S/2, F)
         h = relu(forms.conv(h, self.cnn2))  # (N, S/4, S/4, F)
         h = relu(forms.conv(h, self.cnn3))  # (N, S/8, S/8, F)
-        mean, variance = mx.split(mx.sigmoid(self.dense(forms.flatten(h))), 2, axis=1)  # (N, D) each, in (0, 1)
+        h = mx.sigmoid(forms.join(forms.dense(forms.flatten(h), self.dense)))
+        mean, variance = mx.split(h, 2, axis=1)  # (N, D) each, in (0, 1)
         return clip_scale(self.mu_scale) * (2 * mean - 1), mx.log(clip_scale(self.logv_scale) * variance + 1e-8)
 
     def with_planes(self, x: mx.array, labels: mx.array | None) -> mx.array:  # (N, S, S, C) → (N, S, S, C + P)
@@ -109,7 +110,7 @@ class Decoder(nn.Module):
         h = forms.reshape(forms.dense(z, self.dense, nn.relu), self.grid)  # (N, S/8, S/8, F)
         h = relu(forms.conv_transpose(h, self.cnn1))  # (N, S/4, S/4, F)
         h = relu(forms.conv_transpose(h, self.cnn2))  # (N, S/2, S/2, F)
-        return forms.reshape(forms.conv_transpose(h, self.cnn3), 8 * self.grid)  # (N, S, S, outputs)
+        return forms.join(forms.conv_transpose(h, self.cnn3))  # (N, S, S, outputs)
 
 
 WORDS = "convolutions, bounded posterior"

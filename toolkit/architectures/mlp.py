@@ -22,7 +22,7 @@ class Encoder(nn.Module):
     def __call__(self, x: mx.array, labels: mx.array | None = None) -> tuple[mx.array, mx.array]:  # (N, S, S, C)
         h = forms.append_labels(forms.flatten(x), labels, self.num_classes)
         h = forms.dense(h, self.lin1, nn.relu)  # (N, F)
-        h = forms.flatten(forms.dense(h, self.lin2, nn.relu))  # (N, F/8)
+        h = forms.dense(h, self.lin2, nn.relu)  # (N, F/8)
         return forms.heads(h, self.proj_mu, self.proj_log_var)  # (N, D) each
 
 
@@ -41,7 +41,7 @@ class Decoder(nn.Module):
         h = forms.append_labels(z, labels, self.num_classes)
         h = forms.dense(h, self.lin1, nn.relu)  # (N, F/8)
         h = forms.dense(h, self.lin2, nn.relu)  # (N, F)
-        return forms.reshape(forms.dense(h, self.lin3), self.size)  # (N, S, S, outputs)
+        return forms.join(forms.reshape(forms.dense(h, self.lin3), self.size))  # (N, S, S, outputs)
 
 
 MLP = Architecture("mlp", "fully connected", Encoder, Decoder, 512, 8, 1)

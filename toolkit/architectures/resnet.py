@@ -70,7 +70,7 @@ class Encoder(nn.Module):
         for block in self.blocks2:
             h = block(h)
         h = forms.append_labels(forms.flatten(forms.rectify(h)), labels, self.num_classes)
-        h = forms.flatten(forms.dense(h, self.hidden, nn.leaky_relu))  # (N, 8 F)
+        h = forms.dense(h, self.hidden, nn.leaky_relu)  # (N, 8 F)
         return forms.heads(h, self.proj_mu, self.proj_log_var)  # (N, D) each
 
 
@@ -97,7 +97,7 @@ class Decoder(nn.Module):
         h = forms.up(h, self.up1)  # (N, S/2, S/2, F/2)
         for block in self.blocks2:
             h = block(h)
-        return forms.reshape(forms.up(forms.rectify(h), self.up2), 4 * self.grid)  # (N, S, S, outputs)
+        return forms.join(forms.up(forms.rectify(h), self.up2))  # (N, S, S, outputs)
 
 
 RESNET = Architecture("resnet", "residual blocks without norms", Encoder, Decoder, 32, 2, 4, 4, Options)

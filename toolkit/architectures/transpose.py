@@ -22,11 +22,11 @@ class Decoder(nn.Module):
         self.grid, self.num_classes = config.image_size // 8, config.num_classes
 
     def __call__(self, z: mx.array, labels: mx.array | None = None) -> mx.array:  # (N, D)
-        h = forms.linear(forms.append_labels(z, labels, self.num_classes), self.lin1)
+        h = forms.dense(forms.append_labels(z, labels, self.num_classes), self.lin1)
         h = forms.reshape(h, self.grid)  # (N, S/8, S/8, F)
         h = forms.conv_transpose(h, self.conv1, self.bn1)  # (N, S/4, S/4, F/2)
         h = forms.conv_transpose(h, self.conv2, self.bn2)  # (N, S/2, S/2, F/4)
-        return forms.reshape(forms.conv_transpose(h, self.conv3), 8 * self.grid)  # (N, S, S, outputs)
+        return forms.join(forms.conv_transpose(h, self.conv3))  # (N, S, S, outputs)
 
 
 def doubling(channels: int, filters: int) -> nn.ConvTranspose2d:

@@ -2,7 +2,8 @@
 
 The convolutions of cpu.py copy every window of pixels in short runs and keep them for the gradient. In this layout a
 pixel and its right neighbours are contiguous, C·n numbers each. So `windows` copies only rows, one below the other as
-if they were channels, in long runs; then the windows of a row are matrices in place, which overlap:
+if they were channels, in long runs, and applies a leaky ReLU on the way. Then the windows of a row are matrices in
+place, which overlap:
 
     y[i, j] = W P[i, j]        P[i, j]: the k×k·C values of a window for n images, (k·k·C, n)
 
@@ -26,26 +27,26 @@ def to_images(x: mx.array) -> mx.array:
     return x[1:-1, 1:-1].transpose(3, 0, 1, 2)
 
 
-def down(x: mx.array, weight: mx.array, shift: mx.array) -> mx.array:
+def down(x: mx.array, weight: mx.array, shift: mx.array, slope: float) -> mx.array:
     """3×3 convolution, stride 2, plus `shift`; even sides, weight (O, 3, 3, C) → (H/2+2, W/2+2, O, n)."""
-    return mx.pad(by_columns(weight) @ windows(x, 3, stride=2) + shift[:, None], BORDER)
+    return mx.pad(by_columns(weight) @ windows(x, 3, slope, stride=2) + shift[:, None], BORDER)
 
 
-def same(x: mx.array, weight: mx.array, shift: mx.array) -> mx.array:
+def same(x: mx.array, weight: mx.array, shift: mx.array, slope: float) -> mx.array:
     """3×3 convolution, stride 1, plus `shift`; weight (O, 3, 3, C) → (H+2, W+2, O, n)."""
-    return mx.pad(by_columns(weight) @ windows(x, 3) + shift[:, None], BORDER)
+    return mx.pad(by_columns(weight) @ windows(x, 3, slope) + shift[:, None], BORDER)
 
 
-def up(x: mx.array, weight: mx.array, shift: mx.array) -> mx.array:
+def up(x: mx.array, weight: mx.array, shift: mx.array, slope: float) -> mx.array:
     """Nearest ×2 upsampling, a 3×3 convolution, plus `shift`; weight (O, 3, 3, C) → (2H+2, 2W+2, O, n)."""
-    return spread(x, kernel_of_up(weight), shift)
+    return spread(x, kernel_of_up(weight), shift, slope)
 
 
-def transposed(x: mx.array, weight: mx.array, shift: mx.array) -> mx.array:
+def transposed(x: mx.array, weight: mx.array, shift: mx.array, slope: float) -> mx.array:
     """3×3 or 4×4 transposed convolution, stride 2, plus `shift`; weight (O, k, k, C) → (2H+2, 2W+2, O, n)."""
     missing = 4 - weight.shape[1]  # entries of zero at the end
     kernel = mx.pad(weight.transpose(1, 2, 0, 3), [(0, missing), (0, missing), (0, 0), (0, 0)])
-    return spread(x, kernel, shift)
+    return spread(x, kernel, shift, slope)
 
 
 def kernel_of_up(weight: mx.array) -> mx.array:
@@ -54,14 +55,14 @@ def kernel_of_up(weight: mx.array) -> mx.array:
     return mx.einsum("uk,vm,okmc->uvoc", fold, fold, weight)
 
 
-def spread(x: mx.array, kernel: mx.array, shift: mx.array) -> mx.array:
+def spread(x: mx.array, kernel: mx.array, shift: mx.array, slope: float) -> mx.array:
     """Add every pixel to its 4×4 outputs, as in cpu.py, plus `shift`; kernel (4, 4, O, C) → (2H+2, 2W+2, O, n)."""
     channels, n = x.shape[2:]
     out = kernel.shape[2]
     # Entry u of the kernel leads to the output of phase u % 2 in a window, from its second pixel if u < 2.
     halves = kernel.reshape(2, 2, 2, 2, out, channels)[::-1, :, ::-1]  # (row, its phase, column, its phase, O, C)
     weight = halves.transpose(1, 3, 4, 2, 0, 5).reshape(4 * out, 4 * channels)
-    cells = weight @ windows(x, 2)
+    cells = weight @ windows(x, 2, slope)
     height, width = cells.shape[:2]
     cells = cells.reshape(height, width, 2, 2, out, n).transpose(0, 2, 1, 3, 4, 5) + shift[:, None]
     y = cells.reshape(2 * height, 2 * width, out, n)
@@ -74,12 +75,16 @@ def by_columns(weight: mx.array) -> mx.array:
     return weight.transpose(0, 2, 1, 3).reshape(len(weight), -1)
 
 
-def windows(x: mx.array, size: int, stride: int = 1) -> mx.array:
-    """All windows of size×size pixels of a map with its border: (H', W', size·size·C, n), by column, row, channel."""
+def windows(x: mx.array, size: int, slope: float, stride: int = 1) -> mx.array:
+    """All windows of size×size pixels of the leaky ReLU of a map: (H', W', size·size·C, n), by column, row, channel."""
     height, width, channels, n = x.shape
     rows, columns = ((side - size) // stride + 1 for side in (height, width))
     pixel, row = channels * n, width * channels * n
-    view = mx.as_strided(x, (rows, width, size, pixel), (stride * row, pixel, row, 1))
-    stacked = view * 1.0  # a copy, faster than that of a reshape
-    pixel *= size
+
+    def view(x):
+        return mx.as_strided(x, (rows, width, size, pixel), (stride * row, pixel, row, 1))
+
+    # Without a ReLU, the product is a copy, faster than that of a reshape.
+    stacked = view(x) * 1.0 if slope == 1 else mx.maximum(view(x), view(slope * x) if slope else 0)
+    pixel = size * pixel
     return mx.as_strided(stacked, (rows, columns, size * size * channels, n), (width * pixel, stride * pixel, n, 1))

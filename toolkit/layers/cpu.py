@@ -44,7 +44,7 @@ windows, and Q the 3×3 windows of D with stride 2; the kernel is W' again:
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -75,11 +75,15 @@ def streams() -> list[mx.Stream]:
 
 
 class Parts(list):
-    """The features of a batch as one array per core; `flatten` and `reshape` join them."""
+    """The features of a batch as one array per core; `join` makes one array of them."""
 
 
 class Columns(Parts):
-    """The same for inference, in the layout of columns.py: (H, W, C, n)."""
+    """The same for inference, as maps of columns.py, before a leaky ReLU of this slope."""
+
+    def __init__(self, maps: Iterable[mx.array], slope: float = 1):
+        super().__init__(maps)
+        self.slope = slope
 
 
 def split(x: mx.array | Parts) -> Parts:
@@ -98,23 +102,34 @@ def arrange(x: mx.array | Parts, layer: nn.Module) -> Parts:
     return each(columns.from_images, Columns(split(x)))
 
 
-def join(parts: mx.array | Parts) -> mx.array:
+def join(x: mx.array | Parts) -> mx.array:
     """The parts of a batch as one array."""
-    if not isinstance(parts, Parts):
-        return parts
-    parts = each(columns.to_images, parts) if isinstance(parts, Columns) else parts
+    if not isinstance(x, Parts):
+        return x
+    parts = images(x)
     return parts[0] if len(parts) == 1 else mx.concatenate(parts)
+
+
+def images(x: mx.array | Parts) -> Parts:
+    """A batch in parts that begin with the axis of images."""
+    return Parts(each(columns.to_images, x)) if isinstance(x, Columns) else split(x)
 
 
 def each(function: Callable, *batches: list | tuple) -> Parts:
     """Apply a function to every part, each on its own stream; raises TypeError for an unsplit array."""
     if not all(isinstance(parts, (list, tuple)) and len(parts) <= len(streams()) for parts in batches):
         raise TypeError("not a batch in parts")
-    results = type(batches[0])() if isinstance(batches[0], Parts) else Parts()
-    for stream, parts in zip(streams(), zip(*batches, strict=True), strict=False):
+    results = []
+    for stream, parts in zip(streams(), zip(*map(activated, batches), strict=True), strict=False):
         with mx.stream(stream):
             results.append(function(*parts))
-    return results
+    return (Columns if isinstance(batches[0], Columns) else Parts)(results)
+
+
+def activated(parts: list | tuple) -> list | tuple:
+    """Parts with their leaky ReLU applied."""
+    slope = getattr(parts, "slope", 1)
+    return parts if slope == 1 else each(lambda x: leaky_relu(x, slope), Columns(parts))
 
 
 def differentiable(forward: Callable, backward: Callable, *inputs: mx.array) -> mx.array:
@@ -131,8 +146,6 @@ def differentiable(forward: Callable, backward: Callable, *inputs: mx.array) -> 
 
 
 # Layers, as plain.py describes them
-
-linear, heads, append_labels = plain.linear, plain.heads, plain.append_labels  # too small to gain from splitting
 
 
 def down(x: mx.array | Parts, conv: nn.Conv2d, norm: nn.BatchNorm) -> Parts:
@@ -157,6 +170,9 @@ def residual(x: mx.array | Parts, first: nn.Conv2d, second: nn.Conv2d) -> Parts:
 
 
 def rectify(x: mx.array | Parts, slope: float = SLOPE) -> Parts:
+    if isinstance(x, Columns):
+        return Columns(activated(x), slope)
+
     # The gradient takes its sign from the output: two passes instead of six.
     def forward(x):
         return leaky_relu(x, slope)
@@ -175,12 +191,20 @@ def dense(x: mx.array | Parts, linear: nn.Linear, activation: Callable | None = 
     return each(one, split(x))
 
 
-def flatten(x: mx.array | Parts) -> mx.array:
-    return plain.flatten(join(x))
+def heads(x: mx.array | Parts, mean: nn.Linear, log_var: nn.Linear) -> tuple[mx.array, mx.array]:
+    return join(dense(x, mean)), join(dense(x, log_var))
 
 
-def reshape(x: mx.array | Parts, side: int) -> mx.array:
-    return plain.reshape(join(x), side)
+def flatten(x: mx.array | Parts) -> Parts:
+    return each(plain.flatten, images(x))
+
+
+def reshape(x: mx.array | Parts, side: int) -> Parts:
+    return each(lambda x: plain.reshape(x, side), images(x))
+
+
+def append_labels(x: mx.array | Parts, labels: mx.array | None, num_classes: int) -> mx.array | Parts:
+    return plain.append_labels(join(x), labels, num_classes) if num_classes else x
 
 
 def sigmoid(logits: mx.array) -> mx.array:
@@ -278,8 +302,8 @@ def convolve_columns(convolution, parts, conv, norm):
     if norm is not None:  # with fixed statistics it is linear and can be folded into the kernel
         scale = norm.weight * mx.rsqrt(norm.running_var + norm.eps)
         weight, shift = weight * scale[:, None, None, None], norm.bias + (shift - norm.running_mean) * scale
-    parts = each(lambda x: IN_COLUMNS[convolution](x, weight, shift), parts)
-    return parts if norm is None else each(leaky_relu, parts)
+    maps = each(lambda x: IN_COLUMNS[convolution](x, weight, shift, parts.slope), Columns(parts))
+    return Columns(maps, 1 if norm is None else SLOPE)
 
 
 def norm_in_training(parts, norm):

@@ -2,7 +2,7 @@
 
 Two files define the same functions, with the same arguments and results: plain.py, textbook MLX for a GPU, and cpu.py,
 which is fast on a CPU. Models call `forms.down(x, conv, norm)` and get the form for MLX's default device; `choose`
-overrides it. Between layers, the CPU form passes a batch as `Parts`; `flatten` and `reshape` return an array.
+overrides it. Between layers, the CPU form passes a batch as `Parts`; `heads` and `join` return arrays.
 `forms.streams()` returns streams for independent work.
 """
 
@@ -14,8 +14,8 @@ from toolkit.layers import cpu, plain
 from toolkit.machine.process import on_cpu
 
 NAMES = (
-    *("down", "up", "conv_transpose", "conv", "residual", "rectify", "dense", "linear", "heads"),
-    *("flatten", "reshape", "append_labels", "sigmoid", "squared_error", "cross_entropy", "level_error", "streams"),
+    *("down", "up", "conv_transpose", "conv", "residual", "rectify", "dense", "heads", "flatten", "reshape"),
+    *("append_labels", "join", "sigmoid", "squared_error", "cross_entropy", "level_error", "streams"),
 )
 current: Any = None  # the form in use; None selects by device
 
@@ -46,6 +46,8 @@ def recording() -> Iterator[list[Call]]:
     calls: list[Call] = []
 
     class Recorder:
+        join = staticmethod(plain.join)  # not a layer
+
         def __getattr__(self, name: str) -> Any:
             def layer(*arguments: Any, **more: Any) -> Any:
                 result = getattr(plain, name)(*arguments, **more)

@@ -99,13 +99,8 @@ def rectify(x: mx.array, slope: float = 0.01) -> mx.array:
 
 
 def dense(x: mx.array, linear: nn.Linear, activation: Callable[[mx.array], mx.array] | None = None) -> mx.array:
-    """A linear layer and an activation: (N, C) → (N, O)."""
+    """A linear layer and an activation, if any: (N, C) → (N, O)."""
     return activation(linear(x)) if activation else linear(x)
-
-
-def linear(x: mx.array, linear: nn.Linear) -> mx.array:
-    """A linear layer: (N, C) → (N, O)."""
-    return linear(x)
 
 
 def heads(x: mx.array, mean: nn.Linear, log_var: nn.Linear) -> tuple[mx.array, mx.array]:
@@ -121,6 +116,11 @@ def flatten(x: mx.array) -> mx.array:
 def reshape(x: mx.array, side: int) -> mx.array:
     """The values of each image as a square feature map: (N, …) → (N, side, side, C)."""
     return x.reshape(len(x), side, side, -1)
+
+
+def join(x: mx.array) -> mx.array:
+    """The whole batch as one array; only on a CPU is it anything else."""
+    return x
 
 
 def append_labels(x: mx.array, labels: mx.array | None, num_classes: int) -> mx.array:

@@ -18,14 +18,13 @@ from toolkit.model import inference
 from toolkit.model.inputs import Images
 from vae import VAE
 
-LAST = ("heads", "reshape")  # final layers of encoders and decoders that network.js supports
 LARGEST = 2**24  # parameters of a model in a page
 TRIED_ON = 100  # latent vectors on which the effect of rounding is measured
 
 
 def check_fit(model: VAE) -> None:
     """Raise UserError if a browser cannot run a model: network.js lacks its layers, or it is too large."""
-    if any(calls[-1].name not in LAST for calls in layers(model)):
+    if layers(model)[0][-1].name != "heads":  # network.js knows no other posterior
         raise UserError(f"the explorer cannot run a model of --arch {model.config.arch} — use one of another --arch")
     if (count := model.parameter_count()) > LARGEST:
         raise UserError(
@@ -81,6 +80,6 @@ def describe(calls: list[Call], arrays: list[np.ndarray]) -> list[dict[str, Any]
         halves = any(isinstance(module, nn.Conv2d) and module.stride == (2, 2) for module in weighted)
         for module in weighted:
             arrays += [np.array(module.weight), np.array(module.bias)]
-        name = {"append_labels": "labels", "linear": "dense"}.get(name, name)
+        name = {"append_labels": "labels"}.get(name, name)
         described.append({"name": name, "slope": slope, "halves": halves, "weights": [*range(first, len(arrays))]})
     return described
