@@ -12,6 +12,8 @@ from toolkit.machine import ranks
 from toolkit.model.priors import log_normal
 from toolkit.random import noise
 
+LEAST_SHARE = 1e-12  # of a sample; smaller ones change nothing, but lead to subnormal numbers, which slow CPUs down
+
 
 class Elbo(NamedTuple):
     """The negative evidence lower bound: error + β KL.
@@ -71,7 +73,8 @@ class ImportanceWeighted(NamedTuple):
         log_q = log_normal(z, mx.stop_gradient(many), mx.stop_gradient(widths))
         log_w = model.prior.log_density(z, labels) - log_q - error  # (N, K)
         log_sum = mx.logsumexp(log_w, axis=1)
-        shares.append(mx.stop_gradient(mx.exp(log_w - log_sum[:, None])))
+        share = mx.exp(log_w - log_sum[:, None])
+        shares.append(mx.stop_gradient(share * (share > LEAST_SHARE)))
         kl = model.prior.kl(mean, log_var, z[:, 0], labels).sum(axis=1)
         terms = mx.stack([math.log(self.samples) - log_sum, error.mean(axis=1), kl])
         return -(shares[0] * log_w).sum(axis=1).mean(), terms

@@ -9,10 +9,15 @@ from toolkit.layers import forms
 from toolkit.training.plan import TrainConfig
 
 MUON_FACTOR = 2  # Muon's learning rate divided by AdamW's
+NUDGE = 1e-30  # added to gradients
 
 
 class SideBySide:
-    """Updates parameters on several streams at once, where the device has several."""
+    """Updates parameters on several streams at once, where the device has several.
+
+    The momentum of a weight without gradient, such as that of an image's black border, halves every few steps and would
+    end as a subnormal number, with which CPUs compute many times more slowly. A nudge too small to matter prevents it.
+    """
 
     def apply_gradients(self, gradients: Any, parameters: Any) -> Any:
         self.work = [0] * len(forms.streams())  # parameters given to each stream
@@ -22,7 +27,7 @@ class SideBySide:
         least = self.work.index(min(self.work))
         self.work[least] += parameter.size
         with mx.stream(forms.streams()[least]):
-            return super().apply_single(gradient, parameter, state)
+            return super().apply_single(gradient + NUDGE, parameter, state)
 
 
 class AdamW(SideBySide, optim.AdamW):
