@@ -7,6 +7,8 @@ latent vectors.
 
 import json
 import math
+import shlex
+import sys
 import textwrap
 from dataclasses import dataclass
 
@@ -18,13 +20,14 @@ from toolkit.shell.command import beside, command
 from toolkit.shell.parser import parse
 from toolkit.wording import counted, public_name
 
-WIDTH = 80  # of the table
+WIDTH, NAMES, VALUES = 80, 18, 17  # of the table, and of its first two columns
+FOR_A_PAPER = 5000  # importance samples
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
     importance_samples: int = option(
-        500, "samples per image for log p(x), which is slow; 0 skips it", "sampling", kind=sample_count, common=True
+        20, "samples per image for log p(x), for papers 5000; 0 skips it", "sampling", kind=sample_count, common=True
     )
     prior: str = flags.prior_option("normal", "prior for KL and log p(x)")
     batchsize: int = option(250, "batch size; affects speed only", "general", kind=count, aliases=("batch_size",))
@@ -46,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
         flags.check_targets(typed.of(flags.WriteOptions), METRICS, [args.json], model.model)
         check_ending(args.json, (".json",))
     from toolkit.machine import ranks
-    from toolkit.metrics.measure import measure
+    from toolkit.metrics.measure import measure_in_turn
     from toolkit.metrics.words import rows
     from toolkit.pictures.card import command_of
     from toolkit.shell.data import dataset_of, load_for
@@ -72,9 +75,18 @@ def main(argv: list[str] | None = None) -> None:
         print(f"Device: {opened.device}")
         trained = opened.model
         under = VAE(trained.config, trained.encoder, trained.decoder, trained.likelihood, prior).eval()
-        metrics = measure(under, test, train, args.importance_samples, seed, args.batchsize)
-        title = f"{dataset}, {counted(len(test.images), 'test image')}, random seed {seed}, prior: {prior.words}"
-        print_metrics(title, rows(metrics), metrics.get("kl_by_dimension", []))
+        print(f"{dataset}, {counted(len(test.images), 'test image')}, random seed {seed}, prior: {prior.words}\n")
+        metrics, printed = {}, 0
+        for part in measure_in_turn(under, test, train, args.importance_samples, seed, args.batchsize):
+            metrics |= part
+            table = list(rows(metrics))
+            print_rows(table[printed:])
+            printed = len(table)
+        print_kl(metrics.get("kl_by_dimension", []))
+        if "log_likelihood" in metrics and "importance_samples" not in typed.values:
+            words = sys.argv[1:] if argv is None else argv
+            print("\n  log p(x) grows with the number of samples. For a paper:")
+            print(f"  {shlex.join(['python', 'evaluate.py', *words, '--importance_samples', str(FOR_A_PAPER)])}")
         if args.json and ranks.rank == 0:
             made = opened.checkpoint
             training = {"command": command_of(made), "epochs": made.epoch, "options": made.options}
@@ -94,14 +106,15 @@ def finite(metrics):
     return None if isinstance(metrics, float) and not math.isfinite(metrics) else metrics
 
 
-def print_metrics(title, rows, kl_by_dimension):
-    """The metrics as a table: name, value, meaning."""
-    rows = list(rows)
-    names, values = (max(len(row[column]) for row in rows) for column in (0, 1))
-    print(f"{title}\n")
+def print_rows(rows):
+    """Metrics as rows of a table: name, value, meaning."""
     for name, value, meaning in rows:
-        start = f"  {name:{names}} {value:>{values}}  "
+        start = f"  {name:{NAMES}} {value:>{VALUES}}  "
         print(textwrap.fill(meaning, WIDTH, initial_indent=start, subsequent_indent=" " * len(start)))
+
+
+def print_kl(kl_by_dimension):
+    """The KL of each dimension, the largest first."""
     used = sorted(enumerate(kl_by_dimension), key=lambda pair: -pair[1])
     if used:
         kl = ", ".join(f"z{i}\xa0{kl:.2f}" for i, kl in used[:16]) + (", …" if used[16:] else "")

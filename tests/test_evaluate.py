@@ -13,6 +13,7 @@ from sample_models import LinearGaussian, make_model, save
 
 from toolkit import datasets
 from toolkit.datasets import Split
+from toolkit.errors import UserError
 from toolkit.files import progress
 from toolkit.metrics import latents, measure, similarity, words
 from toolkit.model import inference, priors
@@ -192,6 +193,8 @@ def test_the_table_and_the_file(run, model_file, tmp_path):
         assert float(mean) == pytest.approx(metrics[key]["mean"], abs=1e-3)
         assert float(error) == pytest.approx(metrics[key]["standard_error"], abs=1e-3)
     assert f"const {metrics['constant']:.2f}" in out and "Linear probe" in out
+    names = re.findall(r"^  (\S.{17}) {2,}", out, re.M)
+    assert len(names) == len(set(names)) == 13 and names[-1].startswith("log p(x)")
     again = run("evaluate", "--model", model_file, *flags)
     assert again[1] == out
     _, pairs, _ = run("reconstruct", "--model", model_file, "--rec_testdata", "--limit", 40, "--outdir", tmp_path / "r")
@@ -234,6 +237,23 @@ def test_loss_is_shown_as_training_prints_it_and_the_density_below(run, tmp_path
     elbo, constant = map(float, re.search(r"ELBO +(-[\d.]+) .*const (-[\d.]+)", out).groups())
     assert elbo == pytest.approx(constant - loss, abs=0.01)
     assert out.index("Loss") < out.index("Reconstruction") < out.index("ELBO")
+
+
+def test_rows_appear_before_the_slow_one_is_computed(run, model_file, monkeypatch):
+    def stopped(*_):
+        raise UserError("stopped — here")
+
+    monkeypatch.setattr(inference, "importance_bound", stopped)
+    status, out, err = run("evaluate", "--model", model_file, "--limit", 40)
+    assert status == 2 and "stopped" in err and "Loss" in out and "Nearest neighbours" in out and "log p" not in out
+
+
+def test_the_line_for_a_paper_is_named_unless_samples_were_chosen(run, model_file):
+    flags = ["evaluate", "--model", model_file, "--limit", 10]
+    status, out, _ = run(*flags)
+    line = f"  python evaluate.py --model {model_file} --limit 10 --importance_samples 5000"
+    assert status == 0 and "20 importance samples each" in out and out.splitlines()[-1] == line
+    assert "5000" not in run(*flags, "--importance_samples", 3)[1]
 
 
 def test_the_bar_of_importance_samples_counts_all_images(monkeypatch):

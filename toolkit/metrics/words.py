@@ -6,7 +6,7 @@ from typing import Any
 
 
 def rows(metrics: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Name, value and meaning of each metric in the dictionary."""
+    """Name, value and meaning of each metric in the dictionary, in the order in which measure.py computes them."""
 
     def mean(name: str, digits: int = 3) -> str:
         value, spread = metrics[name]["mean"], metrics[name]["standard_error"]
@@ -20,20 +20,23 @@ def rows(metrics: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     yield "ELBO", mean("elbo"), metrics["likelihood"] + constant
     if "bits_per_dimension" in metrics:
         yield "Bits per dimension", f"{metrics['bits_per_dimension']:.5f}", "−ELBO in bits per pixel and channel"
+    yield "Mean squared error", f"{metrics['mean_squared_error']:.6f}", "per pixel in [0, 1], from the mean"
+    yield "PSNR", f"{metrics['psnr']:.2f} dB", "the same in decibels"
+    yield "SSIM", mean("ssim", 4), "1 for equal images"
+    if "active_units" in metrics:
+        active = f"{metrics['active_units']} of {metrics['latent_dims']}"
+        yield "Active units", active, "dimensions: variance of the mean > 0.01"
+    if "mutual_information" in metrics:
+        most = math.log(metrics["images"])
+        yield "I(x; z)", f"{metrics['mutual_information']:.3f}", f"nats; cannot exceed log N = {most:.3f}"
+    if "marginal_kl" in metrics:
+        yield "Marginal KL", f"{metrics['marginal_kl']:.3f}", "nats, aggregate posterior from the prior"
+    if "linear_probe" in metrics:
+        yield "Linear probe", f"{metrics['linear_probe']:.2%}", "test accuracy of a linear classifier"
+    if "nearest_neighbours" in metrics:
+        yield "Nearest neighbours", f"{metrics['nearest_neighbours']:.2%}", "test accuracy of the 5 nearest means"
     if "log_likelihood" in metrics:
         bound = metrics["log_likelihood"]
         yield "log p(x) ≥", mean("log_likelihood"), f"nats, {bound['importance_samples']} importance samples each"
         if "bits_per_dimension" in bound:
             yield "Bits per dimension", f"{bound['bits_per_dimension']:.5f}", "−log p(x) in bits per pixel and channel"
-    yield "Mean squared error", f"{metrics['mean_squared_error']:.6f}", "per pixel in [0, 1], from the mean"
-    yield "PSNR", f"{metrics['psnr']:.2f} dB", "the same in decibels"
-    yield "SSIM", mean("ssim", 4), "1 for equal images"
-    active = f"{metrics['active_units']} of {metrics['latent_dims']}"
-    yield "Active units", active, "dimensions: variance of the mean > 0.01"
-    most = math.log(metrics["images"])
-    yield "I(x; z)", f"{metrics['mutual_information']:.3f}", f"nats; cannot exceed log N = {most:.3f}"
-    if "marginal_kl" in metrics:
-        yield "Marginal KL", f"{metrics['marginal_kl']:.3f}", "nats, aggregate posterior from the prior"
-    if "linear_probe" in metrics:
-        yield "Linear probe", f"{metrics['linear_probe']:.2%}", "test accuracy of a linear classifier"
-        yield "Nearest neighbours", f"{metrics['nearest_neighbours']:.2%}", "test accuracy of the 5 nearest means"
