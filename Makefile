@@ -2,6 +2,7 @@
 # make test             set up and run the tests; make quick: those not marked slow
 # make lint             check style and format
 # make attack SEED=7    feed broken files to every reader for a minute
+# make doctor           check and time the toolkit on this machine
 # make docs             regenerate the flag tables in docs/
 # make gallery          redraw the pictures of README and docs from the included models and the data in VAE_DATA_DIR
 # make film             the same, and the animation of the explorer
@@ -16,7 +17,7 @@ DEMO = demo
 DEMO_FLAGS = --limit 8000 --epochs 10
 MODEL = $(DEMO)/vae_synthetic_filters_0032_dims_0008.npz
 
-.PHONY: demo test quick lint attack docs gallery film clean
+.PHONY: demo test quick lint attack doctor docs gallery film clean
 
 demo: $(VENV)/installed
 	$(RUN) train.py --dataset synthetic --image_size 32 --max_filters 32 $(DEMO_FLAGS) --outdir $(DEMO)
@@ -38,6 +39,9 @@ SEED ?= 0
 
 attack: $(VENV)/installed
 	$(RUN) bench/attack.py --seconds 60 --seed $(SEED)
+
+doctor: $(VENV)/installed
+	$(RUN) doctor.py
 
 docs: $(VENV)/installed
 	$(RUN) docs/tables.py

@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
             fresh = f"There is no run to resume in {folder.folder}: starting a new one"
             print(f"Resuming after epoch {trainer.epoch}" if state else fresh)
             if state and (before := state.facts.get("device", device_name)) != device_name:
-                print(f"The run began on {before}: the result will not be bit-identical.")
+                print(f"The run began on another device ({before}): the result will not be bit-identical.")
         if finished := trainer.epoch >= trainer.config.epochs:
             done = "1 epoch is" if trainer.epoch == 1 else f"All {trainer.epoch} epochs are"
             print(f"{done} done. Pass a larger --epochs to train further.")

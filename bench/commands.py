@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("train", "generate", "reconstruct", "encode", "evaluate", "visualize", "convert")
+NAMES = ("train", "generate", "reconstruct", "encode", "evaluate", "visualize", "convert", "doctor")
 
 
 def run(words):

@@ -16,7 +16,7 @@ from toolkit.metrics import words
 from toolkit.shell.opening import ROOT
 from toolkit.shell.parser import HELP, parse
 
-COMMANDS = ("train", "generate", "reconstruct", "encode", "evaluate", "visualize", "convert")
+COMMANDS = ("train", "generate", "reconstruct", "encode", "evaluate", "visualize", "convert", "doctor")
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]}
 RECIPES = re.split(r"(?m)^## ((?:Add|Train) .*)$", PAGES["docs/contributing.md"])[1:]  # title, text, title, …
 LINES = sorted(
@@ -86,7 +86,7 @@ def test_versions_and_requirements_agree():
 def test_the_metrics_shown_are_named_as_evaluate_names_them():
     """docs/metrics.md quotes the names and descriptions that evaluate.py prints."""
     metrics = {name: {"mean": 1.0, "standard_error": 0.1} for name in ("loss", "reconstruction", "kl", "elbo", "ssim")}
-    metrics |= {"log_likelihood": metrics["kl"] | {"importance_samples": 50}, "likelihood": "Gaussian of variance 1/2"}
+    metrics |= {"log_likelihood": metrics["kl"] | {"importance_samples": 20}, "likelihood": "Gaussian of variance 1/2"}
     metrics |= dict.fromkeys(("mean_squared_error", "psnr", "mutual_information", "marginal_kl"), 1.0)
     metrics |= {
         "constant": -2344.41,

@@ -8,7 +8,7 @@ from toolkit.shell.opening import ROOT
 
 # From the door to the cellar; a file may import what stands below its own line, and within its own room.
 ROOMS = [
-    "train generate reconstruct encode evaluate visualize convert".split(),
+    "train generate reconstruct encode evaluate visualize convert doctor".split(),
     ["toolkit.notebook"],
     ["toolkit.shell"],
     ["toolkit.pictures"],
@@ -103,6 +103,7 @@ def test_the_root_holds_what_a_user_needs():
         "evaluate.py",
         "visualize.py",
         "convert.py",
+        "doctor.py",
         "vae.py",
         "mnist.py",
     }
@@ -130,6 +131,7 @@ def test_only_the_machine_and_the_forms_depend_on_the_device():
         "toolkit.machine.device",
         "toolkit.layers.forms",
         "toolkit.training.trainer",
+        "toolkit.metrics.checkup",
     }
     for name in ("vae.py", "toolkit/architectures/mlp.py"):
         assert not re.search(r"(?<![.\w])(split|join)\(", (ROOT / name).read_text())
