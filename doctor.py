@@ -5,7 +5,6 @@ Check in a minute whether the toolkit computes right on this machine, and how
 fast. Include the file it writes when you report a problem.
 """
 
-import json
 import os
 import platform
 import re
@@ -16,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import toolkit
+from toolkit.files.records import as_json
 from toolkit.files.targets import METRICS, check_ending, mark
 from toolkit.files.writing import write
 from toolkit.options import option, path
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
         print()
         for line in facts["advice"] or ["Everything is as it should be."]:
             print(textwrap.fill(line, WIDTH))
-        write(target, (json.dumps(facts, indent=2) + "\n").encode())
+        write(target, as_json(facts))
         print(f"Results: {target}")
     if any(not apart < LARGEST_DIFFERENCE for apart in facts["differences"].values()):
         raise SystemExit(1)

@@ -5,13 +5,12 @@ Evaluate a model on the test split: ELBO, log-likelihood, reconstructions and
 latent vectors.
 """
 
-import json
-import math
 import shlex
 import sys
 import textwrap
 from dataclasses import dataclass
 
+from toolkit.files.records import as_json
 from toolkit.files.targets import METRICS, check_ending, mark
 from toolkit.files.writing import write
 from toolkit.options import count, option, path, sample_count
@@ -93,17 +92,8 @@ def main(argv: list[str] | None = None) -> None:
             facts = {"made_by": mark(METRICS), "command": command_line(typed, opened), "model": name_of(opened)}
             facts |= {"model_sha256": checksum(opened), "dataset": public_name(dataset), "evaluation_seed": seed}
             facts |= {"training": training, "device": opened.device, "versions": versions()}
-            write(args.json, (json.dumps(finite(facts | metrics), indent=2) + "\n").encode())
+            write(args.json, as_json(facts | metrics))
             print(f"Metrics: {args.json}")
-
-
-def finite(metrics):
-    """The same with null instead of NaN and infinity, which JSON lacks."""
-    if isinstance(metrics, dict):
-        return {name: finite(value) for name, value in metrics.items()}
-    if isinstance(metrics, list):
-        return [finite(value) for value in metrics]
-    return None if isinstance(metrics, float) and not math.isfinite(metrics) else metrics
 
 
 def print_rows(rows):

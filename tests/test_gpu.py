@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from gpu_stand_in import Unsupported, gpu
 
+from toolkit import datasets
 from toolkit.architectures import ARCHITECTURES
 from toolkit.layers import plain
 from toolkit.machine import device
 from toolkit.model.likelihoods import LIKELIHOODS
 from toolkit.model.priors import StandardNormal
 from toolkit.shell.opening import ROOT
-from toolkit.training.plan import OBJECTIVES
+from toolkit.training.plan import OBJECTIVES, make_plan
 from toolkit.training.trainer import Trainer
 
 TINY = "--dataset synthetic --image_size 16 --max_filters 8 --latent_dims 3 --batchsize 16".split()
@@ -33,12 +34,12 @@ def work(run, tmp_path, monkeypatch):
         return out
 
     def commands(*flags):
-        out = call("train", *TINY, "--limit", 40, "--epochs", 2, "--outdir", "m", *flags)
-        call("evaluate", "--model", f"m/{MODEL}", "--limit", 30, "--importance_samples", 21, "--batchsize", 20)
-        call("evaluate", "--model", f"m/{MODEL}", "--limit", 30, "--importance_samples", 2, "--prior", "mixture")
+        out = call("train", *TINY, "--limit", 24, "--epochs", 1, "--outdir", "m", *flags)
+        call("evaluate", "--model", f"m/{MODEL}", "--limit", 12, "--importance_samples", 21, "--batchsize", 200)
+        call("evaluate", "--model", f"m/{MODEL}", "--limit", 12, "--importance_samples", 2, "--prior", "mixture")
         for pixels in ("mean", "sample"):
             call("generate", "--model", f"m/{MODEL}", "--nsamples", 3, "--pixels", pixels, "--overwrite")
-        call("reconstruct", "--model", f"m/{MODEL}", "--rec_testdata", "--limit", 20)
+        call("reconstruct", "--model", f"m/{MODEL}", "--rec_testdata", "--limit", 9)
         return out
 
     return commands
@@ -71,13 +72,17 @@ def test_other_options(work, flags):
     check_traces(traces)
 
 
-def test_an_epoch_traces_a_function_for_two_shapes_at_most(run, tmp_path):
+def test_an_epoch_traces_a_function_for_two_shapes_at_most():
     """Whatever is left over: the last batch of training, of the test images and of the held-out images is smaller."""
+    train, test = datasets.load("synthetic", "train", None, 3100), datasets.load("synthetic", "test", None, 260)
+    tiny = {"image_size": 16, "max_filters": 4, "latent_dims": 2, "batchsize": 500, "keep_best": True}
     with gpu() as traces:
-        flags = [*TINY, "--limit", 3350, "--epochs", 1, "--keep_best", "--batchsize", 250, "--objective", "iwae"]
-        run("train", *flags, "--iw_samples", 2, "--outdir", tmp_path)
+        trainer = Trainer(make_plan(tiny | {"objective": "iwae", "iw_samples": 2}), train, test)
+        for batch in trainer.batches():
+            trainer.step(batch)
+        trainer.end_epoch()
+    assert len(trainer.held_out) > 250 and len(traces) >= 3
     check_traces(traces)
-    assert len(traces) >= 4
 
 
 # Faults, each planted where a step, a score or a sample passes.

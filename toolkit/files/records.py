@@ -1,4 +1,4 @@
-"""JSON from a file, validated against a TypedDict.
+"""JSON for a file, and from one, validated against a TypedDict.
 
     class Entry(TypedDict):
         epoch: Whole
@@ -30,6 +30,19 @@ def record(declared: type[T], text: bytes | str) -> T:
         raise ValueError("its metadata is not a JSON object")
     check(declared, value)
     return value
+
+
+def as_json(value: Any) -> bytes:
+    """A value as the content of a JSON file, with null instead of NaN and infinity, which JSON lacks."""
+
+    def finite(value):
+        if isinstance(value, dict):
+            return {name: finite(one) for name, one in value.items()}
+        if isinstance(value, list):
+            return [finite(one) for one in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return (json.dumps(finite(value), indent=2) + "\n").encode()
 
 
 def parsed(text: bytes | str) -> Any:
