@@ -29,7 +29,7 @@ class Subject:
     def __init__(self, name, python, device):
         self.name, self.times = name, {task: [] for task in TASKS}
         self.cache = tempfile.TemporaryDirectory()  # its own compile cache
-        environment = os.environ | {"TMPDIR": self.cache.name}
+        environment = {"MLX_ENABLE_TF32": "0"} | os.environ | {"TMPDIR": self.cache.name}
         command = [python, str(HERE / "subjects.py"), name, device]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

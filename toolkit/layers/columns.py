@@ -2,8 +2,8 @@
 
 The convolutions of cpu.py copy every window of pixels in short runs and keep them for the gradient. In this layout a
 pixel and its right neighbours are contiguous, C·n numbers each. So `windows` copies only rows, one below the other as
-if they were channels, in long runs, and applies a leaky ReLU on the way. Then the windows of a row are matrices in
-place, which overlap:
+if they were channels, in long runs, and applies the leaky ReLU of the layer before (a `slope` of 1 is none). Then the
+windows of a row are matrices in place, which overlap:
 
     y[i, j] = W P[i, j]        P[i, j]: the k×k·C values of a window for n images, (k·k·C, n)
 
