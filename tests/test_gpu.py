@@ -219,6 +219,18 @@ def test_a_gpu_that_fails_is_one_line_and_the_last_epoch_can_be_resumed(run, tmp
         assert run(*flags, 2, "--resume")[0] == 0
 
 
+def test_the_cache_has_a_limit_and_is_cleared_between_phases_of_a_gpu(run, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(mx, "clear_cache", lambda: calls.append("cleared"))
+    flags = ["train", *TINY, "--limit", 20, "--epochs", 2, "--outdir", tmp_path]
+    assert run(*flags)[0] == 0 and not calls
+    with gpu():
+        monkeypatch.setattr(mx, "set_cache_limit", calls.append)
+        assert run(*flags, "--overwrite")[0] == 0
+    assert calls[0] == 2**30
+    assert calls[1:] == ["cleared"] * 5  # training and scoring of two epochs, then encoding for the prior
+
+
 def test_channels_that_miss_the_fast_kernels_get_a_hint(run, tmp_path):
     flags = ["train", *TINY, "--limit", 20, "--epochs", 1, "--max_filters"]
     hint = "Hint: MLX convolves {} channels slowly on a GPU"
