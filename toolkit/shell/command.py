@@ -25,7 +25,7 @@ from toolkit.wording import visible, wrapped
 
 LEAST_MEMORY = 2**29  # bytes of address space
 RESUME = "--resume continues a training after its last complete epoch"
-AWAKE = "on a Mac, caffeinate -s keeps it running while the display sleeps"
+AWAKE = "caffeinate -s keeps it running while the display sleeps"
 COLOURS = {"Warning:": 33, "error:": 31}  # of the first word of a line on a terminal: yellow and red
 
 
@@ -172,8 +172,8 @@ def explain(error: BaseException) -> tuple[int | None, str]:
     ):
         return 2, f"error: out of memory — try smaller numbers (batch size, image size, filters, samples); {RESUME}"
     if "Command buffer execution failed" in text or "CUDA" in text or "cuda" in text:
-        why = text.rpartition("failed: ")[2].partition(" (")[0]
-        return 2, f"error: the GPU gave up ({why}) — try a smaller --batchsize; {RESUME}; {AWAKE}"
+        why, more = text.rpartition("failed: ")[2].partition(" (")[0], f"; {AWAKE}" if "METAL" in text else ""
+        return 2, f"error: the GPU failed ({why}) — try a smaller --batchsize; {RESUME}{more}"
     return None, ""
 
 

@@ -69,7 +69,7 @@ PAGE = """<!DOCTYPE html>
 
 @dataclass(frozen=True)
 class Options(traversal.ImageOptions):
-    importance_samples: int = option(50, "samples per image for log p(x)", "sampling", kind=sample_count)
+    importance_samples: int = option(20, "samples per image for log p(x)", "sampling", kind=sample_count)
 
 
 def write_page(subject: Subject, options: Options) -> str:
