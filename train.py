@@ -1,5 +1,5 @@
 """python train.py --latent_dims 8
-python train.py --dataset folder:pictures --latent_dims 32
+python train.py pictures --latent_dims 32
 
 Train a variational autoencoder; every epoch is scored on the test split.
 """
@@ -8,11 +8,12 @@ import math
 import os
 import shlex
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from toolkit import datasets
 from toolkit.architectures import ModelConfig
+from toolkit.datasets.folder import has_pictures
 from toolkit.errors import UserError, warn
 from toolkit.files.progress import bar
 from toolkit.formats import checkpoint
@@ -47,7 +48,12 @@ class RunOptions:
     """Where the files go and what the run starts from; not saved in its state."""
 
     run_name: str | None = option(
-        None, "sub-folder of --outdir for this run", "output", kind=run_name, positional=True, common=True
+        None,
+        "folder of pictures, or a name for this run",
+        "output",
+        kind=run_name,
+        positional=True,
+        common=True,
     )
     outdir: str = option("models", "output folder", "output", kind=directory, aliases=("save_dir", "runs_dir"))
     resume: bool = option(
@@ -68,7 +74,7 @@ def options() -> tuple[type, ...]:
 
 @command
 def main(argv: list[str] | None = None) -> None:
-    typed = parse_with_presets(__doc__, argv, *options())
+    typed = with_pictures(parse_with_presets(__doc__, argv, *options()))
     device_name = device.start(typed.of(DeviceOptions).cpu, together=True)
     plan, run, place = plan_of(typed), typed.of(RunOptions), typed.of(PlaceOptions)
     check_run(run)
@@ -169,6 +175,17 @@ def print_end(trainer, folder):
         print(f"  python {shlex.quote(os.path.relpath(ROOT / script))}{more} --model {model}")
 
 
+def with_pictures(typed: Typed) -> Typed:
+    """`python train.py pictures/`: a folder of pictures is the data set, unless a run has that name."""
+    name = typed.values.get("run_name")
+    outdir = typed.values.get("outdir", RunOptions.outdir)
+    is_run = name and "/" not in name and Path(outdir, name).exists()
+    if not name or is_run or "dataset" in typed or not has_pictures(name):
+        return typed
+    values = {option: value for option, value in typed.values.items() if option != "run_name"}
+    return replace(typed, values=values | {"dataset": f"folder:{name}"})
+
+
 def plan_of(typed: Typed) -> Plan:
     """The plan from the flags; impossible ones are an error here, before any data is fetched."""
     values = typed.defaults | typed.values
@@ -184,12 +201,14 @@ def check_run(run):
         raise UserError(f"--model {LAST} stands for the run trained last — choose another name for this one")
     if run.resume and run.overwrite:
         raise UserError("--resume continues a run and --overwrite replaces it — give one of them")
-    meant = run.run_name and datasets.resembles(run.run_name)
-    if run.run_name and Path(run.run_name).is_dir() and not Path(run.outdir, run.run_name).exists():
-        meant = meant or f"folder:{run.run_name}"
-    if meant:
-        ways = f"did you mean --dataset {meant}? If not, give --outdir {Path(run.outdir, run.run_name)}"
-        raise UserError(f"{run.run_name} would be the name of the run — {ways}")
+    if not (name := run.run_name):
+        return
+    if meant := datasets.resembles(name):
+        ways = f"did you mean --dataset {meant}? If not, give --outdir {Path(run.outdir, name)}"
+        raise UserError(f"{name} would be the name of the run — {ways}")
+    if Path(name).is_dir() and ("/" in name or not Path(run.outdir, name).exists()):
+        why = "is a folder without pictures" if not has_pictures(name) else "is a folder, and --dataset names another"
+        raise UserError(f"{name} {why} — name pictures, or choose another name for the run")
 
 
 def make_trainer(typed, plan, run, place, state):

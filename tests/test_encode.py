@@ -169,7 +169,7 @@ def test_pictures_that_are_none(run, fails, model_file, photos, tmp_path):
     line = fails("encode", photos / "pets" / "text.png", *flags)
     assert "text.png cannot be read: it is not an image" in line
     status, out, _ = run("encode", photos / "pets", *flags)  # among others it is skipped
-    assert status == 0 and "Skipped 1 of 4 pictures that cannot be read, such as 'text.png'" in out
+    assert status == 0 and "Left out: 1 damaged (text.png: " in out
     (tmp_path / "empty").mkdir()
     assert "contains no image" in fails("encode", tmp_path / "empty", *flags)
     assert "no such file" in fails("encode", tmp_path / "gone.png", *flags)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import sys
 
@@ -12,7 +13,7 @@ from PIL import Image
 from sample_files import encode_jpeg, limit_file_size, make_celeb_a
 
 from toolkit import datasets
-from toolkit.datasets import cache, celeb_a, folder
+from toolkit.datasets import cache, celeb_a, decoding, folder
 from toolkit.errors import UserError
 from toolkit.files import writing
 
@@ -219,6 +220,54 @@ def test_a_damaged_cache_is_rebuilt(pets, tmp_path, damage):
     np.testing.assert_array_equal(load(pets, "train", tmp_path).images[:], whole)
 
 
+TINY = "--image_size 16 --max_filters 8 --latent_dims 2 --epochs 1 --cache_dir cache --outdir out".split()
+
+
+def test_a_folder_of_pictures_is_all_that_train_needs(run, fails, pets, tmp_path, monkeypatch):
+    monkeypatch.chdir(pets.parent)
+    for name in (f"{pets.name}/", pets.name, str(pets)):
+        status, out, err = run("train", name, *TINY, "--overwrite")
+        assert (status, err) == (0, "") and "Data set: folder:" in out and "19 training and 1 test image" in out
+    assert (tmp_path / "out" / "vae_folder-Meine_Tiere_ä_filters_0008_dims_0002.npz").exists()
+    assert run("train", pets.name, *TINY, "--resume", "--epochs", 2)[0] == 0
+    assert "is a folder, and --dataset names another" in fails("train", pets.name, "--dataset", "synthetic", *TINY)
+    (tmp_path / "empty").mkdir()
+    assert "empty is a folder without pictures" in fails("train", "empty", *TINY)
+    status, out, _ = run("train", "first", "--dataset", "synthetic", "--limit", 20, *TINY)
+    assert status == 0 and (tmp_path / "out" / "first").is_dir()  # any other word names the run
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "a.png").write_bytes(encode_jpeg(1))
+    assert run("train", "first", "--dataset", "synthetic", "--limit", 20, *TINY)[0] == 0  # and still does
+
+
+def test_what_is_not_read_is_counted_by_kind_with_what_to_do(run, fails, pets, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(folder, "ENDINGS", folder.ENDINGS - {".heic"})
+    monkeypatch.setattr(folder, "REMEDIES", {"HEIC": "pip install pillow-heif"})
+    for name in ("1.MOV", "2.mov", "a.heic", "b.HEIC", "c.heic", "notes", ".hidden.mov"):
+        (pets / name).write_bytes(b"?")
+    (pets / "dogs" / "broken.jpg").write_bytes(encode_jpeg(9)[:-100])
+    out = run("train", pets, *TINY)[1]
+    line = "Left out: 3 HEIC (pip install pillow-heif), 2 MOV, 1 TXT, 1 without an ending"
+    assert re.search(rf"^{re.escape(line)}(, 1 damaged \(dogs/broken.jpg: .*\))?$", out, re.M), out
+    (tmp_path / "phone").mkdir()
+    (tmp_path / "phone" / "IMG_1.HEIC").write_bytes(b"?")
+    assert "left out: 1 HEIC (pip install pillow-heif)" in fails("train", "phone", *TINY)
+
+
+def test_photos_of_iphones_are_read_and_turned():
+    heif = pytest.importorskip("pillow_heif")
+    assert ".heic" in folder.ENDINGS and not folder.REMEDIES
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[:, :48] = 255  # white on the left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise: white on top
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "HEIF", quality=100, exif=exif.tobytes())
+    found = decoding.decode(file, 32, 1)[:, :, 0]
+    assert heif.__version__ and found[:14].min() > 200 and found[18:].max() < 55
+
+
 def test_broken_pictures_are_skipped_counted_and_named(run, pets, tmp_path):
     for i in range(40):  # enough for both splits
         (pets / "cats" / f"more {i}.jpg").write_bytes(encode_jpeg(60))
@@ -228,7 +277,7 @@ def test_broken_pictures_are_skipped_counted_and_named(run, pets, tmp_path):
     flags = "--image_size 16 --max_filters 8 --epochs 1 --dataset".split()
     flags += [f"folder:{pets}", "--data_dir", tmp_path / "data", "--outdir", tmp_path / "out"]
     status, out, err = run("train", *flags)
-    assert (status, err) == (0, "") and "Skipped" in out and "that cannot be read, such as" in out
+    assert (status, err) == (0, "") and re.search(r"^Left out: .* damaged \(", out, re.M)
     name = "vae_folder-Meine_Tiere_ä_filters_0008_dims_0008"
     log = (tmp_path / "out" / name / "log.jsonl").read_text().splitlines()
     skipped = sum(json.loads(log[0])["skipped"].values(), [])

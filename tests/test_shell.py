@@ -236,13 +236,15 @@ def test_wrong_flags_end_in_one_line(fails, tmp_path, argv):
         "train --seed -1": "--seed must be 0 or more",
         "train --channels 2": "--channels '2' is not one of 1, 3",
         "train --likelihood norml": "not one of mse, bce, normal, logistic — did you mean normal",
-        "train docs": "docs would be the name of the run — did you mean --dataset folder:docs?",
+        "train docs": "docs is a folder without pictures — name pictures, or choose another name for the run",
         "train last": "--model last stands for the run trained last — choose another name",
         "train --config docs": "docs is a folder — name a .toml or .json file",
         "generate --model nix": "one of cifar-10, conditional, likelihood/cifar-10, likelihood/mnist",
         "visualize traversal --image -1 --dataset synthetic --limit 9": "there is no test image -1 — choose 0 to",
         "visualize training": "this model has no run folder next to it",
-        "train docs/": "RUN_NAME must be a plain name, not 'docs/' — did you mean --dataset folder:docs/?",
+        "train docs/": "docs/ is a folder without pictures — name pictures",
+        "train a/b": "must be a folder that exists or a plain name, not 'a/b'",
+        "train assets --dataset mnist": "assets is a folder, and --dataset names another",
     }.items(),
 )
 def test_errors_name_what_was_meant(fails, monkeypatch, line, said):

@@ -240,7 +240,7 @@ def test_pictures_of_a_run_are_not_its_data(run, home, model_file):
     assert run("generate", "--model", model_file)[0] == 0
     assert run("generate", "--model", model_file, "--outfile", "a.jpg")[0] == 0
     status, out, _ = run("train", *flags, "--epochs", 2, "--resume")
-    assert status == 0 and "Left out: 4 pictures that this toolkit made" in out
+    assert status == 0 and "4 made by this toolkit" in out
     assert "4 training and 1 test image" in out
 
 

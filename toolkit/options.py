@@ -210,10 +210,11 @@ def read_word(text: str) -> str:
 
 
 def read_run_name(text: str) -> str:
-    if read_path(text) in (".", "..") or "/" in text:
-        folder = f" — did you mean --dataset folder:{text}?" if os.path.isdir(text) else ""
-        raise ValueError(f"must be a plain name, not {shown(text)}{folder}")
-    return text
+    """A folder of pictures, or the plain name of a run."""
+    name = read_path(text)
+    if not os.path.isdir(name) and (name in (".", "..") or "/" in name):
+        raise ValueError(f"must be a folder that exists or a plain name, not {shown(text)}")
+    return name
 
 
 count = number(int, 1, 10**9)

@@ -8,8 +8,9 @@ import difflib
 import os
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -64,7 +65,7 @@ class Split(NamedTuple):
     skipped: Sequence = ()  # (name, reason) of each file that could not be read
     class_names: tuple | None = None
     file_names: Callable[[], list[str]] | None = None  # if the images are files
-    left_out: int = 0  # pictures made by this toolkit, which are not data
+    left_out: Mapping[str, int] = MappingProxyType({})  # number of other files by kind, as `folder.in_words` names them
 
     @property
     def names(self) -> list[str]:

@@ -10,10 +10,11 @@ import os
 import shutil
 import weakref
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, NamedTuple, TypedDict
 
 import numpy as np
@@ -43,7 +44,7 @@ class Pictures(NamedTuple):
     class_names: tuple | None = None
     total: int | None = None  # images that there should be; None for as many as there are
     problems: Sequence = ()  # (name, reason) of files and folders that could not be inspected
-    left_out: int = 0  # files made by this toolkit
+    left_out: Mapping[str, int] = MappingProxyType({})  # number of other files by kind
 
 
 class Facts(TypedDict):

@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -28,12 +28,17 @@ MODES = {1: "L", 3: "RGB"}
 # Pillow reads more, but not all within bounds: some start other programs or refer to other files, some hold pictures
 # larger than they say.
 Image.init()
-KNOWN = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+with suppress(ImportError):  # an extra: without it, photos of iPhones are left out
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+KNOWN = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 FORMATS = [name for name in KNOWN if name in Image.OPEN]  # Pillow can be built without some
 ENDINGS = {ending for ending, name in Image.registered_extensions().items() if name in FORMATS}
 STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # bytes a pixel, by mode; 4 in the others
 # Those that decoders take besides. That of JPEG2000 takes 16, but it is so slow that 7 million pixels are enough.
-WORKING = {"AVIF": 12, "GIF": 1, "JPEG2000": 32, "TIFF": 4, "WEBP": 12}
+WORKING = {"AVIF": 12, "GIF": 1, "HEIF": 12, "JPEG2000": 32, "TIFF": 4, "WEBP": 12}
+REMEDIES = {} if "HEIF" in FORMATS else dict.fromkeys(("HEIC", "HEIF"), "pip install pillow-heif")  # by kind of file
 ORIENTATION = 0x0112  # tag of EXIF
 
 

@@ -7,18 +7,21 @@ does not change when you add images (except that with few images, each split get
 import hashlib
 import os
 import stat
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
 from toolkit.datasets.cache import Pictures
-from toolkit.datasets.decoding import ENDINGS, LARGEST_FILE
+from toolkit.datasets.decoding import ENDINGS, LARGEST_FILE, REMEDIES
 from toolkit.errors import UserError
 from toolkit.files.reading import opened
 from toolkit.files.targets import PICTURE, kind_of
 from toolkit.files.writing import reason
-from toolkit.wording import counted
+from toolkit.wording import as_text, counted
 
 TEST_ONE_IN = 10
+OURS = "made by this toolkit"  # pictures such as the sheets of a run in the same folder
+MOST_KINDS = 6  # of files left out, by name; the others are summed up
 MOST_FOLDERS = 2**16  # in a tree of pictures; ImageNet-21k has 21,841
 
 
@@ -28,14 +31,14 @@ def pictures(split: str, folder: Path | str) -> Pictures:
     if not os.path.isdir(folder):
         what = "is a file, not a folder" if os.path.exists(folder) else "does not exist"
         raise UserError(f"the image folder {folder} {what} — pass --dataset folder:PATH")
-    everything, problems = listing(folder)
+    everything, problems, left_out = listing(folder)
     found = [entry for entry in everything if not is_ours(folder / entry[0])]
-    left_out = len(everything) - len(found)
+    if ours := len(everything) - len(found):
+        left_out[OURS] = ours
     if len(found) < 2:
-        count = counted(len(found), "image")
-        if left_out:
-            count += f" besides {counted(left_out, 'picture')} that this toolkit made"
-        raise UserError(f"{folder} contains {count}, training and testing need at least two — add some")
+        besides = f"; left out: {in_words(left_out)}" if left_out else ""
+        few = f"contains {counted(len(found), 'image')}, training and testing need at least two{besides}"
+        raise UserError(f"{folder} {few} — add some")
     classes = tuple(sorted({name.split("/")[0] for name, *_ in found if "/" in name}))
     if any("/" not in name for name, *_ in found):
         classes = classes and ("", *classes)  # images next to the sub-folders are a class, too
@@ -54,13 +57,21 @@ def pictures(split: str, folder: Path | str) -> Pictures:
     return Pictures(str(folder), key, stamped, names_of_split, opener, classes or None, None, problems, left_out)
 
 
+def has_pictures(path: Path | str) -> bool:
+    """Whether a path is a folder with pictures anywhere in it, also such as need an extra package."""
+    if not os.path.isdir(path):
+        return False
+    found, _, others = listing(path)
+    return bool(found or others.keys() & REMEDIES.keys())
+
+
 def listing(folder):
     """All image files in a tree except hidden ones, sorted: (name below the folder, size, time of last change).
 
-    Also the entries that cannot be inspected: (name, reason). Links are followed, but no folder is visited twice, nor
-    any parent of this one.
+    Also the entries that cannot be inspected: (name, reason); and the number of other files, by kind. Links are
+    followed, but no folder is visited twice, nor any parent of this one.
     """
-    found, problems, waiting = [], [], [""]
+    found, problems, waiting, others = [], [], [""], Counter()
     seen = {identity(os.stat(above)) for above in Path(os.path.realpath(folder)).parents}
     while waiting:
         name = waiting.pop()
@@ -73,6 +84,8 @@ def listing(folder):
                     waiting += [os.path.join(name, below) for below in os.listdir(path) if not below.startswith(".")]
             elif stat.S_ISREG(facts.st_mode) and is_picture:
                 found.append((name, facts.st_size, facts.st_mtime_ns))
+            elif stat.S_ISREG(facts.st_mode):
+                others[kind_of_name(name)] += 1
             elif is_picture:  # a pipe could wait for ever, a device may have no end
                 problems.append((name, "it is not a regular file"))
         except OSError as error:
@@ -82,7 +95,22 @@ def listing(folder):
                 problems.append((name, reason(error)))
         if len(seen) > MOST_FOLDERS:
             raise UserError(f"{folder} has more than {MOST_FOLDERS} folders — choose the one with the pictures")
-    return sorted(found), sorted(problems)
+    return sorted(found), sorted(problems), others
+
+
+def kind_of_name(name):
+    """The kind of a file: its ending in capitals."""
+    return as_text(os.path.splitext(name)[1][1:13].upper()) or "without an ending"
+
+
+def in_words(left_out: dict[str, int], damaged: str = "") -> str:
+    """The files that were left out, by kind, with what to do: `12 HEIC (pip install pillow-heif), 3 MOV`."""
+    kinds = sorted(left_out, key=lambda kind: (kind not in REMEDIES, kind == OURS, -left_out[kind], kind))
+    remedies = {kind: f" ({REMEDIES[kind]})" for kind in kinds if kind in REMEDIES}
+    words = [f"{left_out[kind]} {kind}{remedies.get(kind, '')}" for kind in kinds[:MOST_KINDS]]
+    if others := sum(left_out[kind] for kind in kinds[MOST_KINDS:]):
+        words.append(counted(others, "other"))
+    return ", ".join([*words, damaged] if damaged else words)
 
 
 def is_ours(path):

@@ -9,6 +9,7 @@ import numpy as np
 from toolkit import datasets
 from toolkit.architectures import ModelConfig
 from toolkit.datasets import Split
+from toolkit.datasets.folder import in_words
 from toolkit.errors import UserError
 from toolkit.files.progress import bar
 from toolkit.formats import checkpoint
@@ -16,7 +17,7 @@ from toolkit.formats.checkpoint import Checkpoint
 from toolkit.formats.labels import class_number
 from toolkit.shell.flags import PlaceOptions
 from toolkit.shell.opening import Opened
-from toolkit.wording import counted, public_name
+from toolkit.wording import public_name
 
 
 def dataset_of(opened: Opened, asked: str | None) -> str:
@@ -48,16 +49,18 @@ def load_split(
     data_dir = place.data_dir or os.environ.get("VAE_DATA_DIR") or "data"
     with bar(None, f"Loading {public_name(dataset)}"):
         loaded = datasets.load(dataset, split, data_dir, limit, image_size, channels, place.cache_dir)
-    if loaded.left_out and split == "train":
-        print(f"Left out: {counted(loaded.left_out, 'picture')} that this toolkit made")
-    print_skipped(loaded, f"{split} pictures")
+    print_left_out(loaded, "" if split == "train" else f" of the {split} pictures")
     return loaded
 
 
-def print_skipped(loaded: Split, what: str) -> None:
+def print_left_out(loaded: Split, of: str = "") -> None:
+    """Print the files that were left out: other kinds once, with the training pictures, damaged ones for each split."""
+    damaged = ""
     if count := len(loaded.skipped):
         file, why = loaded.skipped[0]
-        print(f"Skipped {count} of {loaded.total} {what} that cannot be read, such as {file!r}: {why}")
+        damaged = f"{count} damaged ({file}: {why}{'; …' if count > 1 else ''})"
+    if words := in_words({} if of else loaded.left_out, damaged):
+        print(f"Left out{of}: {words}")
 
 
 def load_for(checkpoint: Checkpoint, dataset: str, split: str, place: PlaceOptions, limit: int | None = None) -> Split:
@@ -91,7 +94,7 @@ def load_pictures(checkpoint: Checkpoint, paths: Sequence[str], label: str | Non
     config = with_colours(checkpoint)
     asked = class_number(checkpoint, label, encoding=True)
     loaded = datasets.load_files(paths, config.image_size, config.channels, checkpoint.dataset)
-    print_skipped(loaded, "pictures")
+    print_left_out(loaded)
     if not (known := checkpoint.class_names):
         return loaded
     found = [""] * len(loaded.images) if loaded.labels is None else [loaded.class_names[i] for i in loaded.labels]
