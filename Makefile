@@ -26,10 +26,10 @@ demo: $(VENV)/installed
 	@echo "Look at $(DEMO)/samples.png and $(DEMO)/reconstructions/synthetic_test/0008_latent_dims/overview.png"
 
 test: $(VENV)/installed-dev
-	$(RUN) -m pytest -q -n auto --dist worksteal
+	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -q -n auto --dist worksteal
 
 quick: $(VENV)/installed-dev
-	$(RUN) -m pytest -q -n auto --dist worksteal -m "not slow"
+	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -q -n auto --dist worksteal -m "not slow"
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
