@@ -9,12 +9,8 @@ import os
 import platform
 import re
 import textwrap
-from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
-import toolkit
 from toolkit.files.records import as_json
 from toolkit.files.targets import METRICS, check_ending, mark
 from toolkit.files.writing import write
@@ -25,7 +21,6 @@ from toolkit.shell.parser import parse
 
 LARGEST_DIFFERENCE = 1e-4  # relative, between the two forms of a layer or of a model
 WIDTH, NAMES = 80, 50  # of the table, and of its first column
-ROOT = Path(__file__).parent
 REQUIREMENT = re.compile(r"^mlx\S*>=([\d.]+)", re.M)
 
 
@@ -48,12 +43,13 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.formats import checkpoint
     from toolkit.machine import device
     from toolkit.metrics import checkup
-    from toolkit.shell.opening import INCLUDED
+    from toolkit.shell.opening import INCLUDED, ROOT
+    from toolkit.shell.origin import versions
 
     with beside(target):
         facts = {"made_by": mark(METRICS), "device": device.start(typed.of(flags.DeviceOptions).cpu)}
         facts["products"] = "float32" if device.has_full_precision() else "TF32"
-        facts |= {"versions": versions(), "system": system()}
+        facts |= {"versions": versions("pillow", "tqdm", "scipy-openblas32"), "system": system()}
         print(f"Device: {facts['device']}")
         print(f"Products and convolutions: {facts['products']}")
         print(f"Versions: {', '.join(' '.join(pair) for pair in facts['versions'].items())}")
@@ -70,7 +66,8 @@ def main(argv: list[str] | None = None) -> None:
         for name, value, unit in checkup.speeds():
             print_row(name, f"{value:,.0f}", unit)
             facts["speeds"][name] = value
-        facts["advice"] = list(advice(facts))
+        needed = REQUIREMENT.search((ROOT / "requirements.txt").read_text())[1]
+        facts["advice"] = list(advice(facts, needed))
         print()
         for line in facts["advice"] or ["Everything is as it should be."]:
             print(textwrap.fill(line, WIDTH))
@@ -84,16 +81,6 @@ def print_row(name, value, unit=""):
     print(f"  {name:{NAMES}} {value:>9} {unit}".rstrip())
 
 
-def versions():
-    """The versions of what the results depend on."""
-    packages = ["mlx", "numpy", "pillow", "tqdm", *(["scipy-openblas32"] if platform.system() == "Linux" else [])]
-    found = {"toolkit": toolkit.__version__, "python": platform.python_version()}
-    for name in packages:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
-
-
 def system():
     """The operating system, the kind of processor, and its memory."""
     name = f"macOS {platform.mac_ver()[0]}" if platform.system() == "Darwin" else f"{platform.system()}"
@@ -101,9 +88,9 @@ def system():
     return f"{name}, {platform.machine()}, {memory:.0f} GiB of memory"
 
 
-def advice(facts):
-    """What to do where something is off."""
-    device, needed = facts["device"], REQUIREMENT.search((ROOT / "requirements.txt").read_text())[1]
+def advice(facts, needed):
+    """What to do where something is off; `needed` is the lowest version of MLX."""
+    device = facts["device"]
     if as_numbers(facts["versions"]["mlx"]) < as_numbers(needed):
         yield f"MLX is older than {needed}: pip install -U -r requirements.txt"
     if facts["products"] != "float32":
@@ -117,9 +104,9 @@ def advice(facts):
     for name, apart in facts["differences"].items():
         if not apart < LARGEST_DIFFERENCE:
             yield f"{name} differs between the two forms: report it with this file, and use --cpu until it is mended."
-    traces = {name: value for name, value in facts["speeds"].items() if name.startswith("traces") and value > 1}
-    for name, value in traces.items():
-        yield f"{name}: {value} instead of 1 — report it with this file."
+    for name, value in facts["speeds"].items():
+        if name.startswith("traces") and value > 1:
+            yield f"{name}: {value} instead of 1 — report it with this file."
 
 
 def as_numbers(words):

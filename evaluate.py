@@ -82,10 +82,10 @@ def main(argv: list[str] | None = None) -> None:
             print_rows(table[printed:])
             printed = len(table)
         print_kl(metrics.get("kl_by_dimension", []))
-        if "log_likelihood" in metrics and "importance_samples" not in typed.values:
+        if "log_likelihood" in metrics and "importance_samples" not in typed:
             words = sys.argv[1:] if argv is None else argv
             print("\n  log p(x) grows with the number of samples. For a paper:")
-            print(f"  {shlex.join(['python', 'evaluate.py', *words, '--importance_samples', str(FOR_A_PAPER)])}")
+            print(f"  {typed.program} {shlex.join([*words, '--importance_samples', str(FOR_A_PAPER)])}")
         if args.json and ranks.rank == 0:
             made = opened.checkpoint
             training = {"command": command_of(made), "epochs": made.epoch, "options": made.options}

@@ -48,12 +48,7 @@ class RunOptions:
     """Where the files go and what the run starts from; not saved in its state."""
 
     run_name: str | None = option(
-        None,
-        "folder of pictures, or a name for this run",
-        "output",
-        kind=run_name,
-        positional=True,
-        common=True,
+        None, "folder of pictures, or a name for this run", "output", kind=run_name, positional=True, common=True
     )
     outdir: str = option("models", "output folder", "output", kind=directory, aliases=("save_dir", "runs_dir"))
     resume: bool = option(
@@ -177,13 +172,16 @@ def print_end(trainer, folder):
 
 def with_pictures(typed: Typed) -> Typed:
     """`python train.py pictures/`: a folder of pictures is the data set, unless a run has that name."""
-    name = typed.values.get("run_name")
-    outdir = typed.values.get("outdir", RunOptions.outdir)
-    is_run = name and "/" not in name and Path(outdir, name).exists()
-    if not name or is_run or "dataset" in typed or not has_pictures(name):
+    run = typed.of(RunOptions)
+    if not (name := run.run_name) or "dataset" in typed or is_run(run) or not has_pictures(name):
         return typed
     values = {option: value for option, value in typed.values.items() if option != "run_name"}
     return replace(typed, values=values | {"dataset": f"folder:{name}"})
+
+
+def is_run(run: RunOptions) -> bool:
+    """Whether there is a run of this name."""
+    return "/" not in run.run_name and Path(run.outdir, run.run_name).exists()
 
 
 def plan_of(typed: Typed) -> Plan:
@@ -206,7 +204,7 @@ def check_run(run):
     if meant := datasets.resembles(name):
         ways = f"did you mean --dataset {meant}? If not, give --outdir {Path(run.outdir, name)}"
         raise UserError(f"{name} would be the name of the run — {ways}")
-    if Path(name).is_dir() and ("/" in name or not Path(run.outdir, name).exists()):
+    if Path(name).is_dir() and not is_run(run):
         why = "is a folder without pictures" if not has_pictures(name) else "is a folder, and --dataset names another"
         raise UserError(f"{name} {why} — name pictures, or choose another name for the run")
 

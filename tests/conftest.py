@@ -71,9 +71,8 @@ def fails(run):
 @pytest.fixture(params=[plain, cpu], ids=["plain", "cpu"])
 def form(request):
     """Run a test with each form of the layers, on the CPU."""
-    forms.choose(request.param)
-    yield request.param
-    forms.choose()
+    with forms.using(request.param):
+        yield request.param
 
 
 @pytest.fixture

@@ -83,8 +83,9 @@ def gpu():
         return call
 
     def loaded(*arguments, **more):
-        check(load(*arguments, **more))
-        return load(*arguments, **more)
+        arrays = load(*arguments, **more)
+        check(arrays)
+        return arrays
 
     with pytest.MonkeyPatch.context() as patch:
         default = [mx.Device(mx.gpu, 0)]

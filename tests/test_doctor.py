@@ -5,11 +5,11 @@ import json
 import pytest
 from gpu_stand_in import gpu
 
-import doctor
 from toolkit.architectures import ModelConfig
 from toolkit.layers import cpu, forms
 from toolkit.machine import device
 from toolkit.metrics import checkup
+from toolkit.shell import origin
 from toolkit.training.plan import make_plan
 
 
@@ -60,7 +60,7 @@ def test_what_is_off_is_named_with_what_to_do(examine, monkeypatch):
     monkeypatch.setattr(cpu, "add_neighbours", lambda *arguments: 1.01 * right(*arguments))
     monkeypatch.setattr(device, "has_full_precision", lambda: False)
     monkeypatch.setattr(device, "start", lambda cpu: "CPU, 2 cores, reference BLAS, 7 times slower (why)")
-    monkeypatch.setattr(doctor, "version", lambda name: "0.31.0")
+    monkeypatch.setattr(origin, "version", lambda name: "0.31.0")
     status, out, found = examine()
     assert status == 1
     for words in (

@@ -59,43 +59,58 @@ def pictures(split: str, folder: Path | str) -> Pictures:
 
 def has_pictures(path: Path | str) -> bool:
     """Whether a path is a folder with pictures anywhere in it, also such as need an extra package."""
-    if not os.path.isdir(path):
-        return False
-    found, _, others = listing(path)
-    return bool(found or others.keys() & REMEDIES.keys())
+    entries = walk(path) if os.path.isdir(path) else ()
+    return any(is_file and (is_picture(name) or kind_of_name(name) in REMEDIES) for name, is_file, _ in entries)
 
 
 def listing(folder):
     """All image files in a tree except hidden ones, sorted: (name below the folder, size, time of last change).
 
-    Also the entries that cannot be inspected: (name, reason); and the number of other files, by kind. Links are
-    followed, but no folder is visited twice, nor any parent of this one.
+    Also the entries that cannot be inspected: (name, reason); and the number of other files, by kind.
     """
-    found, problems, waiting, others = [], [], [""], Counter()
-    seen = {identity(os.stat(above)) for above in Path(os.path.realpath(folder)).parents}
+    found, problems, others = [], [], Counter()
+    for name, is_file, facts in walk(folder):
+        if not is_file:
+            problems.append((name, facts))
+        elif is_picture(name):
+            found.append((name, facts.st_size, facts.st_mtime_ns))
+        else:
+            others[kind_of_name(name)] += 1
+    return sorted(found), sorted(problems), others
+
+
+def walk(folder):
+    """The files in a tree except hidden ones: (name below the folder, True, its facts).
+
+    Also the pictures and folders that cannot be inspected: (name, False, reason). Links are followed, but no folder is
+    visited twice, nor any parent of this one.
+    """
+    waiting, seen = [""], {identity(os.stat(above)) for above in Path(os.path.realpath(folder)).parents}
     while waiting:
         name = waiting.pop()
-        path, is_picture = os.path.join(folder, name), os.path.splitext(name)[1].lower() in ENDINGS
+        path = os.path.join(folder, name)
         try:
             facts = os.stat(path)
             if stat.S_ISDIR(facts.st_mode):
                 if identity(facts) not in seen:
                     seen.add(identity(facts))
                     waiting += [os.path.join(name, below) for below in os.listdir(path) if not below.startswith(".")]
-            elif stat.S_ISREG(facts.st_mode) and is_picture:
-                found.append((name, facts.st_size, facts.st_mtime_ns))
             elif stat.S_ISREG(facts.st_mode):
-                others[kind_of_name(name)] += 1
-            elif is_picture:  # a pipe could wait for ever, a device may have no end
-                problems.append((name, "it is not a regular file"))
+                yield name, True, facts
+            elif is_picture(name):  # a pipe could wait for ever, a device may have no end
+                yield name, False, "it is not a regular file"
         except OSError as error:
             if not name:
                 raise UserError(f"cannot read {folder}: {reason(error)} — check its permissions") from None
-            if is_picture or not isinstance(error, FileNotFoundError):  # a broken link
-                problems.append((name, reason(error)))
+            if is_picture(name) or not isinstance(error, FileNotFoundError):  # a broken link
+                yield name, False, reason(error)
         if len(seen) > MOST_FOLDERS:
             raise UserError(f"{folder} has more than {MOST_FOLDERS} folders — choose the one with the pictures")
-    return sorted(found), sorted(problems), others
+
+
+def is_picture(name):
+    """Whether a file name has an ending of pictures."""
+    return os.path.splitext(name)[1].lower() in ENDINGS
 
 
 def kind_of_name(name):

@@ -12,9 +12,9 @@ Every map has a border of zeros, the padding of the next convolution. Elementwis
 
 import mlx.core as mx
 
+from toolkit.layers.plain import kernel_of_up, of_windows
+
 BORDER = [(1, 1), (1, 1), (0, 0), (0, 0)]
-# UP[u, k]: entry k of the kernel leads from an input pixel to the u-th of the four outputs that it adds to.
-UP = ((0, 0, 1), (0, 1, 1), (1, 1, 0), (1, 0, 0))
 
 
 def from_images(x: mx.array) -> mx.array:
@@ -49,19 +49,11 @@ def transposed(x: mx.array, weight: mx.array, shift: mx.array, slope: float) -> 
     return spread(x, kernel, shift, slope)
 
 
-def kernel_of_up(weight: mx.array) -> mx.array:
-    """The kernel of a transposed convolution that doubles and then convolves: (O, 3, 3, C) → (4, 4, O, C)."""
-    fold = mx.array(UP, dtype=mx.float32)
-    return mx.einsum("uk,vm,okmc->uvoc", fold, fold, weight)
-
-
 def spread(x: mx.array, kernel: mx.array, shift: mx.array, slope: float) -> mx.array:
     """Add every pixel to its 4×4 outputs, as in cpu.py, plus `shift`; kernel (4, 4, O, C) → (2H+2, 2W+2, O, n)."""
     channels, n = x.shape[2:]
     out = kernel.shape[2]
-    # Entry u of the kernel leads to the output of phase u % 2 in a window, from its second pixel if u < 2.
-    halves = kernel.reshape(2, 2, 2, 2, out, channels)[::-1, :, ::-1]  # (row, its phase, column, its phase, O, C)
-    weight = halves.transpose(1, 3, 4, 2, 0, 5).reshape(4 * out, 4 * channels)
+    weight = of_windows(kernel).transpose(1, 3, 4, 2, 0, 5).reshape(4 * out, 4 * channels)
     cells = weight @ windows(x, 2, slope)
     height, width = cells.shape[:2]
     cells = cells.reshape(height, width, 2, 2, out, n).transpose(0, 2, 1, 3, 4, 5) + shift[:, None]

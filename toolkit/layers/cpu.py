@@ -452,7 +452,7 @@ def conv_up(x, weight):
     out, *_, channels = weight.shape
 
     def forward(x, weight):
-        return spread(x, columns.kernel_of_up(weight))
+        return spread(x, plain.kernel_of_up(weight))
 
     def backward(inputs, dy, _):
         x, weight = inputs
@@ -502,10 +502,9 @@ def spread(x, kernel):
     """Add every pixel of x (n, H, W, C) to its 4×4 outputs, with a kernel (4, 4, O, C) → (n, 2H, 2W, O)."""
     n, height, width, channels = x.shape
     out = kernel.shape[2]
-    if 4 * out > channels:  # entry u leads to the output of phase u % 2 in a window, from its second pixel if u < 2
-        halves = kernel.reshape(2, 2, 2, 2, out, channels)[::-1, :, ::-1]
-        of_windows = halves.transpose(0, 2, 5, 1, 3, 4).reshape(4 * channels, 4 * out)
-        cells = windows(x, 2, before=1, after=1) @ of_windows
+    if 4 * out > channels:
+        weight = plain.of_windows(kernel).transpose(0, 2, 5, 1, 3, 4).reshape(4 * channels, 4 * out)
+        cells = windows(x, 2, before=1, after=1) @ weight
     else:  # for few channels it is cheaper to compute what each pixel adds, and to sum where that overlaps
         parts = (x.reshape(-1, channels) @ kernel.reshape(-1, channels).T).reshape(n, height, width, 2, 2, 2, 2, out)
         rows = overlap_add(parts[:, :, :, 0], parts[:, :, :, 1], axis=1)  # (n, H+1, W, 2, 2, 2, O)

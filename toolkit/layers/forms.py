@@ -41,6 +41,17 @@ class Call(NamedTuple):
 
 
 @contextmanager
+def using(form: Any) -> Iterator[None]:
+    """Use this form of the layers in the block."""
+    before = current
+    choose(form)
+    try:
+        yield
+    finally:
+        choose(before)
+
+
+@contextmanager
 def recording() -> Iterator[list[Call]]:
     """Record the layers that the block calls, in order, for programs that run a model elsewhere."""
     calls: list[Call] = []
@@ -57,9 +68,5 @@ def recording() -> Iterator[list[Call]]:
 
             return layer
 
-    before = current
-    choose(Recorder())
-    try:
+    with using(Recorder()):
         yield calls
-    finally:
-        choose(before)

@@ -10,8 +10,9 @@ import mlx.nn as nn
 
 from toolkit.machine import ranks
 
-# PHASES[p, i, k]: through entry k of a kernel, pixel i of a window of two adds to pixel p of the two between them.
-PHASES = (((1, 1, 0), (0, 0, 1)), ((1, 0, 0), (0, 1, 1)))
+# UP[u, k]: through nearest ×2 upsampling, entry k of a kernel leads from an input pixel to the u-th of the four outputs
+# that it adds to.
+UP = ((0, 0, 1), (0, 1, 1), (1, 1, 0), (1, 0, 0))
 
 
 def streams() -> list[mx.Stream]:
@@ -36,13 +37,27 @@ def up_in_phases(x: mx.array, conv: nn.Conv2d, norm: nn.BatchNorm | None = None)
     A 2×2 window of x determines 2×2 pixels of the result, so one convolution at the low resolution gives all four, as
     channels. Its kernel sums the entries of `conv` that meet the same pixel. doctor.py times both ways.
     """
-    fold = mx.array(PHASES, dtype=mx.float32)
     out, *_, channels = conv.weight.shape
-    kernel = mx.einsum("pik,qjl,oklc->pqoijc", fold, fold, conv.weight).reshape(4 * out, 2, 2, channels)
+    kernel = of_windows(kernel_of_up(conv.weight)).transpose(1, 3, 4, 0, 2, 5).reshape(4 * out, 2, 2, channels)
     cells = mx.conv2d(x, kernel, padding=1)  # (N, H+1, W+1, 4·O); the first cell begins at pixel -1
     n, height, width, _ = cells.shape
     pixels = cells.reshape(n, height, width, 2, 2, out).transpose(0, 1, 3, 2, 4, 5)
     return add_bias_and_norm(pixels.reshape(n, 2 * height, 2 * width, out)[:, 1:-1, 1:-1], conv.bias, norm)
+
+
+def kernel_of_up(weight: mx.array) -> mx.array:
+    """The kernel of a transposed convolution that doubles and then convolves: (O, 3, 3, C) → (4, 4, O, C)."""
+    fold = mx.array(UP, dtype=mx.float32)
+    return mx.einsum("uk,vm,okmc->uvoc", fold, fold, weight)
+
+
+def of_windows(kernel: mx.array) -> mx.array:
+    """A kernel (4, 4, O, C) as what 2×2 pixels add to the 2×2 outputs between them.
+
+    Its axes are row and row of the output, column and column of the output, O, C: entry u leads to the output u % 2,
+    from the second pixel if u < 2.
+    """
+    return kernel.reshape(2, 2, 2, 2, *kernel.shape[2:])[::-1, :, ::-1]
 
 
 def conv_transpose(x: mx.array, conv: nn.ConvTranspose2d, norm: nn.BatchNorm | None = None) -> mx.array:

@@ -3,7 +3,6 @@
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -72,11 +71,12 @@ def layer_differences() -> dict[str, float]:
     The CPU form always runs on the CPU; the textbook one on the default device. The second way to upsample is among
     the layers.
     """
-    calls = CALLS | {"up in four phases": CALLS["up"]}
-    return {name: layer_difference(call, IN_PHASES if "phases" in name else plain) for name, call in calls.items()}
+    apart = {name: layer_difference(call) for name, call in CALLS.items()}
+    return apart | {"up in four phases": layer_difference(CALLS["up"], IN_PHASES)}
 
 
-def layer_difference(call: Callable, textbook: Any) -> float:
+def layer_difference(call: Callable, textbook: Any = plain) -> float:
+    """The same for one call."""
     own, x = Layers(), mx.random.normal((IMAGES, SIDE, SIDE, CHANNELS), key=mx.random.key(0))
     mx.eval(own.parameters())
 
@@ -113,21 +113,11 @@ def model_difference(model: vae.VAE) -> float:
     labels = mx.arange(FEW, dtype=mx.int32) % config.num_classes if config.num_classes else None
 
     def results(form):
-        with chosen(form):
+        with forms.using(form):
             images = model.likelihood.mean(model.decoder(z, labels))
             return [images, *model.posterior(images, labels)]
 
     return difference(results)
-
-
-@contextmanager
-def chosen(form: Any) -> Iterator[None]:
-    """Use a form of the layers in the block."""
-    forms.choose(form)
-    try:
-        yield
-    finally:
-        forms.choose()
 
 
 # Speed
@@ -139,21 +129,21 @@ def speeds() -> Iterator[tuple[str, float, str]]:
     yield "peak memory of training", mx.get_peak_memory() / 2**20, "MiB"
     yield from inference()
     if on_cpu():
-        others = {"textbook layers": (plain, True), "textbook layers, four-phase upsampling": (IN_PHASES, True)}
-    else:
-        others = {
-            "four-phase upsampling": (IN_PHASES, True),
-            "not compiled": (plain, False),
-            "four-phase upsampling, not compiled": (IN_PHASES, False),
-        }
-    for name, (form, is_compiled) in others.items():
-        with chosen(form), compiled(is_compiled and not on_cpu()):
-            yield from training(f"training, {name}", FEW if on_cpu() else None)
+        yield from training("training, textbook layers", plain, batchsize=FEW)
+        yield from training("training, textbook layers, four-phase upsampling", IN_PHASES, batchsize=FEW)
+        return
+    yield from training("training, four-phase upsampling", IN_PHASES)
+    mx.disable_compile()
+    try:
+        yield from training("training, not compiled", is_compiled=False)
+        yield from training("training, four-phase upsampling, not compiled", IN_PHASES, is_compiled=False)
+    finally:
+        mx.enable_compile()
 
 
-def training(name: str, size: int | None = None) -> Iterator[tuple[str, float, str]]:
-    """Train the default model on noise, in batches of the default size, as train.py does."""
-    plan = make_plan({"batchsize": size} if size else {})
+def training(name: str, form: Any = None, is_compiled: bool = True, **options: Any) -> Iterator[tuple[str, float, str]]:
+    """Train the default model on noise as train.py does: its speed and, if it is compiled, how often it was traced."""
+    plan = make_plan(options)
     noise = np.random.default_rng(0).integers(0, 256, (8 * plan.train.batchsize, 28, 28, 1), np.uint8)
     split = Split(noise, None, len(noise))
     trainer, traces = Trainer(plan, split, split), []
@@ -165,9 +155,10 @@ def training(name: str, size: int | None = None) -> Iterator[tuple[str, float, s
     trainer.updates["elbo"] = vae.training_step(trainer.model, trainer.optimizer, objective)
     batches = itertools.chain.from_iterable(trainer.batches() for _ in itertools.count())
     mx.reset_peak_memory()
-    yield name, per_second(lambda: trainer.step(next(batches)), trainer.batch_size), "images/s"
-    trainer.wait()
-    if not on_cpu() and "compiled" not in name:
+    with forms.using(form):
+        yield name, per_second(lambda: trainer.step(next(batches)), trainer.batch_size), "images/s"
+        trainer.wait()
+    if is_compiled and not on_cpu():
         yield f"traces of {name}", len(traces), ""
 
 
@@ -178,8 +169,11 @@ def inference() -> Iterator[tuple[str, float, str]]:
     images = mx.array(np.random.default_rng(0).integers(0, 256, (count, 28, 28, 1), np.uint8))
     mx.eval(z, model.parameters())
     yield "decoding", per_second(lambda: mx.eval(model.decode(z)), count), "images/s"
-    floats = lambda: to_floats(images, model.config)  # noqa: E731
-    yield "reconstructing", per_second(lambda: mx.eval(model.reconstruct(floats())), count), "images/s"
+
+    def reconstruct():
+        mx.eval(model.reconstruct(to_floats(images, model.config)))
+
+    yield "reconstructing", per_second(reconstruct, count), "images/s"
 
 
 def per_second(work: Callable[[], Any], count: int) -> float:
@@ -191,13 +185,3 @@ def per_second(work: Callable[[], Any], count: int) -> float:
         work()
         times.append(time.perf_counter() - start)
     return count / float(np.median(times[2:]))
-
-
-@contextmanager
-def compiled(wanted: bool) -> Iterator[None]:
-    """Compile functions in the block, or do not; afterwards they are compiled on a GPU only."""
-    (mx.enable_compile if wanted else mx.disable_compile)()
-    try:
-        yield
-    finally:
-        (mx.disable_compile if on_cpu() else mx.enable_compile)()

@@ -2,7 +2,8 @@
 
 import platform
 import shlex
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import toolkit
@@ -55,7 +56,10 @@ def checksum(opened: Opened) -> str:
         return checksum_of(file, like="")
 
 
-def versions() -> dict[str, str]:
-    """The versions that a result depends on."""
+def versions(*more: str) -> dict[str, str]:
+    """The versions that a result depends on, and those of more packages, if they are installed."""
     found = {name: version(name) for name in ("mlx", "numpy")}
+    for name in more:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
     return {"toolkit": toolkit.__version__, **found, "python": platform.python_version()}
