@@ -13,7 +13,7 @@ from pathlib import Path
 
 from toolkit import datasets
 from toolkit.architectures import ModelConfig
-from toolkit.datasets.folder import has_pictures
+from toolkit.datasets.folder import has_pictures, is_tree
 from toolkit.errors import UserError, warn
 from toolkit.files.progress import bar
 from toolkit.formats import checkpoint
@@ -31,8 +31,9 @@ from toolkit.shell.flags import DeviceOptions, PlaceOptions
 from toolkit.shell.opening import COLLAPSED, LAST, ROOT, find_model
 from toolkit.shell.parser import Typed
 from toolkit.shell.presets import PresetOptions, parse_with_presets
+from toolkit.training import schedules
 from toolkit.training.folder import RunFolder
-from toolkit.training.plan import Plan, TrainConfig, flags, make_plan
+from toolkit.training.plan import AUGMENTATIONS, Plan, TrainConfig, flags, make_plan
 from toolkit.training.plan import command as command_of
 from toolkit.training.tensorboard import Board
 from toolkit.training.trainer import Trainer
@@ -48,7 +49,12 @@ class RunOptions:
     """Where the files go and what the run starts from; not saved in its state."""
 
     run_name: str | None = option(
-        None, "folder of pictures, or a name for this run", "output", kind=run_name, positional=True, common=True
+        None,
+        "folder or zip file of pictures, or a name for this run",
+        "output",
+        kind=run_name,
+        positional=True,
+        common=True,
     )
     outdir: str = option("models", "output folder", "output", kind=directory, aliases=("save_dir", "runs_dir"))
     resume: bool = option(
@@ -86,17 +92,17 @@ def main(argv: list[str] | None = None) -> None:
         print_options(trainer, folder, device_name)
         if run.resume:
             fresh = f"There is no run to resume in {folder.folder}: starting a new one"
-            print(f"Resuming after epoch {trainer.epoch}" if state else fresh)
+            print(f"Resuming after epoch {trainer.epochs_done:g}" if state else fresh)
             if state and (before := state.facts.get("device", device_name)) != device_name:
                 print(f"The run began on another device ({before}): the result will not be bit-identical.")
-        if finished := trainer.epoch >= trainer.config.epochs:
-            done = "1 epoch is" if trainer.epoch == 1 else f"All {trainer.epoch} epochs are"
+        if finished := trainer.steps >= trainer.horizon:
+            done = "1 epoch is" if trainer.epoch == 1 else f"All {trainer.epochs_done:g} epochs are"
             print(f"{done} done. Pass a larger --epochs to train further.")
         try:
             train(trainer, folder, board)
             add_prior(trainer, folder)
         except KeyboardInterrupt:
-            at = f"interrupted in epoch {trainer.epoch + 1} of {trainer.config.epochs}"
+            at = f"interrupted in epoch {trainer.epoch + 1} of {math.ceil(trainer.config.epochs)}"
             again = f"--resume continues after epoch {trainer.epoch}" if trainer.epoch else "run it again to restart"
             if trainer.epoch >= trainer.config.epochs:
                 at, again = "interrupted while fitting the prior", "add --resume to fit it"
@@ -121,12 +127,12 @@ def train(trainer, folder, board) -> None:
         return images.png(images.sheet(images.to_bytes(trainer.samples())), record("Samples"))
 
     sheets = {"reconstructions": reconstructions, "samples": samples}
-    epochs, count = trainer.config.epochs, len(trainer.train_numbers)
+    size = trainer.batch_size
     start, entry = time.perf_counter(), None
     # One bar for the whole run, so that it shows the time left for all of it.
-    with bar(epochs * count, "Training", done=trainer.epoch * count) as shown:
-        while trainer.epoch < epochs:
-            shown.title = f"Epoch {trainer.epoch + 1}/{epochs}"
+    with bar(trainer.horizon * size, "Training", done=trainer.steps * size) as shown:
+        while trainer.steps < trainer.horizon:
+            shown.title = f"Epoch {trainer.steps // trainer.epoch_steps + 1}/{math.ceil(trainer.config.epochs)}"
             for batch in trainer.batches():
                 shown.note = f"loss {trainer.step(batch):.2f}"
                 shown.update(batch.count)
@@ -171,7 +177,7 @@ def print_end(trainer, folder):
 
 
 def with_pictures(typed: Typed) -> Typed:
-    """`python train.py pictures/`: a folder of pictures is the data set, unless a run has that name."""
+    """`python train.py pictures/`: a folder or zip file of pictures is the data set, unless a run has that name."""
     run = typed.of(RunOptions)
     if not (name := run.run_name) or "dataset" in typed or is_run(run) or not has_pictures(name):
         return typed
@@ -204,8 +210,9 @@ def check_run(run):
     if meant := datasets.resembles(name):
         ways = f"did you mean --dataset {meant}? If not, give --outdir {Path(run.outdir, name)}"
         raise UserError(f"{name} would be the name of the run — {ways}")
-    if Path(name).is_dir() and not is_run(run):
-        why = "is a folder without pictures" if not has_pictures(name) else "is a folder, and --dataset names another"
+    if (is_tree(name) or "/" in name) and not is_run(run):
+        kind = "folder" if os.path.isdir(name) else "zip file" if is_tree(name) else "file"
+        why = f"is a {kind}, and --dataset names another" if has_pictures(name) else f"is a {kind} without pictures"
         raise UserError(f"{name} {why} — name pictures, or choose another name for the run")
 
 
@@ -218,7 +225,9 @@ def make_trainer(typed, plan, run, place, state):
     def load():
         weights = checkpoint.load(find_model(run.init)).model if run.init else None
         splits = (
-            load_split(config.dataset, split, place, config.limit, plan.model.image_size, config.channels)
+            load_split(
+                config.dataset, split, place, config.limit, plan.model.image_size, config.channels, plan.model.fit
+            )
             for split in ("train", "test")
         )
         trainer = Trainer(plan, *splits, weights)
@@ -246,16 +255,19 @@ def print_options(trainer, folder, device_name):
         objective += f", after {counted(trainer.plan.rows['objective'].iw_warmup, 'epoch')} of the ELBO"
     tested = f"{of(trainer.test.images, trainer.test)} test image" + ("s" if len(trainer.test.images) > 1 else "")
     data = f"{of(trainer.train_numbers, trainer.train)} training and {tested}"
-    warmup = f" after {counted(config.lr_warmup, 'epoch')} of warm-up" if config.lr_warmup else ""
+    warming = schedules.warmup(config, trainer.horizon)
+    warmup = f" after {counted(warming, 'step')} of warm-up" if warming else ""
+    changed = AUGMENTATIONS[trainer.augment]
     rows = [
         ("Device", device_name),
-        ("Data set", f"{config.dataset}, {data}"),
+        ("Data set", f"{config.dataset}, {data}" + (f", {changed}" if changed else "")),
+        *([("Factors", trainer.train.factors.words)] if trainer.train.factors else []),
         *(row for row in model_rows(trainer.model) if row[0] != "Likelihood"),
         ("Objective", objective),
         ("Optimizer", f"{OPTIMIZERS[config.optimizer]}, weight decay {config.weight_decay:g}"),
         ("Learning rate", f"{config.lr:g}, {config.lr_schedule}{warmup}"),
         ("Batch size", trainer.batch_size),
-        ("Epochs", config.epochs),
+        ("Epochs", f"{config.epochs:g} of {counted(trainer.epoch_steps, 'step')}"),
         ("Random seed", config.seed),
         ("Not default", changed_options(trainer.plan) or "none"),
         ("Output", folder.model_file),
@@ -263,6 +275,14 @@ def print_options(trainer, folder, device_name):
     print("Options:")
     for title, words in rows:
         print(f"  {title}: {words}")
+    if (times := trainer.epoch_steps * trainer.batch_size // (count := len(trainer.train_numbers))) > 1:
+        few = f"{counted(count, 'picture')} {'is' if count == 1 else 'are'} few"
+        print(f"{few}: each epoch shows them {times} times" + (f", {changed}" if changed else ""))
+    if oblong := trainer.train.oblong:
+        how = {"crop": "cropped to their central square (--fit pad shows all of them)", "pad": "padded with white"}
+        print(
+            f"{counted(oblong, 'picture')} {'is' if oblong == 1 else 'are'} not square: {how[trainer.model.config.fit]}"
+        )
     if slow := trainer.slow_channels:
         counts = " and ".join(map(str, slow))
         print(f"Hint: MLX convolves {counts} channels slowly on a GPU; multiples of 16 are fast (see --max_filters).")
@@ -276,7 +296,7 @@ def changed_options(plan):
 
 def print_epoch(entry, before, trainer, seconds):
     """Print a row of the table of epochs, with a header first, and a warning if the posterior collapsed."""
-    epochs, elbo = trainer.config.epochs, trainer.plan.elbo
+    epochs, elbo = math.ceil(trainer.config.epochs), trainer.plan.elbo
     plus, equals = "+=" if trainer.plan.objective(epochs - 1).samples == 1 else "  "  # the ELBO is the sum of its terms
     cells = [
         ("epoch", f"{entry['epoch']}/{epochs}"),

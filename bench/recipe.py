@@ -54,7 +54,7 @@ class Recipe:
     betas: tuple = (0.9, 0.999)
     decay: float = 0.0
     schedule: str = FAST["lr_schedule"]  # or cosine, constant
-    warmup: float = FAST["lr_warmup"]  # epochs
+    warmup: int = FAST["lr_warmup"]  # steps
     batch: int = FAST["batchsize"]
     start: str = "default"  # initial weights: default, orthogonal (kernels), he (kernels), zero (head of log-variances)
     norms: float = 0.1  # momentum of the running statistics
@@ -88,7 +88,7 @@ VARIANTS = {
     "decay 0.3": replace(RECIPE, muon_decay=0.3),
     "decay of AdamW 0.1": replace(RECIPE, decay=0.1),
     "cosine": replace(RECIPE, schedule="cosine"),
-    "warm-up of 0.1 epochs": replace(RECIPE, warmup=0.1),
+    "warm-up of 90 steps": replace(RECIPE, warmup=90),
     "batch 32": replace(RECIPE, batch=32),
     "batch 128": replace(RECIPE, batch=128),
     "momentum 0.9": replace(RECIPE, momentum=0.9),
@@ -161,7 +161,7 @@ def trained(recipe, split, seed, side, dims, epochs):
             model.train()
             order = numbers[generator(seed, ORDER, epoch).permutation(len(numbers))]
             for images, _, _ in batches(split, recipe.batch, config, order):
-                share = learning_rate(schedule, step / epoch_steps, 1 / epoch_steps)
+                share = learning_rate(schedule, step, epochs * epoch_steps)
                 for part, rate in parts:
                     part.learning_rate = rate * share
                 beta, noise = (

@@ -18,7 +18,7 @@ from toolkit.datasets import decoding
 
 def decode(data, *wanted, **more):
     with decoding.strict_pillow():
-        return decoding.decode(io.BytesIO(data), *wanted, **more)
+        return decoding.decode(io.BytesIO(data), decoding.Format(*wanted, **more)).pixels
 
 
 def near(pixels, colour, tolerance=3):
@@ -44,6 +44,30 @@ def test_crop_leaves_out_the_border_and_shrinking_averages():
     expected = Image.fromarray(pixels[7:23, 2:18]).resize((4, 4), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(made, np.array(expected))
     assert near(made[1:3], 127, 20)
+
+
+def test_pad_keeps_all_of_a_picture_on_a_white_square(monkeypatch):
+    upright = encode_image(Image.new("RGB", (20, 40), RED), "PNG", exif=orientation(6))  # held upright
+    for large in (decoding.LARGE, 100):
+        monkeypatch.setattr(decoding, "LARGE", large)
+        made = decode(encode_image(Image.new("RGB", (40, 20), RED)), 16, 3, fit="pad")
+        assert near(made[5:11], RED) and near(made[:3], 255) and near(made[13:], 255)
+        np.testing.assert_array_equal(decode(upright, 16, 3, fit="pad"), made)
+        square = encode_image(Image.effect_noise((32, 32), 90))
+        np.testing.assert_array_equal(decode(square, 16, 1, fit="pad"), decode(square, 16, 1))
+
+
+def orientation(number):
+    exif = Image.Exif()
+    exif[0x0112] = number
+    return exif.tobytes()
+
+
+@pytest.mark.parametrize("size, channels", [((100_000, 1000), 1), ((1, 5000), 3)])
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_very_long_pictures(size, channels, fit):
+    made = decode(encode_image(Image.new("L", size, 7)), 16, channels, fit=fit)
+    assert made.shape == (16, 16, channels) and (fit == "pad" or near(made, 7))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])

@@ -44,7 +44,7 @@ def encode_pictures(model, paths, **options):
 def test_files_and_folders(run, model, model_file, photos, tmp_path):
     out = tmp_path / "codes.npz"
     status, text, err = run("encode", photos / "one.png", photos / "pets", "--model", model_file, "--outfile", out)
-    assert (status, err, text) == (0, "", f"4 latent vectors of 3 dims: {out}\n")
+    assert (status, err, text) == (0, "", f"Left out: 1 TXT\n4 latent vectors of 3 dims: {out}\n")
     with np.load(out) as found:
         assert found["name"].tolist() == ["one.png", "cat/a.png", "dog/a.png", "dog/b x.png"]
         assert found["class"].tolist() == ["", "cat", "dog", "dog"]
@@ -169,7 +169,7 @@ def test_pictures_that_are_none(run, fails, model_file, photos, tmp_path):
     line = fails("encode", photos / "pets" / "text.png", *flags)
     assert "text.png cannot be read: it is not an image" in line
     status, out, _ = run("encode", photos / "pets", *flags)  # among others it is skipped
-    assert status == 0 and "Left out: 1 damaged (text.png: " in out
+    assert status == 0 and "Left out: 1 TXT, 1 damaged (text.png: " in out
     (tmp_path / "empty").mkdir()
     assert "contains no image" in fails("encode", tmp_path / "empty", *flags)
     assert "no such file" in fails("encode", tmp_path / "gone.png", *flags)

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from toolkit import datasets
 from toolkit.datasets import cache, celeb_a, decoding, folder
 from toolkit.errors import UserError
 from toolkit.files import writing
+from toolkit.formats import checkpoint
+from toolkit.shell.data import load_pictures
 
 
 @pytest.fixture
@@ -255,6 +258,118 @@ def test_what_is_not_read_is_counted_by_kind_with_what_to_do(run, fails, pets, t
     assert "left out: 1 HEIC (pip install pillow-heif)" in fails("train", "phone", *TINY)
 
 
+def zipped(folder, file, prefix=""):
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, prefix + str(path.relative_to(folder)))
+    return file
+
+
+def test_a_zip_file_is_as_good_as_the_folder_in_it(run, pets, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (pets / "dogs" / "broken.jpg").write_bytes(encode_jpeg(9)[:-100])
+    plain = load(pets, "train", tmp_path)
+    for prefix in ("", "Meine Tiere ä/"):  # the one folder that contains all is none of their classes
+        archive = zipped(pets, tmp_path / f"Tiere {len(prefix)}.ZIP", prefix)
+        with zipfile.ZipFile(archive, "a") as more:  # of macOS
+            more.writestr(f"__MACOSX/{prefix}cats/._0 x.jpg", b"?")
+            more.writestr(f"{prefix}.DS_Store", b"?")
+        split = load(archive, "train", tmp_path)
+        assert (split.names, split.class_names, split.left_out) == (plain.names, plain.class_names, plain.left_out)
+        np.testing.assert_array_equal(split.images[:], plain.images[:])
+        np.testing.assert_array_equal(split.labels, plain.labels)
+    assert run("train", archive, *TINY, "--outdir", tmp_path / "out")[0] == 0
+    (model,) = (tmp_path / "out").glob("*.npz")
+    flags = ["--model", model, "--outfile", tmp_path / "codes.npz"]
+    assert "20 latent vectors" in run("encode", archive, *flags)[1]  # and finds its data for other commands
+    assert run("reconstruct", "--model", model, "--rec_testdata", "--outdir", tmp_path / "rec")[0] == 0
+
+
+def test_zip_files_that_cannot_be_used(fails, pets, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = [*TINY, "--outdir", tmp_path / "out"]
+    (tmp_path / "a.zip").write_bytes(b"no archive")
+    assert "a.zip is damaged: File is not a zip file" in fails("train", tmp_path / "a.zip", *flags)
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("words.txt", "no picture")
+    assert "b.zip is a zip file without pictures" in fails("train", tmp_path / "b.zip", *flags)
+    assert "left out: 1 TXT" in fails("train", "--dataset", f"folder:{tmp_path / 'b.zip'}", *flags)
+    archive = zipped(pets, tmp_path / "c.zip")
+    data = bytearray(archive.read_bytes())
+    start = data.index(b"dogs/") + 200
+    data[start : start + 50] = bytes(50)
+    archive.write_bytes(data)
+    assert len(load(archive, "train", tmp_path).skipped) == 1
+    (tmp_path / "d.txt").write_text("?")
+    assert "is a file without pictures" in fails("train", tmp_path / "d.txt", *flags)
+
+
+def test_pictures_that_are_not_square_are_remembered_with_the_model(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "flags"
+    folder.mkdir()
+    for i in range(12):
+        pixels = np.full((8, 24, 3), 20 * i, np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    crop, pad, again = (load(folder, "train", tmp_path, fit=fit) for fit in ("crop", "pad", "crop"))
+    assert crop.oblong == pad.oblong == again.oblong == len(crop.images)
+    np.testing.assert_array_equal(crop.images[:], again.images[:])  # each has its own cache
+    assert (pad.images[:][:, 0] == 255).all() and (crop.images[:][:, 0] < 255).all()
+    assert run("train", folder, *TINY, "--fit", "pad", "--outdir", tmp_path / "out")[0] == 0
+    (model,) = (tmp_path / "out").glob("*.npz")
+    kept = checkpoint.load(model)
+    given = load_pictures(kept, [str(folder / "3.png")])
+    assert kept.model.config.fit == "pad" and (given.images[0, 0] == 255).all()
+
+
+def test_pictures_all_alike_and_a_single_one_to_learn_from(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for count in (2, 12):
+        folder = tmp_path / f"{count} alike"
+        folder.mkdir()
+        for i in range(count):
+            Image.new("RGB", (16, 16), (90, 120, 30)).save(folder / f"{i}.png")
+        status, out, err = run("train", folder, *TINY, "--outdir", tmp_path / folder.name)
+        assert (status, err) == (0, "") and "few" in out
+        (model,) = (tmp_path / folder.name).glob("*.npz")
+        assert run("generate", "--model", model, "--outfile", tmp_path / f"{count}.png")[0] == 0
+
+
+def test_a_folder_that_changes_while_it_is_read(pets, tmp_path, monkeypatch):
+    """What vanishes is left out and looked for again; what comes later is there the next time."""
+    found = folder.listing(pets)
+
+    def changed(tree):
+        (pets / "cats" / "3 x.jpg").unlink(missing_ok=True)
+        (pets / "cats" / "new.jpg").write_bytes(encode_jpeg(99))
+        return found
+
+    monkeypatch.setattr(folder, "listing", changed)
+    splits = [load(pets, split, tmp_path) for split in ("train", "test")]
+    skipped = [name for split in splits for name, _ in split.skipped]
+    assert skipped == ["cats/3 x.jpg"] and sum(len(split.images) for split in splits) == 19
+    monkeypatch.undo()
+    splits = [load(pets, split, tmp_path) for split in ("train", "test")]
+    assert [split.skipped for split in splits] == [[], []] and sum(len(split.images) for split in splits) == 20
+
+
+def test_no_right_to_read(fails, pets, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    listdir = os.listdir
+
+    def forbidden(path):
+        if os.path.samefile(path, pets / "dogs"):
+            raise PermissionError(13, "Permission denied")
+        return listdir(path)
+
+    monkeypatch.setattr(folder.os, "listdir", forbidden)
+    split = load(pets, "train", tmp_path)
+    assert ("dogs", "Permission denied") in [tuple(one) for one in split.skipped]
+    monkeypatch.setattr(folder.os, "listdir", lambda path: forbidden(pets / "dogs"))
+    line = fails("train", "--dataset", f"folder:{pets}", *TINY, "--outdir", tmp_path / "out")
+    assert f"cannot read {pets}: Permission denied — check its permissions" in line
+
+
 def test_photos_of_iphones_are_read_and_turned():
     heif = pytest.importorskip("pillow_heif")
     assert ".heic" in folder.ENDINGS and not folder.REMEDIES
@@ -264,7 +379,7 @@ def test_photos_of_iphones_are_read_and_turned():
     exif[0x0112] = 6  # to be turned clockwise: white on top
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "HEIF", quality=100, exif=exif.tobytes())
-    found = decoding.decode(file, 32, 1)[:, :, 0]
+    found = decoding.decode(file, decoding.Format(32, 1)).pixels[:, :, 0]
     assert heif.__version__ and found[:14].min() > 200 and found[18:].max() < 55
 
 
@@ -329,7 +444,7 @@ def test_unusable_folders_are_rejected(fails, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "1.jpg").write_bytes(encode_jpeg(1))
-    assert "is a file, not a folder" in line(tmp_path / "file")
+    assert "is neither a folder nor a zip file" in line(tmp_path / "file")
     assert "does not exist" in line(tmp_path / "nothing")
     assert "contains 0 images, training and testing need at least two" in line(tmp_path / "empty")
     assert "contains 1 image, training and testing need at least two" in line(tmp_path / "one")
@@ -359,7 +474,7 @@ def test_interrupted_caching_leaves_nothing(pets, tmp_path, monkeypatch):
     def pressed(*_):
         if next(count) == 10:
             raise KeyboardInterrupt
-        return np.zeros((16, 16, 3), np.uint8)
+        return decoding.Picture(np.zeros((16, 16, 3), np.uint8), True)
 
     monkeypatch.setattr(cache, "decode", pressed)
     with pytest.raises(KeyboardInterrupt):

@@ -224,7 +224,19 @@ def test_the_prior_is_that_of_the_model_that_was_kept(run, tmp_path):
     """With --keep_best that of the best epoch; with --init not that of the model to begin with."""
     training = ["--dataset", "synthetic", "--limit", 300, "--image_size", 16, "--max_filters", 8]
     name = "vae_synthetic_filters_0008_dims_0008.npz"
-    flags = ["--epochs", 3, "--lr_schedule", "constant", "--lr", 0.1, "--keep_best", "--outdir", tmp_path / "a"]
+    flags = [
+        "--epochs",
+        3,
+        "--lr_schedule",
+        "constant",
+        "--lr",
+        0.1,
+        "--lr_warmup",
+        0,
+        "--keep_best",
+        "--outdir",
+        tmp_path / "a",
+    ]
     assert run("train", *training, *flags)[0] == 0
     kept = checkpoint.load(tmp_path / "a" / name)
     assert kept.epoch < 3  # else nothing is shown

@@ -210,15 +210,16 @@ def read_word(text: str) -> str:
 
 
 def read_run_name(text: str) -> str:
-    """A folder of pictures, or the plain name of a run."""
+    """A folder or zip file of pictures, or the plain name of a run."""
     name = read_path(text)
-    if not os.path.isdir(name) and (name in (".", "..") or "/" in name):
-        raise ValueError(f"must be a folder that exists or a plain name, not {shown(text)}")
+    if not os.path.exists(name) and (name in (".", "..") or "/" in name):
+        raise ValueError(f"must be a folder or zip file that exists, or a plain name, not {shown(text)}")
     return name
 
 
 count = number(int, 1, 10**9)
 whole = number(int, 0, 10**9)
+passes = number(float, 0, 10**9, above=True)
 rate = number(float, 0, above=True)
 weight = number(float, 0)
 in_epochs = number(float, 0, unit="EPOCHS")

@@ -7,7 +7,7 @@ derived from the image's number.
 import mlx.core as mx
 import numpy as np
 
-ORDER, NOISE, HELD_OUT, SCORE, SAMPLES = range(5)  # purposes in training
+ORDER, NOISE, HELD_OUT, SCORE, SAMPLES, AUGMENT = range(6)  # purposes in training
 
 
 def generator(*numbers: int) -> np.random.Generator:

@@ -48,6 +48,12 @@ class ModelConfig:
         None, "filters of the widest layer", "model", kind=count, unit="N", default_text=widths_in_words
     )
     image_size: int = option(64, sizes_in_words, "model", kind=number(int, 1, 2**15), unit="N")
+    fit: str = option(
+        "crop",
+        "own pictures that are not square: crop their sides, or pad them with white",
+        "data",
+        choices=("crop", "pad"),
+    )
     channels: int = 1  # 1 for grey, 3 for colour
     num_classes: int = 0  # of a class-conditional model; 0 for others
     likelihood: str = option("mse", "", "objective", kind=text, rows=lambda: LIKELIHOODS, aliases=("likelihood_type",))

@@ -17,6 +17,8 @@ import numpy as np
 
 import mnist
 from toolkit.datasets import cache, celeb_a, cifar, folder, given, synthetic
+from toolkit.datasets.decoding import Format
+from toolkit.datasets.factors import Factors
 from toolkit.errors import UserError
 
 
@@ -33,6 +35,8 @@ class DataSet(NamedTuple):
     class_names: tuple | None = None  # None for Pictures, which contain theirs
     counts: dict | None = None  # images in each split as published
     crop: float = 1.0  # of image files: side of the central square, as a share of the shorter side
+    augment: str = "none"  # what --augment auto means
+    least_steps: int = 1  # in an epoch
     drawn: tuple[int, int] | None = None  # of digits: the sides of an image, and of the box that a digit fills, whose
     # centre of mass is that of the image
 
@@ -52,7 +56,7 @@ TABLE = (
     DataSet("cifar-10", lambda split, place, _: cifar.load_cifar_10(split, place), cifar.CIFAR_10, cifar.COUNTS),
     DataSet("cifar-100", lambda split, place, _: cifar.load_cifar_100(split, place), cifar.CIFAR_100, cifar.COUNTS),
     DataSet("celeb-a", lambda split, place, _: celeb_a.pictures(split, place), crop=celeb_a.CROP),
-    DataSet("folder:PATH", lambda split, place, _: folder.pictures(split, place)),
+    DataSet("folder:PATH", lambda split, place, _: folder.pictures(split, place), augment="crop", least_steps=60),
     DataSet("synthetic", of_synthetic, synthetic.CLASSES, synthetic.COUNTS, drawn=mnist.DRAWN),
 )
 NAMES = tuple(row.name for row in TABLE)
@@ -66,6 +70,8 @@ class Split(NamedTuple):
     class_names: tuple | None = None
     file_names: Callable[[], list[str]] | None = None  # if the images are files
     left_out: Mapping[str, int] = MappingProxyType({})  # number of other files by kind, as `folder.in_words` names them
+    oblong: int = 0  # images that were not square
+    factors: Factors | None = None  # that made the images, if they are known
 
     @property
     def names(self) -> list[str]:
@@ -87,6 +93,7 @@ def load(
     image_size: int = 64,
     channels: int | None = None,
     cache_dir: Path | str | None = None,
+    fit: str = "crop",
 ) -> Split:
     """Load "train" or "test" of a data set, at most `limit` images.
 
@@ -98,9 +105,12 @@ def load(
     loaded = row.load(split, path or data_dir, limit)
     if isinstance(loaded, cache.Pictures):
         cache_dir = cache_dir or Path(data_dir) / "cache"
-        images, labels, facts = cache.load(loaded, split, cache_dir, limit, image_size, channels or 3, row.crop)
+        wanted = Format(image_size, channels or 3, fit, row.crop)
+        images, labels, facts = cache.load(loaded, split, cache_dir, limit, wanted)
         names = lambda: cache.names(loaded, limit, facts)  # noqa: E731
-        return Split(images, labels, facts["total"], facts["skipped"], loaded.class_names, names, loaded.left_out)
+        oblong, known = facts["oblong"] if row.crop == 1 else 0, loaded.factors and loaded.factors.of(names())
+        classes = loaded.class_names
+        return Split(images, labels, facts["total"], facts["skipped"], classes, names, loaded.left_out, oblong, known)
     images, labels = loaded
     if len(images) == 0:
         raise UserError(f"{name} has no {split} images — replace its files")
@@ -109,11 +119,14 @@ def load(
     return Split(images[:limit], labels, total, class_names=row.class_names)
 
 
-def load_files(paths: Sequence[str], image_size: int, channels: int, like: str | None = None) -> Split:
-    """Load given image files and folders of them, cropped like those of the data set `like`."""
+def load_files(
+    paths: Sequence[str], image_size: int, channels: int, like: str | None = None, fit: str = "crop"
+) -> Split:
+    """Load given image files, and folders and zip files of them, cropped like those of the data set `like`."""
     row, _ = look_up(like or "")
-    images, labels, classes, names, skipped = given.load(paths, image_size, channels, row.crop if row else 1.0)
-    return Split(images, labels, len(images) + len(skipped), skipped, classes, lambda: names)
+    wanted = Format(image_size, channels, fit, row.crop if row else 1.0)
+    images, labels, classes, names, skipped, left_out = given.load(paths, wanted)
+    return Split(images, labels, len(images) + len(skipped), skipped, classes, lambda: names, left_out)
 
 
 # Names
@@ -151,7 +164,7 @@ def full_name(name: str) -> str:
 def inode_of(name: str) -> int | None:
     """A number that identifies a folder on this machine only; a path could be guessed."""
     path = name.partition(":")[2]
-    return os.stat(path).st_ino if os.path.isdir(path) else None
+    return os.stat(path).st_ino if os.path.exists(path) else None
 
 
 def file_name(name: str) -> str:

@@ -19,7 +19,8 @@ from typing import BinaryIO, NamedTuple, TypedDict
 
 import numpy as np
 
-from toolkit.datasets.decoding import decode, strict_pillow
+from toolkit.datasets.decoding import Format, Picture, decode, strict_pillow
+from toolkit.datasets.factors import Factors
 from toolkit.errors import UserError
 from toolkit.files.progress import bar, quiet_libraries
 from toolkit.files.reading import contents, opened
@@ -28,7 +29,7 @@ from toolkit.files.writing import locked, make_folder, reason, replacing, write
 from toolkit.machine import process
 from toolkit.wording import as_text, counted
 
-VERSION = 3  # of the pixels that decoding.py returns; a change rebuilds every cache
+VERSION = 4  # of the pixels that decoding.py returns; a change rebuilds every cache
 LARGEST_FACTS = 2**25  # bytes: labels of millions of pictures, and names of those that cannot be read
 BLOCK = 1024  # pictures submitted to the threads at once
 
@@ -45,6 +46,7 @@ class Pictures(NamedTuple):
     total: int | None = None  # images that there should be; None for as many as there are
     problems: Sequence = ()  # (name, reason) of files and folders that could not be inspected
     left_out: Mapping[str, int] = MappingProxyType({})  # number of other files by kind
+    factors: Factors | None = None  # that made the images
 
 
 class Facts(TypedDict):
@@ -55,6 +57,7 @@ class Facts(TypedDict):
     checksum: Whole
     count: Whole
     total: Whole
+    oblong: Whole  # how many were not square
     labels: list[Whole] | None
     skipped: list[tuple[str, str]]
 
@@ -90,29 +93,30 @@ class Stored:
 
 
 def load(
-    pictures: Pictures, split: str, cache_dir: Path | str, limit: int | None, size: int, channels: int, crop: float
-) -> tuple[Stored, np.ndarray | None, dict]:
+    pictures: Pictures, split: str, cache_dir: Path | str, limit: int | None, wanted: Format
+) -> tuple[Stored, np.ndarray | None, Facts]:
     """Images (N, size, size, channels), labels or None, and facts: how many files there are and which were skipped."""
-    some = f"_first_{limit}" if limit else ""
-    path = Path(cache_dir) / pictures.key / f"{split}_{size}x{size}x{channels}{some}.npy"
-    stored = read(path, pictures, size, channels)
+    size, some = wanted.size, f"_first_{limit}" if limit else ""
+    how = "" if wanted.fit == "crop" else f"_{wanted.fit}"
+    path = Path(cache_dir) / pictures.key / f"{split}_{size}x{size}x{wanted.channels}{how}{some}.npy"
+    stored = read(path, pictures, wanted)
     if stored is None:
         make_folder(path.parent)
         with locked(path.parent, "another process is decoding the same images: waiting for it"):
-            stored = read(path, pictures, size, channels) or fill(path, pictures, limit, size, channels, crop)
+            stored = read(path, pictures, wanted) or fill(path, pictures, limit, wanted)
     images, facts = stored
     labels = None if facts["labels"] is None else np.array(facts["labels"], np.int32)
     return images, labels, facts
 
 
-def read(path, pictures, size, channels):
+def read(path, pictures, wanted):
     """The cached array and its facts; None if they are missing, damaged or out of date."""
     with suppress(Exception):
         facts = record(Facts, contents(path.with_suffix(".json"), LARGEST_FACTS))
         images, labels = Stored(path, facts["checksum"]), facts["labels"]
         if (
             (facts["version"], facts["stamp"]) == (VERSION, pictures.stamp)
-            and images.shape == (facts["count"], size, size, channels)
+            and images.shape == (facts["count"], wanted.size, wanted.size, wanted.channels)
             and (labels is None) == (pictures.class_names is None)
             and (labels is None or (len(labels) == len(images) and max(labels) < len(pictures.class_names)))
         ):
@@ -120,35 +124,37 @@ def read(path, pictures, size, channels):
     return None
 
 
-def fill(path, pictures, limit, size, channels, crop):
+def fill(path, pictures, limit, wanted):
     """Decode all files into one array on disk; unreadable ones are skipped and listed in the facts."""
     names, labels = pictures.names()
     total, names = pictures.total or len(names), names[:limit]
-    needed, free = len(names) * size**2 * channels, shutil.disk_usage(path.parent).free
+    shape = wanted.size, wanted.size, wanted.channels
+    needed, free = len(names) * math.prod(shape), shutil.disk_usage(path.parent).free
     if needed > free:
         why = f"need {needed / 2**20:.0f} MiB in {path.parent}, {free / 2**20:.0f} MiB are free"
         ways = "make room, choose another --cache_dir, or use fewer images with --limit"
         raise UserError(f"the decoded images {why} — {ways}")
     print(f"Decoding {counted(len(names), 'image')} once, into {path}")
     path.with_suffix(".json").unlink(missing_ok=True)
-    kept, skipped, is_unread, checksum = [], list(pictures.problems), False, 0
-    images = decoded(names, pictures.opener(), size, channels, crop)
+    kept, skipped, is_unread, checksum, oblong = [], list(pictures.problems), False, 0, 0
+    images = decoded(names, pictures.opener(), wanted)
     with replacing(path, durable=True) as file, closing(images):
-        write_header(file, (len(names), size, size, channels))
+        write_header(file, (len(names), *shape))
         for i, image in enumerate(images):
             if isinstance(image, str):
                 skipped.append([names[i], image])
                 is_unread |= isinstance(image, Unread)
             else:
-                file.write(data := image.tobytes())
+                file.write(data := image.pixels.tobytes())
                 checksum = zlib.crc32(data, checksum)
+                oblong += not image.was_square
                 kept.append(i)
         if not kept:
             why = skipped[-len(names)][1]
             raise UserError(f"none of the images in {pictures.where} can be read (first error: {why}) — replace them")
-        write_header(file, (len(kept), size, size, channels))
+        write_header(file, (len(kept), *shape))
     facts = {"version": VERSION, "stamp": pictures.stamp, "checksum": checksum, "count": len(kept), "total": total}
-    facts |= {"labels": labels and [labels[i] for i in kept], "skipped": skipped}
+    facts |= {"oblong": oblong, "labels": labels and [labels[i] for i in kept], "skipped": skipped}
     if not is_unread:  # otherwise the next run will try these files again
         write(path.with_suffix(".json"), json.dumps(facts).encode())
     return Stored(path, checksum), facts
@@ -160,15 +166,13 @@ def names(pictures: Pictures, limit: int | None, facts: dict) -> list[str]:
     return [as_text(name) for name in pictures.names()[0][:limit] if name not in skipped]
 
 
-def decoded(
-    names: Sequence, open_picture: Callable[..., BinaryIO], size: int, channels: int, crop: float
-) -> Iterator[np.ndarray | str]:
-    """Each file as an image or the reason why it is unreadable, in order; decoded on all cores, with a bar."""
+def decoded(names: Sequence, open_picture: Callable[..., BinaryIO], wanted: Format) -> Iterator[Picture | str]:
+    """Each file as a picture or the reason why it is unreadable, in order; decoded on all cores, with a bar."""
 
     def picture(name):
         try:
             with open_picture(name) as file:
-                return decode(file, size, channels, crop)
+                return decode(file, wanted)
         except MemoryError:
             raise
         except Exception as error:  # Pillow raises almost anything on broken files

@@ -7,13 +7,12 @@ being unpacked; a folder `img_align_celeba` of its images works too. As is usual
 import io
 import os
 import re
-import zipfile
 from pathlib import Path
 
 from toolkit.datasets.cache import Pictures
-from toolkit.datasets.folder import listing, path_hash, stamp
+from toolkit.datasets.folder import listing, path_hash, stamp, unzipped
 from toolkit.errors import UserError
-from toolkit.files.reading import check_directory, checksum_of, contents, opened, unpacked
+from toolkit.files.reading import checksum_of, contents, opened, unpacked
 from toolkit.files.writing import reason
 
 ARCHIVE, FOLDER, PARTITION = "img_align_celeba.zip", "img_align_celeba", "list_eval_partition.txt"
@@ -21,7 +20,6 @@ MD5 = "00d2c5bc6d35e252742224ab0c1e8fcb"  # of the archive
 SPLITS = {"train": "0", "test": "2"}  # 1 is the validation split
 CROP = 148 / 178  # of the width of its images
 LARGEST_PICTURE = 2**20  # bytes; one has 7,000 on average
-LARGEST_DIRECTORY = 2**25  # bytes of that of the archive; 200,000 names have 17 million
 LARGEST_PARTITION = 2**24  # bytes; the published one has 2.8 million
 
 
@@ -72,16 +70,6 @@ def names_of(path, partition, split):
     if not names:
         raise UserError(f"{path} lists no images of the {split} split — replace it")
     return names
-
-
-def unzipped(path):
-    """Open the archive, if its directory is readable; nothing is unpacked to disk."""
-    try:
-        with opened(path) as file:
-            check_directory(file, LARGEST_DIRECTORY)
-        return zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise UserError(f"{path} is damaged: {reason(error)} — download it again") from None
 
 
 def from_archive(path):

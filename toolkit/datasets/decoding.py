@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -40,6 +40,20 @@ STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # bytes a 
 WORKING = {"AVIF": 12, "GIF": 1, "HEIF": 12, "JPEG2000": 32, "TIFF": 4, "WEBP": 12}
 REMEDIES = {} if "HEIF" in FORMATS else dict.fromkeys(("HEIC", "HEIF"), "pip install pillow-heif")  # by kind of file
 ORIENTATION = 0x0112  # tag of EXIF
+
+
+class Format(NamedTuple):
+    """What pictures become."""
+
+    size: int
+    channels: int
+    fit: str = "crop"  # to their central square; or pad: all of it, on a white square
+    crop: float = 1.0  # the central square's side, as a share of the shorter side
+
+
+class Picture(NamedTuple):
+    pixels: np.ndarray  # (size, size, channels)
+    was_square: bool
 
 
 class Limited:
@@ -95,20 +109,20 @@ def strict_pillow() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def decode(file: BinaryIO, size: int, channels: int, crop: float = 1.0) -> np.ndarray:
-    """A file → (size, size, channels): its central square; `crop` is its share of the shorter side."""
+def decode(file: BinaryIO, wanted: Format) -> Picture:
+    """A file → a picture in the wanted format."""
     needed = min(MOST, USUAL + 2 * file.seek(0, os.SEEK_END))  # the data before the pixels may be as long as the file
     while True:
         with memory.taken(needed), opened(file) as picture:
             whole = picture.size
-            if crop == 1 or whole[0] * whole[1] > LARGE:
-                picture.draft(None, (2 * size, 2 * size))  # a JPEG can be decoded at a reduced size
-            real = memory_for(picture, whole, size)
+            if wanted.crop == 1 or whole[0] * whole[1] > LARGE:
+                picture.draft(None, (2 * wanted.size, 2 * wanted.size))  # a JPEG can be decoded at a reduced size
+            real = memory_for(picture, whole, wanted)
             if real > MOST:
                 raise ValueError(f"decoding it takes {real / 2**20:.0f} MiB, more than {MOST / 2**20:.0f}")
             if real <= needed:
                 check_time(picture, file)
-                return square(picture, size, channels, crop)
+                return Picture(square(picture, wanted), whole[0] == whole[1])
         needed = real  # reserve all at the start, to avoid deadlock
 
 
@@ -126,10 +140,10 @@ def opened(file):
     return picture
 
 
-def memory_for(picture, whole, size):
+def memory_for(picture, whole, wanted):
     """An upper bound on the bytes that decoding takes."""
-    pixels, side = picture.width * picture.height, min(picture.size)
-    copies = 16 * STRIP + 8 * (side // max(1, side // (4 * size))) ** 2 if pixels > LARGE else 12 * pixels
+    pixels, side = picture.width * picture.height, max(picture.size)
+    copies = 16 * STRIP + 8 * (side // reduction(side, wanted)) ** 2 if pixels > LARGE else 12 * pixels
     needed = pixels * (STORED.get(picture.mode, 4) + WORKING.get(picture.format, 0)) + copies
     if "progressive" in picture.info:  # all coefficients are stored, two bytes each
         needed += 2 * picture.layers * whole[0] * whole[1]
@@ -148,28 +162,38 @@ def check_time(picture, file):
         file.seek(place)
 
 
-def square(picture, size, channels, crop):
-    """The central square of a picture, in its intended orientation."""
+def square(picture, wanted):
+    """The central square of a picture, or all of it on a white square, in its intended orientation."""
     width, height = picture.size
-    side = max(1, round(crop * min(width, height)))
-    left, top = (width - side) // 2, (height - side) // 2
-    if width * height > LARGE:
-        made = in_strips(picture, left, top, side, max(1, side // (4 * size)), MODES[channels])
+    if wanted.fit == "crop":
+        width = height = max(1, round(wanted.crop * min(width, height)))
+    left, top, mode = (picture.width - width) // 2, (picture.height - height) // 2, MODES[wanted.channels]
+    box = left, top, left + width, top + height
+    if picture.width * picture.height > LARGE:
+        made = in_strips(picture, box, reduction(max(width, height), wanted), mode)
     else:
-        made = opaque(picture.crop((left, top, left + side, top + side))).convert(MODES[channels])
+        made = opaque(picture.crop(box)).convert(mode)
     made.info.clear()  # otherwise Pillow rewrites unusual EXIF data when it rotates the picture
     made.getexif()[ORIENTATION] = picture.getexif().get(ORIENTATION)
     made = ImageOps.exif_transpose(made)
-    return np.asarray(made.resize((size, size), Image.Resampling.BILINEAR)).reshape(size, size, channels)
+    shape = wanted.size, wanted.size
+    made = ImageOps.pad(made, shape, Image.Resampling.BILINEAR, color="white")  # a square has nothing to be padded
+    return np.asarray(made).reshape(*shape, wanted.channels)
 
 
-def in_strips(picture, left, top, side, by, mode):
-    """A square of a picture, reduced by an integer factor."""
-    made = Image.new(mode, (-(-side // by), -(-side // by)))
-    rows = max(1, STRIP // (side * by))  # of what is made, in a strip
+def reduction(side, wanted):
+    """By which factor a large picture is made smaller before it is resized."""
+    return max(1, side // (4 * wanted.size))
+
+
+def in_strips(picture, box, by, mode):
+    """A part of a picture, reduced by an integer factor."""
+    left, top, right, bottom = box
+    made = Image.new(mode, (-(-(right - left) // by), -(-(bottom - top) // by)))
+    rows = max(1, STRIP // ((right - left) * by))  # of what is made, in a strip
     for row in range(0, made.height, rows):
-        start, end = top + row * by, top + min(side, (row + rows) * by)
-        strip = opaque(picture.crop((left, start, left + side, end))).convert(mode)
+        start, end = top + row * by, min(bottom, top + (row + rows) * by)
+        strip = opaque(picture.crop((left, start, right, end))).convert(mode)
         made.paste(strip.reduce(by), (0, row))
     return made
 

@@ -1,20 +1,25 @@
-"""Your own images: any tree of image files. The first sub-folder of an image is its class.
+"""Your own images: a folder or zip file of image files, in any tree. The first sub-folder of an image is its class.
 
 One image in ten goes to the test split, chosen by a hash of its file name, so the split is the same for every seed and
 does not change when you add images (except that with few images, each split gets at least one).
 """
 
 import hashlib
+import io
 import os
 import stat
+import zipfile
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
+from toolkit.datasets import factors
 from toolkit.datasets.cache import Pictures
 from toolkit.datasets.decoding import ENDINGS, LARGEST_FILE, REMEDIES
 from toolkit.errors import UserError
-from toolkit.files.reading import opened
+from toolkit.files.reading import check_directory, opened, unpacked
 from toolkit.files.targets import PICTURE, kind_of
 from toolkit.files.writing import reason
 from toolkit.wording import as_text, counted
@@ -22,14 +27,15 @@ from toolkit.wording import as_text, counted
 TEST_ONE_IN = 10
 OURS = "made by this toolkit"  # pictures such as the sheets of a run in the same folder
 MOST_KINDS = 6  # of files left out, by name; the others are summed up
+LARGEST_DIRECTORY = 2**25  # bytes of that of a zip file; 200,000 names have 17 million
 MOST_FOLDERS = 2**16  # in a tree of pictures; ImageNet-21k has 21,841
 
 
 def pictures(split: str, folder: Path | str) -> Pictures:
-    """The images of one split of a folder, ordered by the hashes of their names."""
+    """The images of one split of a folder or zip file, ordered by the hashes of their names."""
     folder = Path(folder)
-    if not os.path.isdir(folder):
-        what = "is a file, not a folder" if os.path.exists(folder) else "does not exist"
+    if not is_tree(folder):
+        what = "is neither a folder nor a zip file" if os.path.exists(folder) else "does not exist"
         raise UserError(f"the image folder {folder} {what} — pass --dataset folder:PATH")
     everything, problems, left_out = listing(folder)
     found = [entry for entry in everything if not is_ours(folder / entry[0])]
@@ -51,39 +57,121 @@ def pictures(split: str, folder: Path | str) -> Pictures:
         names = names[:tests] if split == "test" else names[tests:]
         return names, [numbers[name.split("/")[0] if "/" in name else ""] for name in names] if classes else None
 
+    known = None
+    if left_out.pop(factors.FILE, 0):
+        with open_factors(folder) as file:
+            known = factors.read(file, folder, [name for name, *_ in found])
     key = f"{folder.name[:30]}-{path_hash(folder)}"
     stamped = stamp([*found, *((name, why, 0) for name, why in problems)])
-    opener = lambda: lambda name: opened(folder / name, LARGEST_FILE)  # noqa: E731
-    return Pictures(str(folder), key, stamped, names_of_split, opener, classes or None, None, problems, left_out)
+    return Pictures(
+        str(folder),
+        key,
+        stamped,
+        names_of_split,
+        lambda: opener(folder),
+        classes or None,
+        None,
+        problems,
+        left_out,
+        known,
+    )
+
+
+def is_tree(path: Path | str) -> bool:
+    """Whether a path is a folder or a zip file."""
+    return os.path.isdir(path) or (os.path.isfile(path) and os.fspath(path).lower().endswith(".zip"))
 
 
 def has_pictures(path: Path | str) -> bool:
-    """Whether a path is a folder with pictures anywhere in it, also such as need an extra package."""
-    entries = walk(path) if os.path.isdir(path) else ()
+    """Whether a path is a folder or zip file with pictures anywhere in it, also such as need an extra package."""
+    entries = walk(path) if is_tree(path) else ()
     return any(is_file and (is_picture(name) or kind_of_name(name) in REMEDIES) for name, is_file, _ in entries)
 
 
-def listing(folder):
-    """All image files in a tree except hidden ones, sorted: (name below the folder, size, time of last change).
+def listing(tree: Path | str) -> tuple[list[tuple[str, int, int]], list[tuple[str, str]], Counter]:
+    """All image files in a tree except hidden ones, sorted: (name below it, size, time of last change or checksum).
 
     Also the entries that cannot be inspected: (name, reason); and the number of other files, by kind.
     """
     found, problems, others = [], [], Counter()
-    for name, is_file, facts in walk(folder):
+    for name, is_file, facts in walk(tree):
         if not is_file:
             problems.append((name, facts))
         elif is_picture(name):
-            found.append((name, facts.st_size, facts.st_mtime_ns))
+            found.append((name, *facts))
         else:
-            others[kind_of_name(name)] += 1
+            others[name if name == factors.FILE else kind_of_name(name)] += 1
     return sorted(found), sorted(problems), others
 
 
-def walk(folder):
-    """The files in a tree except hidden ones: (name below the folder, True, its facts).
+def opener(tree: Path | str) -> Callable[[str], BinaryIO]:
+    """A function that opens a file of a tree, from its name below it."""
+    if os.path.isdir(tree):
+        return lambda name: opened(Path(tree, name), LARGEST_FILE)
+    archive = unzipped(tree)
+    entries = dict(members(archive))
 
-    Also the pictures and folders that cannot be inspected: (name, False, reason). Links are followed, but no folder is
-    visited twice, nor any parent of this one.
+    def open_entry(name):
+        if entries[name].file_size > LARGEST_FILE:
+            raise ValueError(f"it is larger than {LARGEST_FILE / 2**20:.3g} MiB")
+        return io.BytesIO(unpacked(archive, entries[name]))
+
+    return open_entry
+
+
+def open_factors(tree):
+    """Open the file with the factors of its pictures."""
+    try:
+        return opener(tree)(factors.FILE)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{tree / factors.FILE} cannot be read: {reason(error)} — move it away") from None
+
+
+def unzipped(path: Path | str) -> zipfile.ZipFile:
+    """Open a zip file, if its directory is readable; nothing is unpacked to disk."""
+    try:
+        with opened(path) as file:
+            check_directory(file, LARGEST_DIRECTORY)
+        return zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise UserError(f"{path} is damaged: {reason(error)} — download or make it again") from None
+
+
+def members(archive: zipfile.ZipFile) -> Iterator[tuple[str, zipfile.ZipInfo]]:
+    """The files in a zip file except hidden ones, with their names below the one folder that contains them all."""
+    found = {}
+    for entry in archive.infolist():
+        parts = [part for part in utf_8(entry).split("/") if part]
+        if not (entry.is_dir() or parts[0] == "__MACOSX" or any(part.startswith(".") for part in parts)):
+            found["/".join(parts)] = entry
+    tops = {name.partition("/")[0] if "/" in name else "" for name in found}
+    top = f"{min(tops)}/" if len(tops) == 1 and tops != {""} else ""
+    for name, entry in found.items():
+        yield name.removeprefix(top), entry
+
+
+def utf_8(entry):
+    """The name of an entry; some programs write UTF-8 without saying so."""
+    with suppress(UnicodeError):
+        if not entry.flag_bits & 0x800:
+            return entry.filename.encode("cp437").decode()
+    return entry.filename
+
+
+def walk(tree: Path | str) -> Iterator[tuple[str, bool, tuple[int, int] | str]]:
+    """The files in a folder or zip file except hidden ones: (name below it, True, (size, time or checksum))."""
+    if os.path.isdir(tree):
+        yield from walk_folder(tree)
+    else:
+        with unzipped(tree) as archive:
+            for name, entry in members(archive):
+                yield name, True, (entry.file_size, entry.CRC)
+
+
+def walk_folder(folder):
+    """The files in a folder, and the pictures and folders that cannot be inspected: (name, False, reason).
+
+    Links are followed, but no folder is visited twice, nor any parent of this one.
     """
     waiting, seen = [""], {identity(os.stat(above)) for above in Path(os.path.realpath(folder)).parents}
     while waiting:
@@ -96,7 +184,7 @@ def walk(folder):
                     seen.add(identity(facts))
                     waiting += [os.path.join(name, below) for below in os.listdir(path) if not below.startswith(".")]
             elif stat.S_ISREG(facts.st_mode):
-                yield name, True, facts
+                yield name, True, (facts.st_size, facts.st_mtime_ns)
             elif is_picture(name):  # a pipe could wait for ever, a device may have no end
                 yield name, False, "it is not a regular file"
         except OSError as error:

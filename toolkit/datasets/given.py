@@ -1,35 +1,38 @@
-"""Given image files and folders of them, without a train/test split or a cache.
+"""Given image files, and folders and zip files of them, without a train/test split or a cache.
 
 They are decoded like the files of data sets. The first sub-folder of a folder is a class, as in `folder.py`.
 """
 
 import os
+from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from toolkit.datasets import folder
 from toolkit.datasets.cache import decoded
-from toolkit.datasets.decoding import LARGEST_FILE
-from toolkit.datasets.folder import listing
+from toolkit.datasets.decoding import LARGEST_FILE, Format
 from toolkit.errors import UserError
 from toolkit.files.reading import opened
 from toolkit.wording import as_text, distinct
 
 
 def load(
-    paths: Sequence[str], size: int, channels: int, crop: float = 1.0
-) -> tuple[np.ndarray, np.ndarray | None, tuple | None, list[str], list]:
-    """Images (N, size, size, channels), labels and class names or None, names, and (name, reason) of unreadable files.
+    paths: Sequence[str], wanted: Format
+) -> tuple[np.ndarray, np.ndarray | None, tuple | None, list[str], list, Counter]:
+    """Images (N, size, size, channels), labels and class names or None, names, (name, reason) of unreadable files, and
+    the number of other files by kind.
 
     A file that is given itself must be readable.
     """
-    named = list(map(Path, paths))
-    files = [file for path in named for file in found(path)]
-    images = decoded(files, lambda file: opened(file[0], LARGEST_FILE), size, channels, crop)
-    made = [(*file, image) for file, image in zip(files, images, strict=True)]
+    named, left_out = list(map(Path, paths)), Counter()
+    files = [file for path in named for file in found(path, left_out)]
+    images = decoded(files, lambda file: file[2](), wanted)
+    made = [(path, name, image) for (path, name, _), image in zip(files, images, strict=True)]
     skipped = [file for file in made if isinstance(file[2], str)]
-    kept = [(name, image) for _, name, image in made if not isinstance(image, str)]
+    kept = [(name, image.pixels) for _, name, image in made if not isinstance(image, str)]
     for path, _, why in skipped:
         if path in named or not kept:
             raise UserError(f"{path} cannot be read: {why} — name a picture that Pillow reads")
@@ -37,16 +40,23 @@ def load(
     classes = tuple(sorted(set(folders)))
     labels = None if classes == ("",) else np.array([classes.index(folder) for folder in folders], np.int32)
     names, pixels = distinct([name for name, _ in kept]), np.stack([image for _, image in kept])
-    return pixels, labels, None if labels is None else classes, names, [(name, why) for _, name, why in skipped]
+    named_classes = None if labels is None else classes
+    return pixels, labels, named_classes, names, [(name, why) for _, name, why in skipped], left_out
 
 
-def found(path: Path) -> list[tuple[Path, str]]:
-    """The image files of a path: the file itself, or all below it, with their relative names."""
+def found(path: Path, left_out: Counter) -> list[tuple]:
+    """The image files of a path: the file itself, or all below it: path, name below it, and a function that opens it.
+
+    Counts other files in `left_out`.
+    """
     if not os.path.exists(path):
         raise UserError(f"no such file: {path} — check the name")
-    if not os.path.isdir(path):
-        return [(path, as_text(path.name))]
-    files = [(path / name, as_text(name)) for name, *_ in listing(path)[0]]
+    if not folder.is_tree(path):
+        return [(path, as_text(path.name), lambda: opened(path, LARGEST_FILE))]
+    files, _, others = folder.listing(path)
     if not files:
-        raise UserError(f"{path} contains no images — give another folder, or files")
-    return files
+        besides = f"; left out: {folder.in_words(others)}" if others else ""
+        raise UserError(f"{path} contains no images{besides} — give another folder, or files")
+    left_out.update(others)
+    open_picture = folder.opener(path)
+    return [(path / name, as_text(name), partial(open_picture, name)) for name, *_ in files]

@@ -59,6 +59,7 @@ class Facts(TypedDict, total=False):
     likelihood: str  # of a third-party file without configuration
     collapsed: bool
     epoch: Whole
+    step: Whole  # of a run, since it was first counted
     options: Scalars
     test: Scalars
     device: str

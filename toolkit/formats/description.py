@@ -47,7 +47,7 @@ def checkpoint_rows(checkpoint: Checkpoint) -> list[tuple[str, str]]:
         rows.append(("Classes", ", ".join(checkpoint.class_names)))
     if (epoch := checkpoint.epoch) is not None:
         of = checkpoint.options.get("epochs", epoch)
-        rows.append(("Trained for", counted(epoch, "epoch") if of == epoch else f"epoch {epoch} of {of}"))
+        rows.append(("Trained for", counted(epoch, "epoch") if of == epoch else f"epoch {epoch} of {of:g}"))
     for title, values in (("Options", checkpoint.options), ("Test metrics per image", checkpoint.test)):
         said = [f"{name} {round(v, 4) if isinstance(v, float) else v}" for name, v in values.items() if v is not None]
         if said:

@@ -43,12 +43,12 @@ def trained_on(model_file: Path, dataset: str | None) -> str:
 
 
 def load_split(
-    dataset: str, split: str, place: PlaceOptions, limit: int | None, image_size: int, channels: int | None
+    dataset: str, split: str, place: PlaceOptions, limit: int | None, image_size: int, channels: int | None, fit: str
 ) -> Split:
     """Load one split of a data set; prints which files were left out."""
     data_dir = place.data_dir or os.environ.get("VAE_DATA_DIR") or "data"
     with bar(None, f"Loading {public_name(dataset)}"):
-        loaded = datasets.load(dataset, split, data_dir, limit, image_size, channels, place.cache_dir)
+        loaded = datasets.load(dataset, split, data_dir, limit, image_size, channels, place.cache_dir, fit)
     print_left_out(loaded, "" if split == "train" else f" of the {split} pictures")
     return loaded
 
@@ -66,7 +66,7 @@ def print_left_out(loaded: Split, of: str = "") -> None:
 def load_for(checkpoint: Checkpoint, dataset: str, split: str, place: PlaceOptions, limit: int | None = None) -> Split:
     """Load one split for a model: with its size, channels and classes."""
     config = with_colours(checkpoint)
-    loaded = load_split(dataset, split, place, limit, config.image_size, config.channels)
+    loaded = load_split(dataset, split, place, limit, config.image_size, config.channels, config.fit)
     if not (classes := config.num_classes):
         return loaded
     if loaded.labels is None:
@@ -93,7 +93,7 @@ def load_pictures(checkpoint: Checkpoint, paths: Sequence[str], label: str | Non
     """
     config = with_colours(checkpoint)
     asked = class_number(checkpoint, label, encoding=True)
-    loaded = datasets.load_files(paths, config.image_size, config.channels, checkpoint.dataset)
+    loaded = datasets.load_files(paths, config.image_size, config.channels, checkpoint.dataset, config.fit)
     print_left_out(loaded)
     if not (known := checkpoint.class_names):
         return loaded

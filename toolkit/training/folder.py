@@ -93,7 +93,7 @@ class RunFolder:
             of = f"{done} of {counted(asked, 'epoch')}"
             raise UserError(f"{self.folder} holds an unfinished run, {of} — continue it with --resume, {ways}")
         if other := differences(self.plan, options):
-            if other == ["--epochs"] and self.plan.train.epochs > done:
+            if other == ["--epochs"] and self.plan.train.epochs > asked:
                 ways = f"train it further with --resume, {ways}"
             raise UserError(f"{self.folder} holds a finished run with another {', '.join(other)} — {ways}")
         if not is_there(self.model_file):
@@ -124,7 +124,7 @@ class RunFolder:
                     raise UserError(f"{path} is a pipe or a device — remove it")
                 path.unlink()
         if self.state:
-            self.log = log.read_until(self.folder / "log.jsonl", trainer.epoch)
+            self.log = log.read_until(self.folder / "log.jsonl", trainer.steps // trainer.epoch_steps)
         else:  # of the run to replace
             for path in self.traces():
                 path.unlink()

@@ -26,9 +26,11 @@ from toolkit.options import (
     number,
     option,
     options_of,
+    passes,
     rate,
     seed,
     weight,
+    whole,
 )
 from toolkit.wording import by_value, plain, public_name
 
@@ -38,10 +40,11 @@ COLLAPSED_KL = 0.001  # nats of KL per image; below this, the latents carry no i
 HELD_OUT = 12  # one of 12 training images is held out
 PATIENCE, STALLED = 15, 1e-4  # epochs and least relative gain: without it the learning rate halves (plateau)
 
+AUGMENTATIONS = {"none": "", "mirror": "mirrored at random", "crop": "mirrored and shifted at random"}
 SCHEDULES = ("linear", "cosine", "constant", "plateau")
 DECIDED = ("optimizer", "lr", "lr_schedule", "lr_warmup", "batchsize", "weight_decay")  # set by the recipe
 RECIPES = {
-    "fast": dict(zip(DECIDED, ("muon", 0.01, "linear", 0.5, 64, 0.05), strict=True)),
+    "fast": dict(zip(DECIDED, ("muon", 0.01, "linear", 500, 64, 0.05), strict=True)),
     "classic": dict(zip(DECIDED, ("adamw", 0.001, "constant", 0, 128, 0.01), strict=True)),
 }
 OF_ARCHITECTURES = {  # their own defaults in the first recipe
@@ -101,10 +104,22 @@ class TrainConfig:
     dataset: str = option("mnist", DATASETS, "data", common=True)
     limit: int | None = option(None, "use the first N images of each split", "data", kind=count, default_text="all")
     channels: int | None = option(None, "1 grey, 3 RGB", "data", kind=count, choices=(1, 3), default_text="as the data")
+    augment: str = option(
+        "auto",
+        "training images mirrored at random, or also shifted (crop); auto: crop for own pictures, else none",
+        "data",
+        choices=("auto", *AUGMENTATIONS),
+    )
     conditional: bool = option(False, "condition the model on class labels", "model", common=True)
     objective: str = option("elbo", "", "objective", rows=lambda: OBJECTIVES)
-    epochs: int = option(
-        50, "number of epochs", "optimisation", kind=count, common=True, aliases=("num_epochs",), changeable=True
+    epochs: float = option(
+        50,
+        "passes over the training images; may end within one",
+        "optimisation",
+        kind=passes,
+        common=True,
+        aliases=("num_epochs",),
+        changeable=True,
     )
     recipe: str = option("fast", "fast, or classic as in the MLX example", "optimisation", choices=tuple(RECIPES))
     optimizer: str = decided("optimizer", "muon (AdamW for all but kernels) or adamw", choices=("muon", "adamw"))
@@ -114,7 +129,7 @@ class TrainConfig:
     lr_schedule: str = decided(
         "lr_schedule", "linear or cosine decay to 0, constant, or plateau: halved when it stalls", choices=SCHEDULES
     )
-    lr_warmup: float = decided("lr_warmup", "epochs of learning-rate warm-up", kind=in_epochs)
+    lr_warmup: int = decided("lr_warmup", "learning-rate warm-up, at most a fifth of the run", kind=whole, unit="STEPS")
     batchsize: int = decided("batchsize", "batch size", kind=count, aliases=("batch_size",))
     weight_decay: float = decided("weight_decay", "weight decay", kind=weight)
     keep_best: bool = option(False, f"hold out 1/{HELD_OUT} of the training set, keep the best epoch", "optimisation")
@@ -171,13 +186,14 @@ class Plan:
 
         Options that did not exist then have their defaults.
         """
+        before = current(before)
         asked, known = self.options(), known_options()
         if unknown := before.keys() - known.keys():
             why = f"the run to resume has an option {min(unknown)}, which is unknown in this version"
             raise UserError(f"{why} — use the version that started it, or {START_AGAIN}")
         changes = {name: asked[name] for name in asked if name in typed and known[name].changeable}
         try:
-            plan = make_plan(OLDEST | before | changes)
+            plan = make_plan(before | changes)
         except (ValueError, KeyError, UserError) as error:
             raise UserError(f"the state of the run to resume is damaged ({error}) — {START_AGAIN}") from None
         now = plan.options()
@@ -217,11 +233,19 @@ def make_plan(values: Mapping[str, Any] | None = None) -> Plan:
     return plan
 
 
+def current(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of an earlier version in those of this one."""
+    if "augment" not in options:  # then the warm-up was counted in epochs
+        options = {name: value for name, value in options.items() if name != "lr_warmup"}
+        options |= {"augment": "none"} if ":" in options.get("dataset", "") else {}
+    return OLDEST | options
+
+
 def remembered(options: dict[str, Any]) -> Plan:
     """The plan of a trained model, from the options in its file; ValueError if they are invalid."""
     if unknown := options.keys() - known_options().keys():
         raise ValueError(f"it has an unknown option {min(unknown)!r}")
-    return make_plan(OLDEST | options)
+    return make_plan(current(options))
 
 
 def flags(plan: Plan) -> dict[str, list[str]]:

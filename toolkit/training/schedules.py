@@ -1,8 +1,10 @@
-"""The weight of KL and the learning rate during a run, as functions of the epochs done."""
+"""The weight of KL and the learning rate during a run."""
 
 import math
 
 from toolkit.training.plan import PATIENCE, STALLED, ElboOptions, TrainConfig
+
+LONGEST_WARMUP = 1 / 5  # of a run
 
 
 def beta(config: ElboOptions, progress: float) -> float:
@@ -12,17 +14,22 @@ def beta(config: ElboOptions, progress: float) -> float:
     return config.beta_start + (config.beta - config.beta_start) * progress / config.beta_warmup
 
 
-def learning_rate(config: TrainConfig, progress: float, step: float, halvings: int = 0) -> float:
-    """The learning rate after `progress` epochs, for a step that takes a fraction `step` of one."""
-    done = min(1, progress / config.epochs)
+def learning_rate(config: TrainConfig, step: int, horizon: int, halvings: int = 0) -> float:
+    """The learning rate of a step, counted from 0, in a run of `horizon` steps."""
+    done = min(1, step / horizon)
     if config.lr_schedule == "linear":
         share = 1 - done
     elif config.lr_schedule == "cosine":
         share = 0.5 * (1 + math.cos(math.pi * done))
     else:
         share = 0.5**halvings
-    warmup = min(1, (progress + step) / config.lr_warmup) if config.lr_warmup else 1
-    return config.lr * share * warmup
+    return config.lr * share * min(1, (step + 1) / max(1, warmup(config, horizon)))
+
+
+def warmup(config: TrainConfig, horizon: int) -> int:
+    """Steps in which the learning rate rises; not longer than a part of a run at whose end it falls to 0."""
+    most = LONGEST_WARMUP * horizon if config.lr_schedule in ("linear", "cosine") else config.lr_warmup
+    return min(config.lr_warmup, round(most))
 
 
 class Plateau:

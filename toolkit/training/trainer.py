@@ -1,6 +1,6 @@
 """The arithmetic of a run: batches, steps, scores. No file I/O, no printing.
 
-All randomness comes from the seed: the order of epoch e from (seed, e), the noise of step s from (seed, s). So a
+All randomness comes from the seed and the number of a step: the images that it sees (stream.py) and its noise. So a
 resumed run draws the same numbers as an uninterrupted one, and on a CPU its result is bit-identical. A step is
 computed in vae.py, files are written in folder.py, and the loop over epochs is in train.py.
 """
@@ -12,6 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map_with_path
 
 import vae
-from toolkit import random
+from toolkit import datasets, random
 from toolkit.architectures import activations, build, slow_channels
 from toolkit.datasets import Split
 from toolkit.errors import UserError
@@ -29,7 +30,7 @@ from toolkit.machine import ranks
 from toolkit.machine.process import begin_phase, on_cpu
 from toolkit.model.inference import importance_bound, per_image
 from toolkit.model.inputs import batch, to_floats
-from toolkit.training import optimizers, schedules
+from toolkit.training import optimizers, schedules, stream
 from toolkit.training.plan import COLLAPSED_KL, HELD_OUT, START_AGAIN, Plan
 from toolkit.wording import counted
 
@@ -39,10 +40,9 @@ LONGEST_NAMES = 2**18  # bytes of class names in a file
 
 
 class Batch(NamedTuple):
-    """A batch of training images and its position in the run; each rank has a slice of it."""
+    """A batch of training images; each rank has a slice of it."""
 
-    index: int  # in its epoch
-    steps: int  # of that epoch
+    step: int  # its number in the run
     images: mx.array  # (N, H, W, C) uint8
     labels: mx.array | None
     first: int  # offset of this rank's slice in the whole batch
@@ -73,14 +73,18 @@ class Trainer:
         mx.random.seed(self.config.seed)
         self.model = build(model_config)
         samples = plan.objective(self.config.epochs).samples
-        check_batches(self.model, self.batch_size, len(self.train_numbers), samples)
+        check_batches(self.model, self.batch_size, samples)
+        row, _ = datasets.look_up(self.config.dataset)
+        self.augment = row.augment if self.config.augment == "auto" else self.config.augment
+        self.epoch_steps = stream.epoch_steps(len(self.train_numbers), self.batch_size, row.least_steps)
         self.objective = plan.objective(0)  # of the current epoch
         self.updates: dict[str, Callable] = {}
         self.optimizer = optimizers.make(self.config)
         self.optimizer.init(self.model.trainable_parameters())
         if weights:
             self.begin_with(weights)
-        self.epoch, self.best = 0, math.inf  # completed epochs; the lowest objective on held-out images
+        self.steps = self.epoch = 0  # done; the last epoch of a run may be a part of one
+        self.best = math.inf  # the lowest objective on held-out images
         self.is_best = True  # whether to keep the model of the last epoch
         self.plateau = schedules.Plateau()
         self.ahead = 0 if on_cpu() else 1  # steps in flight while the next one is prepared
@@ -108,6 +112,21 @@ class Trainer:
         return self.updates[name]
 
     @property
+    def horizon(self) -> int:
+        """Steps of the whole run."""
+        return max(1, round(self.config.epochs * self.epoch_steps))
+
+    def set_horizon(self, steps: int) -> None:
+        """Change the length of the run."""
+        self.config = replace(self.config, epochs=steps / self.epoch_steps)
+        self.plan = replace(self.plan, train=self.config)
+
+    @property
+    def epochs_done(self) -> float:
+        """Epochs of training so far, to two decimals."""
+        return round(self.steps / self.epoch_steps, 2)
+
+    @property
     def slow_channels(self) -> list[int]:
         """Channel counts that slow a GPU down."""
         return [] if on_cpu() else slow_channels(self.model)
@@ -126,6 +145,7 @@ class Trainer:
             "images": [len(self.train.images), len(self.test.images)],
             "checksums": self.checksums,
             "epoch": self.epoch,
+            "step": self.steps,
             "best": self.best if math.isfinite(self.best) else None,
             "plateau": vars(self.plateau),
         }
@@ -148,6 +168,7 @@ class Trainer:
 
     def remember(self, memory: dict[str, Any]) -> None:
         self.epoch = memory["epoch"]
+        self.steps = memory.get("step", self.epoch * self.epoch_steps)
         self.best = math.inf if memory["best"] is None else memory["best"]
         remembered = memory["plateau"]
         self.plateau = schedules.Plateau(**{name: remembered.get(name, v) for name, v in vars(self.plateau).items()})
@@ -164,31 +185,30 @@ class Trainer:
     # An epoch
 
     def batches(self) -> Iterator[Batch]:
-        """The training batches in this epoch's random order."""
+        """The training batches up to the end of this epoch, or of the run."""
         begin_phase()
         self.model.train()
-        self.objective = self.plan.objective(self.epoch)
-        count, size = len(self.train_numbers), self.batch_size
-        order = self.train_numbers[random.generator(self.config.seed, random.ORDER, self.epoch).permutation(count)]
-        steps = math.ceil(count / size)
-        self.progress = Progress(count, size)
+        before = self.steps // self.epoch_steps
+        self.objective = self.plan.objective(before)
+        self.progress = Progress(self.batch_size)
         self.computing.clear()
-        for i in range(steps):
-            whole = order[i * size : (i + 1) * size]
-            own, first = ranks.share(whole), ranks.share(range(len(whole))).start
+        seed, size = self.config.seed, self.batch_size
+        for step in range(self.steps, min((before + 1) * self.epoch_steps, self.horizon)):
+            whole = self.train_numbers[stream.numbers(seed, len(self.train_numbers), size, step)]
+            own, first = ranks.share(whole), ranks.share(range(size)).start
             labels = None if self.train.labels is None else mx.array(self.train.labels[own].astype(np.int32))
-            yield Batch(i, steps, mx.array(self.train.images[own]), labels, first, len(whole))
+            images = stream.augmented(self.train.images[own], self.augment, seed, own, step)
+            yield Batch(step, mx.array(images), labels, first, size)
 
     def step(self, batch: Batch) -> float:
         """Set learning rate and β, and train on one batch; returns the mean loss of the epoch so far.
 
         On a GPU the next step is prepared while this one computes, so the loss lags by one step.
         """
-        done = self.epoch + batch.index / batch.steps
-        rate = schedules.learning_rate(self.config, done, 1 / batch.steps, self.plateau.halvings)
-        beta = schedules.beta(self.plan.elbo, done)
+        rate = schedules.learning_rate(self.config, batch.step, self.horizon, self.plateau.halvings)
+        beta = schedules.beta(self.plan.elbo, batch.step / self.epoch_steps)
         optimizers.set_rate(self.optimizer, rate)
-        key = random.key(self.config.seed, random.NOISE, self.epoch * batch.steps + batch.index)
+        key = random.key(self.config.seed, random.NOISE, batch.step)
         mine = slice(batch.first, batch.first + len(batch.images))  # of the keys of the whole batch
         pixels, noise = (mx.random.split(one, batch.count)[mine] for one in mx.random.split(key))
         x = to_floats(batch.images, self.model.config, pixels)  # binary pixels are sampled again in every step
@@ -196,27 +216,28 @@ class Trainer:
         compute = mx.async_eval if self.ahead else mx.eval
         with ranks.waiting():
             compute(sums, self.model.state, self.optimizer.state)
-        self.computing.append((batch.index, sums, rate, beta))
+        self.computing.append((batch.step, sums, rate, beta))
+        self.steps = batch.step + 1
         return self.wait(self.ahead)
 
     def wait(self, ahead: int = 0) -> float:
         """Wait until at most `ahead` steps are in flight, and record the losses of the others."""
         while len(self.computing) > ahead:
-            index, sums, rate, beta = self.computing.popleft()
+            step, sums, rate, beta = self.computing.popleft()
             with ranks.waiting():
                 values = sums.tolist()
             self.progress.add(values, rate, beta)
-            self.check_finite(self.progress.loss, f"in step {index + 1} of epoch {self.epoch + 1}")
+            self.check_finite(self.progress.loss, f"in step {step + 1}")
         return self.progress.loss
 
     def end_epoch(self) -> dict[str, Any]:
         """Score the epoch on the test split and on held-out images, if any; returns its log entry."""
         self.wait()
-        entry = {"epoch": self.epoch + 1} | self.progress.metrics()
+        self.epoch = math.ceil(self.steps / self.epoch_steps)
+        entry = {"epoch": self.epoch, "step": self.steps, "horizon": self.horizon} | self.progress.metrics()
         if self.held_out is not None:
             entry["held_out"] = self.score(self.train, self.held_out)
         entry["test"] = self.score(self.test, np.arange(len(self.test.images)))
-        self.epoch += 1
         if self.config.lr_schedule == "plateau" and self.is_settled():
             self.plateau.watch(self.minimised(entry))
         self.is_best = self.judge(entry)
@@ -237,7 +258,7 @@ class Trainer:
             loss = model.likelihood.constant - importance_bound(model, split, samples, seed, chosen=own)
         sums = ranks.total(np.array([loss.sum(), error.sum(), kl.sum()], np.float32)).tolist()
         loss, error, kl = (value / len(numbers) for value in sums)
-        self.check_finite(loss, f"on the test or held-out images, after epoch {self.epoch + 1}")
+        self.check_finite(loss, f"on the test or held-out images, after epoch {self.epoch}")
         return losses(loss, error, kl)
 
     def judge(self, entry: dict[str, Any]) -> bool:
@@ -280,10 +301,10 @@ class Trainer:
 
 
 class Progress:
-    """The sums and timing of an epoch of `count` images in batches of `size`."""
+    """The sums and timing of an epoch in batches of `size`."""
 
-    def __init__(self, count: int, size: int):
-        self.count, self.size, self.steps = count, size, 0
+    def __init__(self, size: int):
+        self.size, self.steps = size, 0
         self.totals, self.start = np.zeros(3), time.perf_counter()  # of loss, error and KL
         self.first_step = self.rate = self.beta = None
 
@@ -298,8 +319,12 @@ class Progress:
     @property
     def loss(self) -> float:
         """The mean loss so far; NaN before the first step is finished."""
-        seen = min(self.steps * self.size, self.count)
-        return float(self.totals[0] / seen) if seen else math.nan
+        return float(self.totals[0] / self.count) if self.steps else math.nan
+
+    @property
+    def count(self) -> int:
+        """Images so far; one that was shown twice counts twice."""
+        return self.steps * self.size
 
     def metrics(self) -> dict[str, Any]:
         """The means over the epoch, and its throughput: with loading, but without the first of several steps."""
@@ -329,18 +354,18 @@ def hold_out(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
-def check_batches(model: vae.VAE, size: int, count: int, samples: int) -> None:
+def check_batches(model: vae.VAE, size: int, samples: int) -> None:
     """Raise an error if a batch is too small for batch norm, or too large for memory."""
     config = model.config
-    if any(0 < rest < ranks.size for rest in (size, count % size)):
-        batches = f"{counted(count, 'image')} in batches of {size}"
-        raise UserError(f"{ranks.size} ranks cannot share {batches}: one has fewer — use another --batchsize")
+    if size < ranks.size:
+        raise UserError(
+            f"{ranks.size} ranks cannot share batches of {counted(size, 'image')} — use a larger --batchsize"
+        )
     normed = any(isinstance(part, nn.BatchNorm) for part in model.modules())
     least = 2 if normed and config.image_size == config.architecture.multiple else 1  # a 1×1 map needs two values
-    if any(0 < rest < least for rest in (size, count % size)):
-        way = "use another --batchsize" if count >= least else "use more images, or a larger --image_size"
-        why = f"a batch of one image cannot be normalised, and {counted(count, 'image')} in batches of {size} have one"
-        raise UserError(f"with --image_size {config.image_size} {why} — {way}")
+    if size < least:
+        why = f"batches of {counted(size, 'image')} cannot be normalised at --image_size {config.image_size}"
+        raise UserError(f"{why} — use more images, a larger --batchsize or a larger --image_size")
     if not on_cpu() and sys.platform == "linux":
         return  # a GPU with its own memory
     needed = 4 * size * samples * activations(model)  # bytes, a lower bound
