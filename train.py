@@ -7,6 +7,7 @@ Train a variational autoencoder; every epoch is scored on the test split.
 import math
 import os
 import shlex
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from toolkit.formats import checkpoint
 from toolkit.formats.description import in_words, model_rows
 from toolkit.machine import device, ranks
 from toolkit.model import mixture
-from toolkit.options import directory, option, options_of, path, run_name
+from toolkit.options import directory, minutes, option, options_of, path, run_name
 from toolkit.pictures import images
 from toolkit.pictures.explorer.network import check_fit
 from toolkit.pictures.layout import PAIRS, framed
@@ -31,8 +32,8 @@ from toolkit.shell.flags import DeviceOptions, PlaceOptions
 from toolkit.shell.opening import COLLAPSED, LAST, ROOT, find_model
 from toolkit.shell.parser import Typed
 from toolkit.shell.presets import PresetOptions, parse_with_presets
-from toolkit.training import schedules
-from toolkit.training.folder import RunFolder
+from toolkit.training import budget, schedules
+from toolkit.training.folder import RunFolder, begun_before
 from toolkit.training.plan import AUGMENTATIONS, Plan, TrainConfig, flags, make_plan
 from toolkit.training.plan import command as command_of
 from toolkit.training.tensorboard import Board
@@ -57,6 +58,14 @@ class RunOptions:
         common=True,
     )
     outdir: str = option("models", "output folder", "output", kind=directory, aliases=("save_dir", "runs_dir"))
+    minutes: float | None = option(
+        None,
+        "choose model and epochs to end in N minutes",
+        "optimisation",
+        kind=minutes,
+        not_with=("epochs",),
+        common=True,
+    )
     resume: bool = option(
         False, "continue this run; --epochs and --lr may change", "output", common=True, aliases=("resume_if_exists",)
     )
@@ -79,15 +88,18 @@ def main(argv: list[str] | None = None) -> None:
     device_name = device.start(typed.of(DeviceOptions).cpu, together=True)
     plan, run, place = plan_of(typed), typed.of(RunOptions), typed.of(PlaceOptions)
     check_run(run)
+    outdir, splits, clock = Path(run.outdir, run.run_name or ""), None, None
+    if run.minutes:
+        plan, splits, clock = for_minutes(run.minutes, plan, typed, outdir, run, place)
     board = Board(run.tensorboard) if run.tensorboard else None
-    with RunFolder(Path(run.outdir, run.run_name or ""), plan, run.resume, run.overwrite) as folder:
+    with RunFolder(outdir, plan, run.resume, run.overwrite, run.minutes) as folder:
         if folder.is_finished:
-            epochs = counted(plan.train.epochs, "epoch")
+            epochs = counted(round(plan.train.epochs, 2), "epoch")
             print(f"Already trained: {folder.model_file}, with these options for {epochs}.")
             print("Pass --resume and a larger --epochs to train further, or --overwrite to start again.")
             return
         state = folder.state
-        trainer = make_trainer(typed.values, plan, run, place, state)
+        trainer = make_trainer(typed.values, plan, run, place, state, splits)
         folder.begin(trainer, device_name)
         print_options(trainer, folder, device_name)
         if run.resume:
@@ -99,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
             done = "1 epoch is" if trainer.epoch == 1 else f"All {trainer.epochs_done:g} epochs are"
             print(f"{done} done. Pass a larger --epochs to train further.")
         try:
-            train(trainer, folder, board)
+            train(trainer, folder, board, None if state else clock)
             add_prior(trainer, folder)
         except KeyboardInterrupt:
             at = f"interrupted in epoch {trainer.epoch + 1} of {math.ceil(trainer.config.epochs)}"
@@ -109,10 +121,12 @@ def main(argv: list[str] | None = None) -> None:
             raise KeyboardInterrupt(f"{at} — {again}") from None
         if not finished:
             print_end(trainer, folder)
+            if run.minutes:
+                print(f"The same without --minutes:\n  {without_minutes(argv, trainer.plan, typed)}")
 
 
-def train(trainer, folder, board) -> None:
-    """The remaining epochs: steps, scores, files, a row of the table."""
+def train(trainer, folder, board, clock=None) -> None:
+    """The remaining epochs: steps, scores, files, a row of the table. A clock changes their number."""
     config = trainer.model.config
     model = in_words(trainer.config.dataset, config.latent_dims, bool(config.num_classes), trainer.plan.options())
 
@@ -132,11 +146,16 @@ def train(trainer, folder, board) -> None:
     # One bar for the whole run, so that it shows the time left for all of it.
     with bar(trainer.horizon * size, "Training", done=trainer.steps * size) as shown:
         while trainer.steps < trainer.horizon:
+            if clock:
+                clock.begin_epoch(trainer)
             shown.title = f"Epoch {trainer.steps // trainer.epoch_steps + 1}/{math.ceil(trainer.config.epochs)}"
             for batch in trainer.batches():
                 shown.note = f"loss {trainer.step(batch):.2f}"
                 shown.update(batch.count)
             before, entry = entry, trainer.end_epoch()
+            if clock:
+                clock.end_epoch(trainer, entry)
+                shown.total = trainer.horizon * size
             folder.save(trainer, entry, sheets)
             if board:
                 board.record(entry, folder.folder)
@@ -174,6 +193,37 @@ def print_end(trainer, folder):
     for script, more in (("generate.py", ""), ("visualize.py", f" {kind}")):
         model = shlex.quote(str(folder.model_file))
         print(f"  python {shlex.quote(os.path.relpath(ROOT / script))}{more} --model {model}")
+
+
+def for_minutes(minutes, plan, typed, outdir, run, place):
+    """The plan for a run of some minutes, the data, and a clock; the plan of an earlier one if it was begun before."""
+    options = None if run.overwrite else ranks.broadcast(begun_before(outdir, plan.train.dataset, minutes))
+    if options:
+        chosen = {name: options[name] for name in budget.CHOSEN if name in options and name not in typed}
+        return make_plan(plan.options() | chosen), None, None
+    splits = ranks.leader_first(lambda: load_splits(plan, place))
+    train, test = splits
+    row, _ = datasets.look_up(plan.train.dataset)
+    trainer = Trainer(plan, *splits)
+    scored = len(test.images) + (0 if trainer.held_out is None else len(trainer.held_out))
+    count, channels = len(trainer.train_numbers), trainer.model.config.channels
+    dims = plan.model.latent_dims if "latent_dims" in typed else budget.LAWS[channels].latent_dims
+    clock = budget.Clock(60 * minutes, mixture.fitting_time(len(train.images), dims))
+    facts = budget.Facts(plan, typed, channels, count, row.least_steps, scored, clock.prior)
+    plan, reason = budget.decide(60 * minutes, facts, lambda plan: budget.time_step(Trainer(plan, *splits)))
+    print(f"For {counted(minutes, 'minute')}: {reason}")
+    return plan, splits, clock
+
+
+def without_minutes(argv, plan, typed):
+    """The typed line with what was decided instead of --minutes."""
+    words = [word for word in (sys.argv[1:] if argv is None else map(str, argv)) if word != "--resume"]
+    for place in (i for i, word in enumerate(words) if word.partition("=")[0] == "--minutes"):
+        del words[place : place + (1 if "=" in words[place] else 2)]
+        break
+    changed = flags(plan)
+    more = [shlex.join(changed[name]) for name in budget.CHOSEN if name in changed and name not in typed]
+    return f"{typed.program} {' '.join([shlex.join(words), *more]).strip()}"
 
 
 def with_pictures(typed: Typed) -> Typed:
@@ -216,21 +266,23 @@ def check_run(run):
         raise UserError(f"{name} {why} — name pictures, or choose another name for the run")
 
 
-def make_trainer(typed, plan, run, place, state):
+def load_splits(plan, place):
+    """The training and the test split."""
+    model, config = plan.model, plan.train
+    return [
+        load_split(config.dataset, split, place, config.limit, model.image_size, config.channels, model.fit)
+        for split in ("train", "test")
+    ]
+
+
+def make_trainer(typed, plan, run, place, state, splits=None):
     """Load the data and make a trainer, new or resumed from a state; the same on all ranks."""
     if options := ranks.broadcast(state and state.facts["options"]):
         plan = plan.resumed(typed, options)
-    config = plan.train
 
     def load():
         weights = checkpoint.load(find_model(run.init)).model if run.init else None
-        splits = (
-            load_split(
-                config.dataset, split, place, config.limit, plan.model.image_size, config.channels, plan.model.fit
-            )
-            for split in ("train", "test")
-        )
-        trainer = Trainer(plan, *splits, weights)
+        trainer = Trainer(plan, *(splits or load_splits(plan, place)), weights)
         if state:
             trainer.resume(state.model, None if run.reset_optimizer else state.optimizer, state.facts)
         return trainer

@@ -70,7 +70,7 @@ def test_the_first_page_of_help_fits_a_screen(run, command):
 
 def test_the_first_page_of_train_is_what_a_newcomer_needs(run):
     flags = re.findall(r"^  (--\w+)", run("train", "--help")[1], re.M)
-    assert flags == "--dataset --latent_dims --arch --conditional --beta --epochs --seed --resume".split()
+    assert flags == "--dataset --latent_dims --arch --conditional --beta --epochs --seed --minutes --resume".split()
 
 
 def test_groups_come_in_a_newcomers_order(run):

@@ -63,6 +63,7 @@ class Facts(TypedDict, total=False):
     options: Scalars
     test: Scalars
     device: str
+    minutes: float  # for which it was begun
     folder: Whole  # the inode of a run's picture folder
 
 

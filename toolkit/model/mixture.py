@@ -6,6 +6,7 @@ its KL term stay unchanged. Fitting is in float64, in NumPy.
 """
 
 import math
+import time
 from typing import Any
 
 import mlx.core as mx
@@ -23,6 +24,7 @@ LARGEST = 200_000  # parameters of a mixture of several Gaussians
 TRIED_ON = 20_000  # latent vectors for choosing the number of components; a tenth of them is held out
 LEAST = 10  # latent vectors per component
 MOST_STEPS, CONVERGED = 100, 1e-4  # of EM; a gain in nats below which it has converged
+PASSES = 80  # over the latent vectors that fitting usually takes, per number of components
 FLOOR = 1e-4  # added to all variances, as a fraction of the variance of all latent vectors
 CHUNK, CHUNK_VALUES = 5000, 2**22  # posteriors, and features of posteriors, at a time
 
@@ -149,6 +151,22 @@ def fit(means: np.ndarray, log_vars: np.ndarray, groups: list[np.ndarray], seed:
         size = min(best, max(1, len(group) // LEAST))
         mixtures.append(em(means[group], log_vars[group], size, generator(seed, size, i)))
     return join(mixtures)
+
+
+def fitting_time(count: int, dims: int) -> float:
+    """About how many seconds fitting a mixture to so many posteriors takes, from the time of one pass over a few."""
+    most = min(LARGEST // (1 + dims + dims * (dims + 1) // 2), count // LEAST, SIZES[-2])
+    few, random, size = 2000, generator(0), max((size for size in SIZES if size <= most), default=1)
+    means = random.normal(size=(few, dims))
+    posteriors = means, np.ones((few, dims))
+    step = e_step(np.full(size, 1 / size), means[:size], np.stack([np.eye(dims)] * size))
+
+    def seconds():
+        start = time.perf_counter()
+        sufficient_statistics(posteriors, step)
+        return time.perf_counter() - start
+
+    return PASSES * min(seconds() for _ in range(4)) / few * (2 * min(count, TRIED_ON) + count)
 
 
 def best_size(means, log_vars, groups, seed):

@@ -7,7 +7,8 @@ The folder is locked before anything in it is read or written. Only --overwrite 
 """
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,17 @@ class RunFolder:
     already. It raises an error where an earlier run would be lost.
     """
 
-    def __init__(self, outdir: Path | str, plan: Plan, resume: bool = False, overwrite: bool = False):
+    def __init__(
+        self,
+        outdir: Path | str,
+        plan: Plan,
+        resume: bool = False,
+        overwrite: bool = False,
+        minutes: float | None = None,
+    ):
         name = checkpoint.model_name(file_name(plan.train.dataset), plan.model.max_filters, plan.model.latent_dims)
         self.plan, self.model_file, self.folder = plan, Path(outdir, f"{name}.npz"), Path(outdir, name)
-        self.resume, self.overwrite = resume, overwrite
+        self.resume, self.overwrite, self.minutes = resume, overwrite, minutes
         self.log: list[dict[str, Any]] = []
         self.skipped: dict[str, Any] = {}
 
@@ -168,10 +176,22 @@ class RunFolder:
         checkpoint.save(self.model_file, kept)
 
     def save_state(self, trainer: Trainer) -> None:
-        facts = trainer.memory() | {"device": self.device}
+        facts = trainer.memory() | {"device": self.device} | ({"minutes": self.minutes} if self.minutes else {})
         if (inode := inode_of(self.plan.train.dataset)) is not None:
             facts["folder"] = inode
         checkpoint.save_state(self.folder / "state.npz", trainer.model, trainer.optimizer, facts)
+
+
+@ranks.rank_zero_only
+def begun_before(outdir: Path | str, dataset: str, minutes: float) -> dict[str, Any] | None:
+    """The options of the newest run on a data set that was begun with so many --minutes; None if there is none."""
+    states = list(Path(outdir).glob(f"vae_{escape(file_name(dataset))}_filters_*/state.npz"))
+    for state in sorted(states, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        with suppress(UserError):
+            facts = checkpoint.load_state(state).facts
+            if facts["epoch"] and facts.get("minutes") == minutes and facts["options"].get("dataset") == dataset:
+                return facts["options"]
+    return None
 
 
 def checkpoint_of(trainer: Trainer, entry: dict[str, Any]) -> Checkpoint:

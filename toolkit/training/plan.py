@@ -114,7 +114,7 @@ class TrainConfig:
     objective: str = option("elbo", "", "objective", rows=lambda: OBJECTIVES)
     epochs: float = option(
         50,
-        "passes over the training images; may end within one",
+        "passes over the images, such as 2.5",
         "optimisation",
         kind=passes,
         common=True,

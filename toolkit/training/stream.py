@@ -32,6 +32,17 @@ def epoch_steps(count: int, batch: int, least: int) -> int:
     return max(least, math.ceil(count / batch))
 
 
+def in_epochs(steps: int, steps_of_epoch: int) -> float:
+    """Steps as epochs, with as few decimals as give the same steps again."""
+    found = (round(steps / steps_of_epoch, digits) for digits in range(17))
+    return next(epochs for epochs in found if epochs and in_steps(epochs, steps_of_epoch) == steps)
+
+
+def in_steps(epochs: float, steps_of_epoch: int) -> int:
+    """Epochs as steps, at least one."""
+    return max(1, round(epochs * steps_of_epoch))
+
+
 def augmented(images: np.ndarray, kind: str, seed: int, chosen: np.ndarray, step: int) -> np.ndarray:
     """Images (N, H, W, C) mirrored at random and, if `kind` is crop, also shifted by a few pixels in both directions.
 

@@ -114,11 +114,11 @@ class Trainer:
     @property
     def horizon(self) -> int:
         """Steps of the whole run."""
-        return max(1, round(self.config.epochs * self.epoch_steps))
+        return stream.in_steps(self.config.epochs, self.epoch_steps)
 
     def set_horizon(self, steps: int) -> None:
         """Change the length of the run."""
-        self.config = replace(self.config, epochs=steps / self.epoch_steps)
+        self.config = replace(self.config, epochs=stream.in_epochs(steps, self.epoch_steps))
         self.plan = replace(self.plan, train=self.config)
 
     @property

@@ -83,6 +83,7 @@ def make(title: str, subject: Subject, count: int | None = None, half: bool = Fa
         "binary": PIXELS[model.config.binarize].binary,
         "prior": {"words": model.prior.words, "middle": [0] * model.config.latent_dims},
         "drawn": {"side": row.drawn[0], "box": row.drawn[1]} if row and row.drawn else None,
+        "fit": model.config.fit,
         "crop": row.crop if row else 1,
         "encoder": network.describe(encoder, arrays),
         "decoder": network.describe(decoder, arrays),

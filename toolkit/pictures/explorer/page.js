@@ -326,11 +326,12 @@ function makeEasel() {
     return;
   }
   $("draw-title").textContent = "Your own picture";
-  $("draw-hint").textContent = "Its central square is encoded and decoded. It stays on your device.";
+  const what = facts.fit === "pad" ? "It" : "Its central square";
+  $("draw-hint").textContent = `${what} is encoded and decoded. It stays on your device.`;
   for (const id of ["drawing", "clear"]) $(id).hidden = true;
   $("open").addEventListener("change", async () => {
     try {
-      drawn = toInput(await readPicture($("open").files[0], facts.size, facts.channels, facts.crop));
+      drawn = toInput(await readPicture($("open").files[0], facts));
       setLabel(model.bestLabel(drawn));
       encodeDrawing();
     } catch {

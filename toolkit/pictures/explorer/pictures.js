@@ -98,14 +98,18 @@ function resizeImage(image, matrix) {
   return made;
 }
 
-async function readPicture(file, size, channels, crop) {
-  /* The central square of a picture file, `crop` of its shorter side, as size × size pixels with 1 or 3 channels. */
-  const bitmap = await createImageBitmap(file), side = crop * Math.min(bitmap.width, bitmap.height);
+async function readPicture(file, { size, channels, fit, crop }) {
+  /* The central square of a picture file, `crop` of its shorter side, or with `fit` "pad" all of it on a white square, as
+  size × size pixels with 1 or 3 channels. */
+  const bitmap = await createImageBitmap(file), { width, height } = bitmap;
+  const side = fit === "pad" ? Math.max(width, height) : crop * Math.min(width, height);
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = size;
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
-  context.drawImage(bitmap, (bitmap.width - side) / 2, (bitmap.height - side) / 2, side, side, 0, 0, size, size);
+  context.fillStyle = "white";
+  context.fillRect(0, 0, size, size);
+  context.drawImage(bitmap, (width - side) / 2, (height - side) / 2, side, side, 0, 0, size, size);
   const { data } = context.getImageData(0, 0, size, size), pixels = new Float32Array(size * size * channels);
   for (let i = 0; i < size * size; i++) {
     const [r, g, b] = data.subarray(4 * i, 4 * i + 3);

@@ -1,0 +1,136 @@
+"""python bench/faces.py models/vae_folder-faces.zip_filters_0064_dims_0064.npz ../shared/data/faces.zip
+
+Do the samples of a model follow the factors of its pictures? Measures reconstructions (PSNR from means) of held-out and
+test pictures, and the shares of each factor's values among samples: a classifier, trained here on the pictures and
+their `factors.csv`, reads the factors from pixels. Prints a Markdown table with a row for each factor: how often the
+classifier is right on test pictures, and for each prior the largest difference of a share, in percentage points, from
+the share that the classifier finds among the pictures.
+"""
+
+import argparse
+import math
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+
+import vae
+from toolkit import datasets
+from toolkit.architectures import ModelConfig
+from toolkit.files.progress import bar
+from toolkit.formats import checkpoint
+from toolkit.machine import device
+from toolkit.metrics.similarity import psnr
+from toolkit.model import inference
+from toolkit.model.inputs import batch, batches, to_floats
+from toolkit.pictures.images import to_bytes
+from toolkit.training.trainer import hold_out
+
+SAMPLES, EPOCHS, FEATURES = 10_000, 12, 128
+ANY = ("facial_hair", "accessories")  # factors that most pictures lack: also whether there is any
+
+
+class Classifier(nn.Module):
+    """The encoder of a VAE, with a feature layer and one for the values of each factor."""
+
+    def __init__(self, size, channels, counts):
+        super().__init__()
+        self.config = ModelConfig(latent_dims=FEATURES, image_size=size, channels=channels)
+        self.encoder = vae.Encoder(size, channels, self.config.max_filters, FEATURES)
+        self.heads = [nn.Linear(FEATURES, count) for count in counts]
+
+    def __call__(self, x):
+        features = nn.leaky_relu(self.encoder(x)[0])
+        return [head(features) for head in self.heads]
+
+
+def train_classifier(split, size):
+    """Train a classifier on a split with factors."""
+    mx.random.seed(0)
+    known, channels = split.factors, split.images.shape[3]
+    model, random = Classifier(size, channels, list(map(len, known.values))), np.random.default_rng(0)
+    optimizer = optim.AdamW(optim.linear_schedule(0.003, 0, EPOCHS * math.ceil(len(split.images) / 64)))
+
+    def loss(x, values):
+        errors = [nn.losses.cross_entropy(found, values[:, i]).mean() for i, found in enumerate(model(x))]
+        return mx.stack(errors).sum()
+
+    gradients = nn.value_and_grad(model, loss)
+    with bar(EPOCHS * len(split.images), "Training the classifier") as shown:
+        for _ in range(EPOCHS):
+            for x, numbers, _ in batches(split, 64, model.config, random.permutation(len(split.images))):
+                optimizer.update(model, gradients(x, mx.array(known.numbers[np.array(numbers)]))[1])
+                mx.eval(model.state, optimizer.state)
+                shown.update(len(x))
+    return model.eval()
+
+
+def classify(classifier, images):
+    """The values of all factors of images, bytes (N, H, W, C) → (N, factors)."""
+    found = []
+    for start in range(0, len(images), 250):
+        logits = classifier(to_floats(mx.array(images[start : start + 250]), classifier.config))
+        found.append(np.stack([np.array(one.argmax(axis=1)) for one in logits], axis=1))
+    return np.concatenate(found)
+
+
+def shares(known, values):
+    """The share of each value of each factor, and of any value where most have none."""
+    rows = {}
+    for i, name in enumerate(known.names):
+        rows[name] = np.bincount(values[:, i], minlength=len(known.values[i])) / len(values)
+        if name in ANY:
+            rows[f"any {name}"] = 1 - rows[name][[known.values[i].index("none")]]
+    return rows
+
+
+def quality(model, split, numbers):
+    """PSNR of reconstructions from the posterior mean."""
+    squared = []
+    for start in range(0, len(numbers), 250):
+        x, _, labels = batch(split, numbers[start : start + 250], model.config)
+        squared.append(np.square(np.array(x) - np.array(model.reconstruct(x, labels))).mean())
+    return psnr(float(np.mean(squared)))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("pictures", help="folder or zip file with a factors.csv")
+    args = parser.parse_args()
+    device.start()
+    loaded = checkpoint.load(args.model)
+    model, name = loaded.model, datasets.full_name(f"folder:{args.pictures}")
+    size, channels = model.config.image_size, model.config.channels
+    with tempfile.TemporaryDirectory() as cache:
+        train, test = (datasets.load(name, split, None, None, size, channels, cache) for split in ("train", "test"))
+        _, held_out = hold_out(len(train.images), loaded.options.get("seed", 0))
+        megabytes = os.path.getsize(args.model) / 1e6
+        print(f"{args.model}: {megabytes:.2f} MB, {model.parameter_count():,} parameters")
+        print(
+            f"PSNR from means: {quality(model, train, held_out):.2f} dB on the training pictures that --keep_best holds"
+        )
+        print(f"out, {quality(model, test, np.arange(len(test.images))):.2f} dB on test pictures\n")
+        classifier = train_classifier(train, size)
+        right = (classify(classifier, test.images[:]) == test.factors.numbers).mean(axis=0)
+        expected = shares(train.factors, classify(classifier, train.images[:]))
+        found = {}
+        for prior in filter(None, (model.prior, loaded.sampler)):
+            z = prior.sample(SAMPLES, mx.random.key(0))
+            found[prior.words] = shares(train.factors, classify(classifier, to_bytes(inference.decode(model, z))))
+    print("| factor | right | " + " | ".join(found) + " |\n|---|---|" + "---|" * len(found))
+    for factor, of_data in expected.items():
+        accuracy = right[train.factors.names.index(factor.removeprefix("any "))]
+        off = " | ".join(f"{100 * np.abs(rows[factor] - of_data).max():.1f}" for rows in found.values())
+        print(f"| {factor} | {accuracy:.1%} | {off} |")
+
+
+if __name__ == "__main__":
+    main()
