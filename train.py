@@ -309,10 +309,11 @@ def print_options(trainer, folder, device_name):
     data = f"{of(trainer.train_numbers, trainer.train)} training and {tested}"
     warming = schedules.warmup(config, trainer.horizon)
     warmup = f" after {counted(warming, 'step')} of warm-up" if warming else ""
-    changed = AUGMENTATIONS[trainer.augment]
+    times = trainer.epoch_steps * trainer.batch_size // (count := len(trainer.train_numbers))
+    changed = f", {AUGMENTATIONS[trainer.augment]}" if trainer.augment != "none" else ""
     rows = [
         ("Device", device_name),
-        ("Data set", f"{config.dataset}, {data}" + (f", {changed}" if changed else "")),
+        ("Data set", f"{config.dataset}, {data}" + (changed if times == 1 else "")),
         *([("Factors", trainer.train.factors.words)] if trainer.train.factors else []),
         *(row for row in model_rows(trainer.model) if row[0] != "Likelihood"),
         ("Objective", objective),
@@ -327,9 +328,9 @@ def print_options(trainer, folder, device_name):
     print("Options:")
     for title, words in rows:
         print(f"  {title}: {words}")
-    if (times := trainer.epoch_steps * trainer.batch_size // (count := len(trainer.train_numbers))) > 1:
+    if times > 1:
         few = f"{counted(count, 'picture')} {'is' if count == 1 else 'are'} few"
-        print(f"{few}: each epoch shows them {times} times" + (f", {changed}" if changed else ""))
+        print(f"{few}: each epoch shows them {times} times{changed}")
     if oblong := trainer.train.oblong:
         how = {"crop": "cropped to their central square (--fit pad shows all of them)", "pad": "padded with white"}
         print(

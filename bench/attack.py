@@ -288,6 +288,24 @@ class Targets:
         (self.pets / "broken.png").write_bytes(mutated(data, random))
         datasets.load(f"folder:{self.pets}", "train", self.place / "data", image_size=8)
 
+    def zip_of_pictures(self, random):
+        archive = self.place / "pets.zip"
+        with zipfile.ZipFile(archive, "w", random.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])) as file:
+            for path in self.pets.iterdir():
+                file.write(path, f"pets/{path.name}")
+        archive.write_bytes(mutated(archive.read_bytes(), random))
+        datasets.load(f"folder:{archive}", "train", self.place / "data", image_size=8)
+
+    def factors(self, random):
+        names = sorted(path.name for path in self.pets.iterdir())
+        rows = ["file,hat", *(f"{name},{random.integers(3)}" for name in names)]
+        (self.pets / "factors.csv").write_bytes(mutated("\n".join(rows).encode(), random))
+        try:
+            split = datasets.load(f"folder:{self.pets}", "train", self.place / "data", image_size=8)
+            assert len(split.factors.numbers) == len(split.images)
+        finally:
+            (self.pets / "factors.csv").unlink()
+
     def sheets(self, random):
         """Sheets of a run, for a film."""
         for epoch in (1, 2):

@@ -35,7 +35,7 @@ class DataSet(NamedTuple):
     class_names: tuple | None = None  # None for Pictures, which contain theirs
     counts: dict | None = None  # images in each split as published
     crop: float = 1.0  # of image files: side of the central square, as a share of the shorter side
-    augment: str = "none"  # what --augment auto means
+    augment: str = "none"  # what --augment auto means if images are few
     least_steps: int = 1  # in an epoch
     drawn: tuple[int, int] | None = None  # of digits: the sides of an image, and of the box that a digit fills, whose
     # centre of mass is that of the image

@@ -141,8 +141,9 @@ def members(archive: zipfile.ZipFile) -> Iterator[tuple[str, zipfile.ZipInfo]]:
     """The files in a zip file except hidden ones, with their names below the one folder that contains them all."""
     found = {}
     for entry in archive.infolist():
-        parts = [part for part in utf_8(entry).split("/") if part]
-        if not (entry.is_dir() or parts[0] == "__MACOSX" or any(part.startswith(".") for part in parts)):
+        name = utf_8(entry)
+        parts = [part for part in name.split("/") if part]
+        if parts and not (name.endswith("/") or parts[0] == "__MACOSX" or any(part.startswith(".") for part in parts)):
             found["/".join(parts)] = entry
     tops = {name.partition("/")[0] if "/" in name else "" for name in found}
     top = f"{min(tops)}/" if len(tops) == 1 and tops != {""} else ""

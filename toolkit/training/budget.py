@@ -76,11 +76,8 @@ def decide(seconds: float, facts: Facts, time_step: Callable[[Plan], float]) -> 
         batch = min(plan.train.batchsize, facts.images)
         per_step = time_step(plan)
         epoch = stream.epoch_steps(facts.images, batch, facts.least_steps)
-        per_image = per_step / batch
-        after_epoch, at_end = (
-            SHEETS + SCORING * per_image * facts.scored,
-            facts.prior + ENCODING * per_image * facts.images,
-        )
+        after_epoch = SHEETS + SCORING * per_step / batch * facts.scored
+        at_end = facts.prior + ENCODING * per_step / batch * facts.images
         steps = max(1, affordable(seconds - at_end, per_step, epoch, after_epoch))
         plan = make_plan(plan.options() | {"epochs": stream.in_epochs(steps, epoch)})
         return Choice(plan, law.loss(plan.model.max_filters, steps * batch, batch), batch / per_step)

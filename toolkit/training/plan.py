@@ -40,7 +40,7 @@ COLLAPSED_KL = 0.001  # nats of KL per image; below this, the latents carry no i
 HELD_OUT = 12  # one of 12 training images is held out
 PATIENCE, STALLED = 15, 1e-4  # epochs and least relative gain: without it the learning rate halves (plateau)
 
-AUGMENTATIONS = {"none": "", "mirror": "mirrored at random", "crop": "mirrored and shifted at random"}
+AUGMENTATIONS = {"none": "unchanged", "mirror": "mirrored at random", "crop": "mirrored and shifted at random"}
 SCHEDULES = ("linear", "cosine", "constant", "plateau")
 DECIDED = ("optimizer", "lr", "lr_schedule", "lr_warmup", "batchsize", "weight_decay")  # set by the recipe
 RECIPES = {
@@ -106,7 +106,7 @@ class TrainConfig:
     channels: int | None = option(None, "1 grey, 3 RGB", "data", kind=count, choices=(1, 3), default_text="as the data")
     augment: str = option(
         "auto",
-        "training images mirrored at random, or also shifted (crop); auto: crop for own pictures, else none",
+        "training images mirrored at random, or also shifted (crop); auto: crop for a few pictures, else none",
         "data",
         choices=("auto", *AUGMENTATIONS),
     )

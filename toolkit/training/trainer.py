@@ -75,8 +75,10 @@ class Trainer:
         samples = plan.objective(self.config.epochs).samples
         check_batches(self.model, self.batch_size, samples)
         row, _ = datasets.look_up(self.config.dataset)
-        self.augment = row.augment if self.config.augment == "auto" else self.config.augment
-        self.epoch_steps = stream.epoch_steps(len(self.train_numbers), self.batch_size, row.least_steps)
+        passes = stream.epoch_steps(len(self.train_numbers), self.batch_size, least=1)
+        self.epoch_steps = max(passes, row.least_steps)
+        few = row.augment if self.epoch_steps > passes else "none"
+        self.augment = few if self.config.augment == "auto" else self.config.augment
         self.objective = plan.objective(0)  # of the current epoch
         self.updates: dict[str, Callable] = {}
         self.optimizer = optimizers.make(self.config)
