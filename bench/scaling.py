@@ -71,7 +71,8 @@ def fitted(rows, powers_of_batch):
         factors = np.linalg.lstsq((terms / loss).T, np.ones_like(loss), rcond=None)[0]
         error = np.square(factors @ terms / loss - 1).sum()
         if error < least and (factors >= 0).all():
-            best, least = Law(factors[0], (factors[1], p), (factors[2], q), power, 0, ""), error
+            a, b = (float(factors[1]), float(p)), (float(factors[2]), float(q))
+            best, least = Law((), 0, float(factors[0]), a, b, float(power), ""), error
     return best
 
 

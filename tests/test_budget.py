@@ -74,7 +74,7 @@ def test_a_short_time_leaves_at_least_a_step():
 
 @pytest.mark.parametrize("law", budget.LAWS.values())
 def test_laws_fall_with_filters_and_images(law):
-    losses = [law.loss(filters, 10**5, 64) for filters in budget.FILTERS]
+    losses = [law.loss(filters, 10**5, 64) for filters in law.filters]
     assert losses == sorted(losses, reverse=True)
     assert law.loss(64, 10**6, 64) < law.loss(64, 10**5, 64) < law.loss(64, 10**5, 256)
 
@@ -110,7 +110,7 @@ def test_a_clock_corrects_the_horizon(monkeypatch):
 
 
 def test_a_run_ends_in_time_and_the_line_that_it_prints_repeats_it(run, fails, tmp_path, monkeypatch):
-    monkeypatch.setattr(budget, "FILTERS", (8, 16))
+    monkeypatch.setitem(budget.LAWS, 1, budget.LAWS[1]._replace(filters=(8, 16)))
     monkeypatch.setattr(budget, "TIMED", 0.05)
     flags = ["--minutes", 0.1, "--beta", 2, "--outdir", tmp_path / "my runs"]
     start = time.perf_counter()
@@ -132,7 +132,7 @@ def test_a_run_ends_in_time_and_the_line_that_it_prints_repeats_it(run, fails, t
 
 
 def test_an_interrupted_run_is_resumed_with_what_was_decided(run, fails, tmp_path, monkeypatch):
-    monkeypatch.setattr(budget, "FILTERS", (8, 16))
+    monkeypatch.setitem(budget.LAWS, 1, budget.LAWS[1]._replace(filters=(8, 16)))
     monkeypatch.setattr(budget, "TIMED", 0.05)
     flags = [*TINY, "--minutes", 0.1, "--outdir", tmp_path]
     score, ended = Trainer.end_epoch, []
