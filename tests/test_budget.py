@@ -112,11 +112,11 @@ def test_a_clock_corrects_the_horizon(monkeypatch):
 def test_a_run_ends_in_time_and_the_line_that_it_prints_repeats_it(run, fails, tmp_path, monkeypatch):
     monkeypatch.setitem(budget.LAWS, 1, budget.LAWS[1]._replace(filters=(8, 16)))
     monkeypatch.setattr(budget, "TIMED", 0.05)
-    flags = ["--minutes", 0.1, "--beta", 2, "--outdir", tmp_path / "my runs"]
+    flags = ["--minutes", 0.1, "--beta", 0.1, "--outdir", tmp_path / "my runs"]
     start = time.perf_counter()
     status, out, err = run("train", *TINY, *flags)
     assert (status, err) == (0, "") and time.perf_counter() - start < 12
-    assert out.startswith("For 0.1 minutes: ") and "--beta 2" in out
+    assert out.startswith("For 0.1 minutes: ") and "--beta 0.1" in out
     (model,) = (tmp_path / "my runs").glob("*.npz")
     log = [json.loads(line) for line in (model.with_suffix("") / "log.jsonl").read_text().splitlines()]
     assert log[-1]["step"] == log[-1]["horizon"]
