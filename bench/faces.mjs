@@ -1,6 +1,6 @@
 // Draws cartoon faces of 64×64 pixels and a table of the factors that made them:
 //
-//     npm install @dicebear/core@9 @dicebear/collection@9 @resvg/resvg-js@2 && node bench/faces.mjs
+//     npm install --no-save @dicebear/core@9 @dicebear/collection@9 @resvg/resvg-js@2 && node bench/faces.mjs
 //
 // writes 12,000 of them (or as many as its argument says) into the folder faces. The style is Open Peeps by Pablo Stanley,
 // which is in the public domain (CC0 1.0).

@@ -112,11 +112,11 @@ def test_a_clock_corrects_the_horizon(monkeypatch):
 def test_a_run_ends_in_time_and_the_line_that_it_prints_repeats_it(run, fails, tmp_path, monkeypatch):
     monkeypatch.setitem(budget.LAWS, 1, budget.LAWS[1]._replace(filters=(8, 16)))
     monkeypatch.setattr(budget, "TIMED", 0.05)
-    flags = ["--minutes", 0.1, "--beta", 0.1, "--outdir", tmp_path / "my runs"]
+    flags = ["--minutes", 0.05, "--beta", 0.1, "--outdir", tmp_path / "my runs"]
     start = time.perf_counter()
     status, out, err = run("train", *TINY, *flags)
     assert (status, err) == (0, "") and time.perf_counter() - start < 12
-    assert out.startswith("For 0.1 minutes: ") and "--beta 0.1" in out
+    assert out.startswith("For 0.05 minutes: ") and "--beta 0.1" in out
     (model,) = (tmp_path / "my runs").glob("*.npz")
     log = [json.loads(line) for line in (model.with_suffix("") / "log.jsonl").read_text().splitlines()]
     assert log[-1]["step"] == log[-1]["horizon"]
@@ -134,7 +134,7 @@ def test_a_run_ends_in_time_and_the_line_that_it_prints_repeats_it(run, fails, t
 def test_an_interrupted_run_is_resumed_with_what_was_decided(run, fails, tmp_path, monkeypatch):
     monkeypatch.setitem(budget.LAWS, 1, budget.LAWS[1]._replace(filters=(8, 16)))
     monkeypatch.setattr(budget, "TIMED", 0.05)
-    flags = [*TINY, "--minutes", 0.1, "--outdir", tmp_path]
+    flags = [*TINY, "--minutes", 0.05, "--outdir", tmp_path]
     score, ended = Trainer.end_epoch, []
 
     def interrupted(trainer):
@@ -153,7 +153,7 @@ def test_an_interrupted_run_is_resumed_with_what_was_decided(run, fails, tmp_pat
     status, out, _ = run("train", *flags, "--resume")
     assert status == 0 and "Resuming after epoch 2\n" in out
     facts = checkpoint.load_state(state).facts
-    assert facts["options"]["epochs"] == epochs and facts["minutes"] == 0.1
+    assert facts["options"]["epochs"] == epochs and facts["minutes"] == 0.05
 
 
 @pytest.mark.parametrize(
