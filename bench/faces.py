@@ -1,4 +1,4 @@
-"""python bench/faces.py models/vae_folder-faces.zip_filters_0064_dims_0064.npz ../shared/data/faces.zip
+"""python bench/faces.py models/vae_folder-faces_filters_0128_dims_0064.npz ../shared/data/faces.zip
 
 Do the samples of a model follow the factors of its pictures? Measures reconstructions (PSNR from means) of held-out and
 test pictures, and the shares of each factor's values among samples: a classifier, trained here on the pictures and

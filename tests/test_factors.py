@@ -47,7 +47,7 @@ def test_factors_in_a_zip_file_and_on_the_screen(run, shapes, tmp_path):
     with zipfile.ZipFile(tmp_path / "shapes.zip", "w") as archive:
         for path in shapes.rglob("*.*"):
             archive.write(path, f"shapes/{path.relative_to(shapes)}")
-    flags = ["--image_size", 8, "--max_filters", 8, "--epochs", 0.02, "--data_dir", tmp_path / "data", "--outdir"]
+    flags = ["--image_size", 8, "--max_filters", 8, "--epochs", 0.2, "--data_dir", tmp_path / "data", "--outdir"]
     for place in (shapes, tmp_path / "shapes.zip"):
         status, out, _ = run("train", place, *flags, tmp_path / f"to {place.name}")
         assert status == 0 and "  Factors: shade (40 values), hat (2)\n" in out and "1 damaged" in out

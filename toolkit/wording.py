@@ -98,7 +98,8 @@ def public_name(dataset: str) -> str:
 
 def shown_name(dataset: str) -> str:
     """The full name of a data set as people write it: `cifar-10` → `CIFAR-10`, `folder:/me/pets` → `pets`."""
-    return USUAL.get(dataset) or public_name(dataset).removeprefix("folder:").replace("cifar-", "CIFAR-")
+    name = public_name(dataset).removeprefix("folder:").removesuffix(".zip")
+    return USUAL.get(dataset) or name.replace("cifar-", "CIFAR-")
 
 
 def distinct(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:

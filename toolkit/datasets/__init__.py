@@ -170,7 +170,7 @@ def inode_of(name: str) -> int | None:
 def file_name(name: str) -> str:
     """A full name as part of file names: `folder:/home/me/my pictures` → `folder-my_pictures`."""
     kind, colon, path = name.partition(":")
-    last = re.sub(r"[^\w.-]+", "_", Path(path).name).encode()[:60].decode(errors="ignore")
+    last = re.sub(r"[^\w.-]+", "_", Path(path).name.removesuffix(".zip")).encode()[:60].decode(errors="ignore")
     return f"{kind}-{last or 'root'}" if colon else name
 
 
