@@ -33,7 +33,7 @@ from toolkit.shell.opening import COLLAPSED, LAST, ROOT, find_model
 from toolkit.shell.parser import Typed
 from toolkit.shell.presets import PresetOptions, parse_with_presets
 from toolkit.training import budget, schedules
-from toolkit.training.folder import RunFolder, begun_before
+from toolkit.training.folder import RunFolder, find_earlier
 from toolkit.training.plan import AUGMENTATIONS, Plan, TrainConfig, flags, make_plan
 from toolkit.training.plan import command as command_of
 from toolkit.training.tensorboard import Board
@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> None:
         if not finished:
             print_end(trainer, folder)
             if run.minutes:
-                print(f"The same without --minutes:\n  {without_minutes(argv, trainer.plan, typed)}")
+                print(f"The same without --minutes:\n  {line_without_minutes(argv, trainer.plan, typed)}")
 
 
 def train(trainer, folder, board, clock=None) -> None:
@@ -196,8 +196,8 @@ def print_end(trainer, folder):
 
 
 def for_minutes(minutes, plan, typed, outdir, run, place):
-    """The plan for a run of some minutes, the data, and a clock; the plan of an earlier one if it was begun before."""
-    options = None if run.overwrite else ranks.broadcast(begun_before(outdir, plan.train.dataset, minutes))
+    """The plan for a run of some minutes, the data and a clock; or the plan of an earlier run with these minutes."""
+    options = None if run.overwrite else ranks.broadcast(find_earlier(outdir, plan.train.dataset, minutes))
     if options:
         chosen = {name: options[name] for name in budget.CHOSEN if name in options and name not in typed}
         return make_plan(plan.options() | chosen), None, None
@@ -208,15 +208,15 @@ def for_minutes(minutes, plan, typed, outdir, run, place):
     scored = len(test.images) + (0 if trainer.held_out is None else len(trainer.held_out))
     count, channels = len(trainer.train_numbers), trainer.model.config.channels
     dims = plan.model.latent_dims if "latent_dims" in typed else budget.LAWS[channels].latent_dims
-    clock = budget.Clock(60 * minutes, mixture.fitting_time(len(train.images), dims))
+    clock = budget.Clock(60 * minutes, mixture.estimate_fitting_time(len(train.images), dims))
     facts = budget.Facts(plan, typed, channels, count, row.least_steps, scored, clock.prior)
     plan, reason = budget.decide(60 * minutes, facts, lambda plan: budget.time_step(Trainer(plan, *splits)))
-    print(f"For {counted(minutes, 'minute')}: {reason}")
+    print(f"Plan for {counted(minutes, 'minute')}: {reason}")
     return plan, splits, clock
 
 
-def without_minutes(argv, plan, typed):
-    """The typed line with what was decided instead of --minutes."""
+def line_without_minutes(argv, plan, typed):
+    """The typed command with the chosen options instead of --minutes."""
     words = [word for word in (sys.argv[1:] if argv is None else map(str, argv)) if word != "--resume"]
     for place in (i for i, word in enumerate(words) if word.partition("=")[0] == "--minutes"):
         del words[place : place + (1 if "=" in words[place] else 2)]

@@ -1,10 +1,10 @@
-"""python bench/faces.py models/vae_folder-faces_filters_0128_dims_0064.npz ../shared/data/faces.zip
+"""python bench/faces.py ../shared/data/faces.zip models/vae_folder-faces_filters_0128_dims_0064.npz
 
-Do the samples of a model follow the factors of its pictures? Measures reconstructions (PSNR from means) of held-out and
-test pictures, and the shares of each factor's values among samples: a classifier, trained here on the pictures and
-their `factors.csv`, reads the factors from pixels. Prints a Markdown table with a row for each factor: how often the
-classifier is right on test pictures, and for each prior the largest difference of a share, in percentage points, from
-the share that the classifier finds among the pictures.
+Do the samples of models follow the factors of their pictures? Measures reconstructions (PSNR from means) of test
+pictures and of those that --keep_best holds out, and the shares of each factor's values among samples: a classifier,
+trained here on the pictures and their `factors.csv`, reads the factors from pixels. Prints Markdown tables; the second
+has a row for each factor: how often the classifier is right on test pictures, and for each prior by how many percentage
+points the share of a value differs at most from the share that the classifier finds among the pictures.
 """
 
 import argparse
@@ -102,30 +102,26 @@ def quality(model, split, numbers):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
     parser.add_argument("pictures", help="folder or zip file with a factors.csv")
+    parser.add_argument("models", nargs="+", help="models of these pictures, of one image size")
     args = parser.parse_args()
     device.start()
-    loaded = checkpoint.load(args.model)
-    model, name = loaded.model, datasets.full_name(f"folder:{args.pictures}")
-    size, channels = model.config.image_size, model.config.channels
+    name, kept = datasets.full_name(f"folder:{args.pictures}"), [checkpoint.load(path) for path in args.models]
+    size, channels = kept[0].model.config.image_size, kept[0].model.config.channels
     with tempfile.TemporaryDirectory() as cache:
         train, test = (datasets.load(name, split, None, None, size, channels, cache) for split in ("train", "test"))
-        _, held_out = hold_out(len(train.images), loaded.options.get("seed", 0))
-        megabytes = os.path.getsize(args.model) / 1e6
-        print(f"{args.model}: {megabytes:.2f} MB, {model.parameter_count():,} parameters")
-        print(
-            f"PSNR from means: {quality(model, train, held_out):.2f} dB on the training pictures that --keep_best holds"
-        )
-        print(f"out, {quality(model, test, np.arange(len(test.images))):.2f} dB on test pictures\n")
-        classifier = train_classifier(train, size)
+        classifier, found = train_classifier(train, size), {}
         right = (classify(classifier, test.images[:]) == test.factors.numbers).mean(axis=0)
         expected = shares(train.factors, classify(classifier, train.images[:]))
-        found = {}
-        for prior in filter(None, (model.prior, loaded.sampler)):
-            z = prior.sample(SAMPLES, mx.random.key(0))
-            found[prior.words] = shares(train.factors, classify(classifier, to_bytes(inference.decode(model, z))))
-    print("| factor | right | " + " | ".join(found) + " |\n|---|---|" + "---|" * len(found))
+        print("\n| | model | MB | PSNR from means: held out | test |\n|---|---|---|---|---|")
+        for letter, path, loaded in zip("ABCDEFGHIJKL", args.models, kept, strict=False):
+            _, held_out = hold_out(len(train.images), loaded.options.get("seed", 0))
+            decibels = quality(loaded.model, train, held_out), quality(loaded.model, test, np.arange(len(test.images)))
+            print(f"| {letter} | {path} | {os.path.getsize(path) / 1e6:.2f} | {decibels[0]:.2f} | {decibels[1]:.2f} |")
+            for prior in filter(None, (loaded.model.prior, loaded.sampler)):
+                pixels = inference.decode(loaded.model, prior.sample(SAMPLES, mx.random.key(0)))
+                found[f"{letter}: {prior.words}"] = shares(train.factors, classify(classifier, to_bytes(pixels)))
+    print("\n| factor | right | " + " | ".join(found) + " |\n|---|---|" + "---|" * len(found))
     for factor, of_data in expected.items():
         accuracy = right[train.factors.names.index(factor.removeprefix("any "))]
         off = " | ".join(f"{100 * np.abs(rows[factor] - of_data).max():.1f}" for rows in found.values())

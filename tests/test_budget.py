@@ -47,7 +47,7 @@ def test_the_time_is_shared_between_steps_scores_and_the_prior():
 def test_the_reason_has_the_figures_on_which_it_rests():
     plan, reason = decided(5)
     filters = plan.model.max_filters
-    assert f"{64_000 // filters:,} images/s with {filters} filters make {plan.train.epochs:.3g} epochs" in reason
+    assert f"{filters} filters, {plan.train.epochs:.3g} epochs at {64_000 // filters:,} images/s" in reason
     losses = {int(f): float(loss) for loss, f in re.findall(r"([\d.]+) with (\d+)", reason)}
     assert min(losses, key=losses.get) == filters and len(losses) > 1
 
@@ -56,7 +56,7 @@ def test_typed_options_win():
     before = make_plan({"max_filters": 48, "latent_dims": 5, "batchsize": 32})
     plan, reason = decided(5, plan=before, typed=("max_filters", "latent_dims", "batchsize"), faster=9)
     assert (plan.model.max_filters, plan.model.latent_dims, plan.train.batchsize) == (48, 5, 32)
-    assert "48 filters make" in reason and "loss" not in reason
+    assert "48 filters, " in reason and "loss" not in reason
     plan, _ = decided(5, plan=make_plan({"arch": "mlp"}))
     assert plan.model.max_filters == 512  # the laws are those of convolutions
 
@@ -80,10 +80,10 @@ def test_laws_fall_with_filters_and_images(law):
 
 
 def test_steps_that_fit():
-    assert budget.affordable(100, 1, 10, 2) == 80 + 2  # eight epochs of 12 s, and two steps and their scores
-    assert budget.affordable(98.3, 1, 10, 2) == 80  # a last part of less than a twentieth is left out
-    assert budget.affordable(5, 1, 10, 2) == 3
-    assert budget.affordable(-5, 1, 10, 2) == 0
+    assert budget.fit_steps(100, 1, 10, 2) == 80 + 2  # eight epochs of 12 s, and two steps and their scores
+    assert budget.fit_steps(98.3, 1, 10, 2) == 80  # a last part of less than a twentieth is left out
+    assert budget.fit_steps(5, 1, 10, 2) == 3
+    assert budget.fit_steps(-5, 1, 10, 2) == 0
 
 
 def test_a_clock_corrects_the_horizon(monkeypatch):
@@ -116,7 +116,7 @@ def test_a_run_ends_in_time_and_the_line_that_it_prints_repeats_it(run, fails, t
     start = time.perf_counter()
     status, out, err = run("train", *TINY, *flags)
     assert (status, err) == (0, "") and time.perf_counter() - start < 12
-    assert out.startswith("For 0.05 minutes: ") and "--beta 0.1" in out
+    assert out.startswith("Plan for 0.05 minutes: ") and "--beta 0.1" in out
     (model,) = (tmp_path / "my runs").glob("*.npz")
     log = [json.loads(line) for line in (model.with_suffix("") / "log.jsonl").read_text().splitlines()]
     assert log[-1]["step"] == log[-1]["horizon"]
@@ -134,7 +134,7 @@ def test_a_run_ends_in_time_and_the_line_that_it_prints_repeats_it(run, fails, t
 def test_an_interrupted_run_is_resumed_with_what_was_decided(run, fails, tmp_path, monkeypatch):
     monkeypatch.setitem(budget.LAWS, 1, budget.LAWS[1]._replace(filters=(8, 16)))
     monkeypatch.setattr(budget, "TIMED", 0.05)
-    flags = [*TINY, "--minutes", 0.05, "--outdir", tmp_path]
+    flags = [*TINY, "--minutes", 0.1, "--outdir", tmp_path]
     score, ended = Trainer.end_epoch, []
 
     def interrupted(trainer):
@@ -153,7 +153,7 @@ def test_an_interrupted_run_is_resumed_with_what_was_decided(run, fails, tmp_pat
     status, out, _ = run("train", *flags, "--resume")
     assert status == 0 and "Resuming after epoch 1\n" in out
     facts = checkpoint.load_state(state).facts
-    assert facts["options"]["epochs"] == epochs and facts["minutes"] == 0.05
+    assert facts["options"]["epochs"] == epochs and facts["minutes"] == 0.1
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,8 @@ def test_batches_are_shuffled_passes_one_after_another(count, batch):
 
 
 def test_an_epoch_is_a_pass_but_has_enough_steps():
-    assert stream.epoch_steps(1000, 64, 1) == 16 and stream.epoch_steps(54, 54, 60) == 60
-    assert stream.epoch_steps(12_000, 64, 60) == 188
+    assert stream.steps_per_epoch(1000, 64, 1) == 16 and stream.steps_per_epoch(54, 54, 60) == 60
+    assert stream.steps_per_epoch(12_000, 64, 60) == 188
 
 
 def test_augmented_images_are_mirrored_and_shifted_by_image_and_step():
@@ -58,7 +58,7 @@ def test_augmented_images_are_mirrored_and_shifted_by_image_and_step():
                 if (found == (one[:, ::-1] if turned else one)).all()]  # fmt: skip
 
     for kind, most in (("mirror", 0), ("crop", 2)):
-        first, again, later = (stream.augmented(images, kind, 7, chosen, step) for step in (3, 3, 4))
+        first, again, later = (stream.augment(images, kind, 7, chosen, step) for step in (3, 3, 4))
         np.testing.assert_array_equal(first, again)
         assert (first != later).any()
         (found,) = zip(*(is_one_of(one, image, most) for one, image in zip(first, images, strict=True)), strict=True)
@@ -66,8 +66,8 @@ def test_augmented_images_are_mirrored_and_shifted_by_image_and_step():
         assert len(ways) == 1 if kind == "mirror" else len(ways) > 10
         assert 5 < sum(turned for *_, turned in found) < 35
         # An image is changed in the same way wherever it stands in a batch.
-        np.testing.assert_array_equal(stream.augmented(images[5:9], kind, 7, chosen[5:9], 3), first[5:9])
-    assert (stream.augmented(images, "none", 7, chosen, 3) == images).all()
+        np.testing.assert_array_equal(stream.augment(images[5:9], kind, 7, chosen[5:9], 3), first[5:9])
+    assert (stream.augment(images, "none", 7, chosen, 3) == images).all()
 
 
 def test_few_pictures_are_shown_often_and_the_run_says_so(run, scenes, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""The factors that made the pictures of a folder, from its file `factors.csv`:
+"""Known factors of the pictures in a folder, from its file `factors.csv`:
 
     file,hat,glasses
     a.png,blue,none
@@ -46,7 +46,7 @@ class Factors(NamedTuple):
 
 
 def read(file: BinaryIO, place: Path, pictures: Sequence[str]) -> Factors:
-    """The factors in an open file, checked against the names of the pictures beside it."""
+    """Read and check the factors in an open file; every picture must have a row."""
 
     def wrong(what, remedy):
         return UserError(f"{place / FILE}{what} — {remedy}, or move the file away")

@@ -141,7 +141,7 @@ def members(archive: zipfile.ZipFile) -> Iterator[tuple[str, zipfile.ZipInfo]]:
     """The files in a zip file except hidden ones, with their names below the one folder that contains them all."""
     found = {}
     for entry in archive.infolist():
-        name = utf_8(entry)
+        name = decode_name(entry)
         parts = [part for part in name.split("/") if part]
         if parts and not (name.endswith("/") or parts[0] == "__MACOSX" or any(part.startswith(".") for part in parts)):
             found["/".join(parts)] = entry
@@ -151,7 +151,7 @@ def members(archive: zipfile.ZipFile) -> Iterator[tuple[str, zipfile.ZipInfo]]:
         yield name.removeprefix(top), entry
 
 
-def utf_8(entry):
+def decode_name(entry):
     """The name of an entry; some programs write UTF-8 without saying so."""
     with suppress(UnicodeError):
         if not entry.flag_bits & 0x800:

@@ -24,7 +24,7 @@ LARGEST = 200_000  # parameters of a mixture of several Gaussians
 TRIED_ON = 20_000  # latent vectors for choosing the number of components; a tenth of them is held out
 LEAST = 10  # latent vectors per component
 MOST_STEPS, CONVERGED = 100, 1e-4  # of EM; a gain in nats below which it has converged
-PASSES = 80  # over the latent vectors that fitting usually takes, per number of components
+PASSES = 80  # over all latent vectors, a typical number; only for estimates of time
 FLOOR = 1e-4  # added to all variances, as a fraction of the variance of all latent vectors
 CHUNK, CHUNK_VALUES = 5000, 2**22  # posteriors, and features of posteriors, at a time
 
@@ -153,8 +153,8 @@ def fit(means: np.ndarray, log_vars: np.ndarray, groups: list[np.ndarray], seed:
     return join(mixtures)
 
 
-def fitting_time(count: int, dims: int) -> float:
-    """About how many seconds fitting a mixture to so many posteriors takes, from the time of one pass over a few."""
+def estimate_fitting_time(count: int, dims: int) -> float:
+    """Estimate the seconds that it takes to fit a mixture to `count` posteriors, by timing one pass over a few."""
     most = min(LARGEST // (1 + dims + dims * (dims + 1) // 2), count // LEAST, SIZES[-2])
     few, random, size = 2000, generator(0), max((size for size in SIZES if size <= most), default=1)
     means = random.normal(size=(few, dims))

@@ -1,9 +1,9 @@
-"""One dial: which model to train in a given time, and for how long.
+"""Choose the model that trains best in a given time, and stop on time.
 
-    decide(1800, facts, time_step) → a plan, and the reason for it in words
+    decide(1800, facts, time_step) → a plan and the reason for it, a text
 
-`LAWS` predict the loss from filters and training images. They were fitted to runs of this toolkit; bench/RESULTS.md has
-the runs, and how well the laws predict a run that they were not fitted to (bench/scaling.py).
+`LAWS` predict the loss from the number of filters and training images. They were fitted to runs of this toolkit, which
+are listed in bench/RESULTS.md with the errors of predictions for runs that were left out (bench/scaling.py).
 """
 
 import math
@@ -15,11 +15,10 @@ from toolkit.architectures import ModelConfig
 from toolkit.machine import ranks
 from toolkit.training import stream
 from toolkit.training.plan import Plan, make_plan
-from toolkit.wording import counted
 
 CHOSEN = ("max_filters", "latent_dims", "batchsize", "epochs")  # the options that are decided
 BATCHES = (128, 256)  # larger than the default
-GAIN = 0.01  # of the loss, to choose one of them: as much as the laws are off
+GAIN = 0.01  # least relative gain of a larger batch; the laws have errors of this size
 SCORING, ENCODING = 0.3, 0.15  # of the time that training takes for as many images
 SHEETS = 0.5  # seconds of an epoch for its sheets and files
 LEAST_PART = 1 / 20  # of an epoch: a shorter last part is left out
@@ -49,10 +48,10 @@ LAWS = {  # by channels
 
 
 class Facts(NamedTuple):
-    """What a decision depends on besides the time."""
+    """The inputs of a decision besides the time."""
 
     plan: Plan  # from flags and defaults
-    typed: Collection[str]  # options that stay as they are
+    typed: Collection[str]  # options that must not change
     channels: int
     images: int  # to train on
     least_steps: int  # in an epoch
@@ -67,9 +66,9 @@ class Choice(NamedTuple):
 
 
 def decide(seconds: float, facts: Facts, time_step: Callable[[Plan], float]) -> tuple[Plan, str]:
-    """The plan with the lowest predicted loss after some seconds, and the reason for it.
+    """The plan with the lowest predicted loss after `seconds`, and the reason for it.
 
-    `time_step` returns the seconds of a training step. Options that were typed stay.
+    `time_step` measures the seconds of a training step.
     """
     law, before = LAWS[facts.channels], facts.plan
 
@@ -77,20 +76,20 @@ def decide(seconds: float, facts: Facts, time_step: Callable[[Plan], float]) -> 
         plan = make_plan(before.options() | options)
         batch = min(plan.train.batchsize, facts.images)
         per_step = time_step(plan)
-        epoch = stream.epoch_steps(facts.images, batch, facts.least_steps)
+        epoch = stream.steps_per_epoch(facts.images, batch, facts.least_steps)
         after_epoch = SHEETS + SCORING * per_step / batch * facts.scored
         at_end = facts.prior + ENCODING * per_step / batch * facts.images
-        steps = max(1, affordable(seconds - at_end, per_step, epoch, after_epoch))
-        plan = make_plan(plan.options() | {"epochs": stream.in_epochs(steps, epoch)})
+        steps = max(1, fit_steps(seconds - at_end, per_step, epoch, after_epoch))
+        plan = make_plan(plan.options() | {"epochs": stream.to_epochs(steps, epoch)})
         return Choice(plan, law.loss(plan.model.max_filters, steps * batch, batch), batch / per_step)
 
     dims = before.model.latent_dims if "latent_dims" in facts.typed else law.latent_dims
     is_free = before.model.arch == ModelConfig.arch and "max_filters" not in facts.typed  # which the laws are about
     tried = []
-    for filters in law.filters if is_free else [before.model.max_filters]:  # from fast to slow, until it gets worse
+    for filters in law.filters if is_free else [before.model.max_filters]:  # from fast to slow
         tried.append(choice(latent_dims=dims, max_filters=filters))
         if tried[-1].loss > min(one.loss for one in tried):
-            break
+            break  # larger ones would see even fewer images
     best = min(tried, key=lambda one: one.loss)
     for batch in BATCHES if "batchsize" not in facts.typed else ():  # faster on a GPU
         larger = choice(latent_dims=dims, max_filters=best.plan.model.max_filters, batchsize=batch)
@@ -98,24 +97,23 @@ def decide(seconds: float, facts: Facts, time_step: Callable[[Plan], float]) -> 
             break
         best = larger
     model, train = best.plan.model, best.plan.train
-    words = f"{counted(round(best.speed), 'image')}/s with {model.max_filters} filters"
-    words += f" in batches of {train.batchsize}" if train.batchsize != before.train.batchsize else ""
-    reason = f"{words} make {train.epochs:.3g} epochs"
+    batches = f", batches of {train.batchsize}" if train.batchsize != before.train.batchsize else ""
+    reason = f"{model.max_filters} filters{batches}, {train.epochs:.3g} epochs at {best.speed:,.0f} images/s"
     if is_free:
         losses = ", ".join(f"{one.loss:.1f} with {one.plan.model.max_filters}" for one in tried)
-        reason += f"; on {law.data} this time gives a loss of {losses} filters"
+        reason += f"; expected loss on {law.data}: {losses} filters"
     return best.plan, reason
 
 
-def affordable(seconds: float, per_step: float, epoch_steps: int, after_epoch: float) -> int:
-    """How many steps fit into some seconds, with scores and files after each epoch and at the end."""
+def fit_steps(seconds: float, per_step: float, epoch_steps: int, after_epoch: float) -> int:
+    """The number of steps that fit into `seconds`; each epoch ends with `after_epoch` seconds of scores and files."""
     epochs, rest = divmod(max(0.0, seconds), epoch_steps * per_step + after_epoch)
     more = int(max(0.0, rest - after_epoch) / per_step)
     return int(epochs) * epoch_steps + (more if more >= LEAST_PART * epoch_steps or not epochs else 0)
 
 
 def time_step(trainer: Any) -> float:
-    """The seconds of a training step, as rank 0 measures it."""
+    """Measure the seconds of a training step, on rank 0."""
 
     def train(steps):
         for _, batch in zip(range(steps), trainer.batches(), strict=False):
@@ -132,20 +130,20 @@ def time_step(trainer: Any) -> float:
 
 
 class Clock:
-    """Keeps a run to its time, by correcting its horizon at the end of each epoch."""
+    """Corrects the number of steps of a run after each epoch, so that the run ends on time."""
 
     def __init__(self, seconds: float, prior: float):
         self.start = self.begun = time.perf_counter()  # of the run, and of an epoch
         self.seconds, self.prior, self.saving, self.steps = seconds, prior, SHEETS, 0
 
     def begin_epoch(self, trainer: Any) -> None:
-        """To be called after the files of the epoch before are written."""
+        """Call this when the files of the previous epoch are written."""
         now = time.perf_counter()
         self.saving = now - self.scored if self.steps else SHEETS
         self.begun, self.steps = now, trainer.steps
 
     def end_epoch(self, trainer: Any, entry: dict[str, Any]) -> None:
-        """Correct the horizon after the scores of an epoch, and write it into its log entry."""
+        """Call this when an epoch has been scored: corrects the horizon and stores it in the log entry."""
         self.scored = now = time.perf_counter()
         steps = trainer.steps - self.steps
         scoring = now - self.begun - entry["seconds"]
@@ -155,6 +153,6 @@ class Clock:
         scored = len(trainer.test.images) + (0 if trainer.held_out is None else len(trainer.held_out))
         at_end = self.prior + ENCODING / SCORING * scoring / scored * len(trainer.train.images)
         left = self.seconds - (now - self.start) - self.saving - at_end
-        more = affordable(left, per_step, trainer.epoch_steps, scoring + self.saving)
+        more = fit_steps(left, per_step, trainer.epoch_steps, scoring + self.saving)
         trainer.set_horizon(ranks.broadcast(trainer.steps + more))
         entry["horizon"] = trainer.horizon

@@ -183,8 +183,8 @@ class RunFolder:
 
 
 @ranks.rank_zero_only
-def begun_before(outdir: Path | str, dataset: str, minutes: float) -> dict[str, Any] | None:
-    """The options of the newest run on a data set that was begun with so many --minutes; None if there is none."""
+def find_earlier(outdir: Path | str, dataset: str, minutes: float) -> dict[str, Any] | None:
+    """The options of the newest run on a data set with these --minutes; None if there is none."""
     states = list(Path(outdir).glob(f"vae_{escape(file_name(dataset))}_filters_*/state.npz"))
     for state in sorted(states, key=lambda path: path.stat().st_mtime_ns, reverse=True):
         with suppress(UserError):

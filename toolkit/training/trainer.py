@@ -75,7 +75,7 @@ class Trainer:
         samples = plan.objective(self.config.epochs).samples
         check_batches(self.model, self.batch_size, samples)
         row, _ = datasets.look_up(self.config.dataset)
-        passes = stream.epoch_steps(len(self.train_numbers), self.batch_size, least=1)
+        passes = stream.steps_per_epoch(len(self.train_numbers), self.batch_size, least=1)
         self.epoch_steps = max(passes, row.least_steps)
         few = row.augment if self.epoch_steps > passes else "none"
         self.augment = few if self.config.augment == "auto" else self.config.augment
@@ -116,11 +116,11 @@ class Trainer:
     @property
     def horizon(self) -> int:
         """Steps of the whole run."""
-        return stream.in_steps(self.config.epochs, self.epoch_steps)
+        return stream.to_steps(self.config.epochs, self.epoch_steps)
 
     def set_horizon(self, steps: int) -> None:
         """Change the length of the run."""
-        self.config = replace(self.config, epochs=stream.in_epochs(steps, self.epoch_steps))
+        self.config = replace(self.config, epochs=stream.to_epochs(steps, self.epoch_steps))
         self.plan = replace(self.plan, train=self.config)
 
     @property
@@ -199,7 +199,7 @@ class Trainer:
             whole = self.train_numbers[stream.numbers(seed, len(self.train_numbers), size, step)]
             own, first = ranks.share(whole), ranks.share(range(size)).start
             labels = None if self.train.labels is None else mx.array(self.train.labels[own].astype(np.int32))
-            images = stream.augmented(self.train.images[own], self.augment, seed, own, step)
+            images = stream.augment(self.train.images[own], self.augment, seed, own, step)
             yield Batch(step, mx.array(images), labels, first, size)
 
     def step(self, batch: Batch) -> float:
