@@ -260,6 +260,8 @@ def check_run(run):
     if meant := datasets.resembles(name):
         ways = f"did you mean --dataset {meant}? If not, give --outdir {Path(run.outdir, name)}"
         raise UserError(f"{name} would be the name of the run — {ways}")
+    if name.lower().endswith(".zip") and not is_tree(name):
+        raise UserError(f"there is no zip file {name} — check the name")
     if (is_tree(name) or "/" in name) and not is_run(run):
         kind = "folder" if os.path.isdir(name) else "zip file" if is_tree(name) else "file"
         why = f"is a {kind}, and --dataset names another" if has_pictures(name) else f"is a {kind} without pictures"

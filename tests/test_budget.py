@@ -66,6 +66,10 @@ def test_a_larger_batch_where_it_is_faster():
     assert decided(5, by_batch=0.1)[0].train.batchsize > 64
 
 
+def test_batches_are_no_larger_than_a_folder():
+    assert decided(5, by_batch=0.1, images=60, least_steps=60)[0].train.batchsize == 64
+
+
 def test_a_short_time_leaves_at_least_a_step():
     for minutes in (1e-6, 0.1):
         plan, _ = decided(minutes)

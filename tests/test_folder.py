@@ -300,6 +300,14 @@ def test_zip_files_that_cannot_be_used(fails, pets, tmp_path, monkeypatch):
     data[start : start + 50] = bytes(50)
     archive.write_bytes(data)
     assert len(load(archive, "train", tmp_path).skipped) == 1
+    os.mkfifo(tmp_path / "e.zip")
+    for name in ("gone.zip", "e.zip"):
+        assert f"there is no zip file {name}" in fails("train", name, *flags)
+    with zipfile.ZipFile(tmp_path / "f.zip", "w") as file:
+        file.writestr("a.png", b"?")
+        file.writestr("b.png", b"?")
+    (tmp_path / "f.zip").write_bytes((tmp_path / "f.zip").read_bytes().replace(b"\x14\0\0\0", b"\x14\0\1\0"))
+    assert "first error: it is encrypted" in fails("train", "f.zip", *flags)
     (tmp_path / "d.txt").write_text("?")
     assert "is a file without pictures" in fails("train", tmp_path / "d.txt", *flags)
 

@@ -114,6 +114,8 @@ def opener(tree: Path | str) -> Callable[[str], BinaryIO]:
     def open_entry(name):
         if entries[name].file_size > LARGEST_FILE:
             raise ValueError(f"it is larger than {LARGEST_FILE / 2**20:.3g} MiB")
+        if entries[name].flag_bits & 1:
+            raise ValueError("it is encrypted")
         return io.BytesIO(unpacked(archive, entries[name]))
 
     return open_entry

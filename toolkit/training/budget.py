@@ -92,6 +92,8 @@ def decide(seconds: float, facts: Facts, time_step: Callable[[Plan], float]) -> 
             break  # larger ones would see even fewer images
     best = min(tried, key=lambda one: one.loss)
     for batch in BATCHES if "batchsize" not in facts.typed else ():  # faster on a GPU
+        if batch > facts.images:
+            break
         larger = choice(latent_dims=dims, max_filters=best.plan.model.max_filters, batchsize=batch)
         if larger.loss > (1 - GAIN) * best.loss:
             break
