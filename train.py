@@ -14,7 +14,7 @@ from pathlib import Path
 
 from toolkit import datasets
 from toolkit.architectures import ModelConfig
-from toolkit.datasets.folder import has_pictures, is_tree
+from toolkit.datasets.tree import has_pictures, is_tree
 from toolkit.errors import UserError, warn
 from toolkit.files.progress import bar
 from toolkit.formats import checkpoint

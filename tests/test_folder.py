@@ -14,7 +14,7 @@ from PIL import Image
 from sample_files import encode_jpeg, limit_file_size, make_celeb_a
 
 from toolkit import datasets
-from toolkit.datasets import cache, celeb_a, decoding, folder
+from toolkit.datasets import cache, celeb_a, decoding, folder, tree
 from toolkit.errors import UserError
 from toolkit.files import writing
 from toolkit.formats import checkpoint
@@ -98,10 +98,10 @@ def test_a_read_error_is_not_remembered(pets, tmp_path, monkeypatch):
             raise OSError(5, "Input/output error")
         return read(path, most)
 
-    read = folder.opened
-    monkeypatch.setattr(folder, "opened", gone)
+    read = tree.opened
+    monkeypatch.setattr(tree, "opened", gone)
     assert load(pets, "train", tmp_path).skipped[0][1] == "Input/output error"
-    monkeypatch.setattr(folder, "opened", read)
+    monkeypatch.setattr(tree, "opened", read)
     assert load(pets, "train", tmp_path).skipped == []
 
 
@@ -123,7 +123,7 @@ def test_a_link_to_what_a_folder_lies_in_is_not_followed(pets, tmp_path, monkeyp
     (pets / "above").symlink_to(tmp_path)
     (tmp_path / "other.jpg").write_bytes(encode_jpeg(1))
     assert sum(len(load(pets, split, tmp_path).images) for split in ("train", "test")) == 20
-    monkeypatch.setattr(folder, "MOST_FOLDERS", 3)
+    monkeypatch.setattr(tree, "MOST_FOLDERS", 3)
     assert "more than 3 folders" in fails("train", "--dataset", f"folder:{pets}", "--outdir", tmp_path / "out")
 
 
@@ -245,8 +245,8 @@ def test_a_folder_of_pictures_is_all_that_train_needs(run, fails, pets, tmp_path
 
 def test_what_is_not_read_is_counted_by_kind_with_what_to_do(run, fails, pets, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(folder, "ENDINGS", folder.ENDINGS - {".heic"})
-    monkeypatch.setattr(folder, "REMEDIES", {"HEIC": "pip install pillow-heif"})
+    monkeypatch.setattr(tree, "ENDINGS", tree.ENDINGS - {".heic"})
+    monkeypatch.setattr(tree, "REMEDIES", {"HEIC": "pip install pillow-heif"})
     for name in ("1.MOV", "2.mov", "a.heic", "b.HEIC", "c.heic", "notes", ".hidden.mov"):
         (pets / name).write_bytes(b"?")
     (pets / "dogs" / "broken.jpg").write_bytes(encode_jpeg(9)[:-100])
@@ -345,7 +345,7 @@ def test_pictures_all_alike_and_a_single_one_to_learn_from(run, tmp_path, monkey
 
 def test_a_folder_that_changes_while_it_is_read(pets, tmp_path, monkeypatch):
     """What vanishes is left out and looked for again; what comes later is there the next time."""
-    found = folder.listing(pets)
+    found = tree.listing(pets)
 
     def changed(tree):
         (pets / "cats" / "3 x.jpg").unlink(missing_ok=True)
@@ -370,17 +370,17 @@ def test_no_right_to_read(fails, pets, tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied")
         return listdir(path)
 
-    monkeypatch.setattr(folder.os, "listdir", forbidden)
+    monkeypatch.setattr(tree.os, "listdir", forbidden)
     split = load(pets, "train", tmp_path)
     assert ("dogs", "Permission denied") in [tuple(one) for one in split.skipped]
-    monkeypatch.setattr(folder.os, "listdir", lambda path: forbidden(pets / "dogs"))
+    monkeypatch.setattr(tree.os, "listdir", lambda path: forbidden(pets / "dogs"))
     line = fails("train", "--dataset", f"folder:{pets}", *TINY, "--outdir", tmp_path / "out")
     assert f"cannot read {pets}: Permission denied — check its permissions" in line
 
 
 def test_photos_of_iphones_are_read_and_turned():
     heif = pytest.importorskip("pillow_heif")
-    assert ".heic" in folder.ENDINGS and not folder.REMEDIES
+    assert ".heic" in tree.ENDINGS and not tree.REMEDIES
     pixels = np.zeros((64, 96, 3), np.uint8)
     pixels[:, :48] = 255  # white on the left
     exif = Image.Exif()

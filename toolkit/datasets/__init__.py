@@ -69,7 +69,7 @@ class Split(NamedTuple):
     skipped: Sequence = ()  # (name, reason) of each file that could not be read
     class_names: tuple | None = None
     file_names: Callable[[], list[str]] | None = None  # if the images are files
-    left_out: Mapping[str, int] = MappingProxyType({})  # number of other files by kind, as `folder.in_words` names them
+    left_out: Mapping[str, int] = MappingProxyType({})  # number of other files by kind, as `tree.in_words` names them
     oblong: int = 0  # images that were not square
     factors: Factors | None = None  # that made the images, if they are known
 

@@ -10,7 +10,8 @@ import re
 from pathlib import Path
 
 from toolkit.datasets.cache import Pictures
-from toolkit.datasets.folder import listing, path_hash, stamp, unzipped
+from toolkit.datasets.folder import path_hash, stamp
+from toolkit.datasets.tree import listing, unzipped
 from toolkit.errors import UserError
 from toolkit.files.reading import checksum_of, contents, opened, unpacked
 from toolkit.files.writing import reason

@@ -8,6 +8,7 @@ Every picture has one row. An empty field is a value like any other, shown as `n
 """
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -19,7 +20,6 @@ from toolkit.files.writing import reason
 from toolkit.wording import as_text, counted
 
 FILE = "factors.csv"
-LARGEST = 2**27  # bytes
 MOST = 1000  # factors
 
 
@@ -52,16 +52,17 @@ def read(file: BinaryIO, place: Path, pictures: Sequence[str]) -> Factors:
         return UserError(f"{place / FILE}{what} — {remedy}, or move the file away")
 
     try:
-        lines = [line for line in csv.reader(file.read().decode("utf-8-sig").splitlines(), strict=True) if line]
+        reader = csv.reader(io.StringIO(file.read().decode("utf-8-sig"), newline=""), strict=True)
+        lines = [(reader.line_num, line) for line in reader if line]
     except (OSError, ValueError, csv.Error) as error:
         raise wrong(f" cannot be read: {reason(error)}", "save it as UTF-8") from None
-    head, *rows = lines or [[]]
+    (_, head), *rows = lines or [(1, [])]
     names = tuple(map(str.strip, head[1:]))
     is_head = head[:1] == ["file"] and 0 < len(names) <= MOST
     if not is_head or not all(names) or len(set(names)) < len(names):
         raise wrong(" does not begin with a line like file,hat,glasses", "add one with a name for each column")
     known, found = set(map(as_text, pictures)), {}
-    for number, row in enumerate(rows, 2):
+    for number, row in rows:
         file_name = row[0].strip()
         if len(row) != len(head):
             raise wrong(f", line {number}, has {counted(len(row), 'field')} instead of {len(head)}", "correct it")

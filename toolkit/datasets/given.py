@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from toolkit.datasets import folder
+from toolkit.datasets import tree
 from toolkit.datasets.cache import decoded
 from toolkit.datasets.decoding import LARGEST_FILE, Format
 from toolkit.errors import UserError
@@ -51,12 +51,12 @@ def found(path: Path, left_out: Counter) -> list[tuple]:
     """
     if not os.path.exists(path):
         raise UserError(f"no such file: {path} — check the name")
-    if not folder.is_tree(path):
+    if not tree.is_tree(path):
         return [(path, as_text(path.name), lambda: opened(path, LARGEST_FILE))]
-    files, _, others = folder.listing(path)
+    files, _, others = tree.listing(path)
     if not files:
-        besides = f"; left out: {folder.in_words(others)}" if others else ""
+        besides = f"; left out: {tree.in_words(others)}" if others else ""
         raise UserError(f"{path} contains no images{besides} — give another folder, or files")
     left_out.update(others)
-    open_picture = folder.opener(path)
+    open_picture = tree.opener(path)
     return [(path / name, as_text(name), partial(open_picture, name)) for name, *_ in files]

@@ -9,7 +9,7 @@ import numpy as np
 from toolkit import datasets
 from toolkit.architectures import ModelConfig
 from toolkit.datasets import Split
-from toolkit.datasets.folder import in_words
+from toolkit.datasets.tree import in_words
 from toolkit.errors import UserError
 from toolkit.files.progress import bar
 from toolkit.formats import checkpoint
