@@ -118,7 +118,7 @@ def main():
             _, held_out = hold_out(len(train.images), loaded.options.get("seed", 0))
             decibels = quality(loaded.model, train, held_out), quality(loaded.model, test, np.arange(len(test.images)))
             print(f"| {letter} | {path} | {os.path.getsize(path) / 1e6:.2f} | {decibels[0]:.2f} | {decibels[1]:.2f} |")
-            for prior in filter(None, (loaded.model.prior, loaded.sampler)):
+            for prior in (prior for prior in (loaded.model.prior, loaded.sampler) if prior is not None):
                 pixels = inference.decode(loaded.model, prior.sample(SAMPLES, mx.random.key(0)))
                 found[f"{letter}: {prior.words}"] = shares(train.factors, classify(classifier, to_bytes(pixels)))
     print("\n| factor | right | " + " | ".join(found) + " |\n|---|---|" + "---|" * len(found))
