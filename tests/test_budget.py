@@ -129,10 +129,6 @@ def test_a_run_ends_in_time_and_the_line_that_it_prints_repeats_it(run, fails, t
     assert words[:2] == ["python", "train.py"] and "--minutes" not in words
     assert "Already trained" in run("train", *words[2:])[1]  # the same options
     assert "Already trained" in run("train", *TINY, *flags)[1]  # and nothing is measured again
-    again = [*words[2:], "--outdir", tmp_path / "again"]
-    assert run("train", *again)[0] == 0
-    options = [checkpoint.load(path).options for path in (model, tmp_path / "again" / model.name)]
-    assert options[0] == options[1]
 
 
 def test_an_interrupted_run_is_resumed_with_what_was_decided(run, fails, tmp_path, monkeypatch):
