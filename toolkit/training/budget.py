@@ -152,8 +152,7 @@ class Clock:
         per_step = entry["seconds"] / steps
         if steps > 1:  # the first one may compile
             per_step = (entry["seconds"] - entry["first_step_seconds"]) / (steps - 1)
-        scored = len(trainer.test.images) + (0 if trainer.held_out is None else len(trainer.held_out))
-        at_end = self.prior + ENCODING / SCORING * scoring / scored * len(trainer.train.images)
+        at_end = self.prior + ENCODING / SCORING * scoring / trainer.scored * len(trainer.train.images)
         left = self.seconds - (now - self.start) - self.saving - at_end
         more = fit_steps(left, per_step, trainer.epoch_steps, scoring + self.saving)
         trainer.set_horizon(ranks.broadcast(trainer.steps + more))

@@ -188,9 +188,10 @@ def find_earlier(outdir: Path | str, dataset: str, minutes: float) -> dict[str, 
     states = list(Path(outdir).glob(f"vae_{escape(file_name(dataset))}_filters_*/state.npz"))
     for state in sorted(states, key=lambda path: path.stat().st_mtime_ns, reverse=True):
         with suppress(UserError):
-            facts = checkpoint.load_state(state).facts
-            if facts["epoch"] and facts.get("minutes") == minutes and facts["options"].get("dataset") == dataset:
-                return facts["options"]
+            facts = checkpoint.read(state).facts  # without the arrays
+            options = facts.get("options", {})
+            if facts.get("epoch") and facts.get("minutes") == minutes and options.get("dataset") == dataset:
+                return options
     return None
 
 

@@ -48,9 +48,11 @@ def augment(images: np.ndarray, kind: str, seed: int, chosen: np.ndarray, step: 
 
     `chosen` are the numbers of the images.
     """
+    if kind == "none":
+        return images
     height, width = images.shape[1:3]
     rows, columns, made = np.arange(height), np.arange(width), images.copy()
-    for i, number in enumerate(chosen if kind != "none" else ()):
+    for i, number in enumerate(chosen):
         mirrored, down, right = random.generator(seed, random.AUGMENT, int(number), step).uniform(-1, 1, 3)
         if kind == "crop":
             vertical = np.clip(rows + round(down * SHIFTED_BY * height), 0, height - 1)

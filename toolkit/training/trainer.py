@@ -118,6 +118,11 @@ class Trainer:
         """Steps of the whole run."""
         return stream.to_steps(self.config.epochs, self.epoch_steps)
 
+    @property
+    def scored(self) -> int:
+        """Images that are scored after each epoch."""
+        return len(self.test.images) + (0 if self.held_out is None else len(self.held_out))
+
     def set_horizon(self, steps: int) -> None:
         """Change the length of the run."""
         self.config = replace(self.config, epochs=stream.to_epochs(steps, self.epoch_steps))
