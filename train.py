@@ -202,13 +202,7 @@ def for_minutes(minutes, plan, typed, outdir, run, place):
         chosen = {name: options[name] for name in budget.CHOSEN if name in options and name not in typed}
         return make_plan(plan.options() | chosen), None, None
     splits = ranks.leader_first(lambda: load_splits(plan, place))
-    row, _ = datasets.look_up(plan.train.dataset)
-    trainer = Trainer(plan, *splits)
-    count, channels = len(trainer.train_numbers), trainer.model.config.channels
-    dims = plan.model.latent_dims if "latent_dims" in typed else budget.LAWS[channels].latent_dims
-    clock = budget.Clock(60 * minutes, mixture.estimate_fitting_time(len(trainer.train.images), dims))
-    facts = budget.Facts(plan, typed, channels, count, row.least_steps, trainer.scored, clock.prior)
-    plan, reason = budget.decide(60 * minutes, facts, lambda plan: budget.time_step(Trainer(plan, *splits)))
+    plan, reason, clock = budget.begin(60 * minutes, plan, typed, splits)
     print(f"Plan for {counted(minutes, 'minute')}: {reason}")
     return plan, splits, clock
 

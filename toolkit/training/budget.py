@@ -1,6 +1,7 @@
 """Choose the model that trains best in a given time, and stop on time.
 
     decide(1800, facts, time_step) → a plan and the reason for it, a text
+    begin(1800, plan, typed, splits) → the same for these data on this machine, and the run's clock
 
 `LAWS` predict the loss from the number of filters and training images. They were fitted to runs of this toolkit, which
 are listed in bench/RESULTS.md with the errors of predictions for runs that were left out (bench/scaling.py).
@@ -11,10 +12,14 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
+from toolkit import datasets
 from toolkit.architectures import ModelConfig
+from toolkit.datasets import Split
 from toolkit.machine import ranks
+from toolkit.model import mixture
 from toolkit.training import stream
 from toolkit.training.plan import Plan, make_plan
+from toolkit.training.trainer import Trainer
 
 CHOSEN = ("max_filters", "latent_dims", "batchsize", "epochs")  # the options that are decided
 BATCHES = (128, 256)  # larger than the default
@@ -43,7 +48,7 @@ class Law(NamedTuple):
 
 LAWS = {  # by channels
     1: Law((16, 32, 64, 128), 16, 45.15, (67.08, 0.65), (2181.0, 0.475), 0.3, "MNIST"),
-    3: Law((32, 64, 128), 64, 1.67, (532.7, 0.45), (1.553e6, 0.95), 0.3, "cartoon faces"),
+    3: Law((32, 64, 128), 64, 1.97, (531.1, 0.45), (1.552e6, 0.95), 0.3, "cartoon faces"),
 }
 
 
@@ -52,7 +57,7 @@ class Facts(NamedTuple):
 
     plan: Plan  # from flags and defaults
     typed: Collection[str]  # options that must not change
-    channels: int
+    law: Law
     images: int  # to train on
     least_steps: int  # in an epoch
     scored: int  # images after each epoch
@@ -70,7 +75,7 @@ def decide(seconds: float, facts: Facts, time_step: Callable[[Plan], float]) -> 
 
     `time_step` measures the seconds of a training step.
     """
-    law, before = LAWS[facts.channels], facts.plan
+    law, before = facts.law, facts.plan
 
     def choice(**options):
         plan = make_plan(before.options() | options)
@@ -83,18 +88,17 @@ def decide(seconds: float, facts: Facts, time_step: Callable[[Plan], float]) -> 
         plan = make_plan(plan.options() | {"epochs": stream.to_epochs(steps, epoch)})
         return Choice(plan, law.loss(plan.model.max_filters, steps * batch, batch), batch / per_step)
 
-    dims = before.model.latent_dims if "latent_dims" in facts.typed else law.latent_dims
     is_free = before.model.arch == ModelConfig.arch and "max_filters" not in facts.typed  # which the laws are about
     tried = []
     for filters in law.filters if is_free else [before.model.max_filters]:  # from fast to slow
-        tried.append(choice(latent_dims=dims, max_filters=filters))
+        tried.append(choice(max_filters=filters))
         if tried[-1].loss > min(one.loss for one in tried):
             break  # larger ones would see even fewer images
     best = min(tried, key=lambda one: one.loss)
     for batch in BATCHES if "batchsize" not in facts.typed else ():  # faster on a GPU
         if batch > facts.images:
             break
-        larger = choice(latent_dims=dims, max_filters=best.plan.model.max_filters, batchsize=batch)
+        larger = choice(max_filters=best.plan.model.max_filters, batchsize=batch)
         if larger.loss > (1 - GAIN) * best.loss:
             break
         best = larger
@@ -107,6 +111,19 @@ def decide(seconds: float, facts: Facts, time_step: Callable[[Plan], float]) -> 
     return best.plan, reason
 
 
+def begin(seconds: float, plan: Plan, typed: Collection[str], splits: list[Split]) -> tuple[Plan, str, "Clock"]:
+    """The plan of a run that lasts `seconds`, the reason for it, and its clock."""
+    images = splits[0].images
+    law = LAWS[images.shape[3]]
+    if "latent_dims" not in typed:
+        plan = make_plan(plan.options() | {"latent_dims": law.latent_dims})
+    clock = Clock(seconds, mixture.estimate_fitting_time(len(images), plan.model.latent_dims))
+    trainer = Trainer(plan, *splits)
+    least = datasets.look_up(plan.train.dataset)[0].least_steps
+    facts = Facts(plan, typed, law, len(trainer.train_numbers), least, trainer.scored, clock.prior)
+    return *decide(seconds, facts, lambda plan: time_step(Trainer(plan, *splits))), clock
+
+
 def fit_steps(seconds: float, per_step: float, epoch_steps: int, after_epoch: float) -> int:
     """The number of steps that fit into `seconds`; each epoch ends with `after_epoch` seconds of scores and files."""
     epochs, rest = divmod(max(0.0, seconds), epoch_steps * per_step + after_epoch)
@@ -114,7 +131,7 @@ def fit_steps(seconds: float, per_step: float, epoch_steps: int, after_epoch: fl
     return int(epochs) * epoch_steps + (more if more >= LEAST_PART * epoch_steps or not epochs else 0)
 
 
-def time_step(trainer: Any) -> float:
+def time_step(trainer: Trainer) -> float:
     """Measure the seconds of a training step, on rank 0."""
 
     def train(steps):
@@ -138,13 +155,13 @@ class Clock:
         self.start = self.begun = time.perf_counter()  # of the run, and of an epoch
         self.seconds, self.prior, self.saving, self.steps = seconds, prior, SHEETS, 0
 
-    def begin_epoch(self, trainer: Any) -> None:
+    def begin_epoch(self, trainer: Trainer) -> None:
         """Call this when the files of the previous epoch are written."""
         now = time.perf_counter()
         self.saving = now - self.scored if self.steps else SHEETS
         self.begun, self.steps = now, trainer.steps
 
-    def end_epoch(self, trainer: Any, entry: dict[str, Any]) -> None:
+    def end_epoch(self, trainer: Trainer, entry: dict[str, Any]) -> None:
         """Call this when an epoch has been scored: corrects the horizon and stores it in the log entry."""
         self.scored = now = time.perf_counter()
         steps = trainer.steps - self.steps
