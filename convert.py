@@ -3,8 +3,8 @@ python convert.py last digits/ --license mit
 
 Convert a checkpoint: reads .npz, .safetensors and PyTorch's .pth; writes .npz
 or .safetensors, by the extension of OUT, or a folder for the Hugging Face Hub
-if OUT ends in /. With --fit_prior, also fits a mixture of Gaussians to sample
-from.
+if OUT ends in /. With --fit_prior, also fits a mixture of Gaussians or a
+flow to sample from.
 """
 
 import re
@@ -32,7 +32,9 @@ class ConvertOptions:
     license: str = option("unknown", "licence for model cards", "output", kind=word, common=True, aliases=("licence",))
     dataset: str | None = option(None, "training data set", "data", default_text="the one stored in IN")
     plain: bool = option(False, "omit the fitted prior, for programs that reject extra arrays", "output")
-    fit_prior: bool = option(False, "fit a mixture of Gaussians, to draw samples from", "model", common=True)
+    fit_prior: str | None = option(
+        None, "fit a prior to draw samples from", "model", choices=flags.FITTED, bare=flags.FITTED[0], common=True
+    )
 
 
 def options() -> tuple[type, ...]:
@@ -47,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit import datasets
     from toolkit.formats import checkpoint
     from toolkit.machine import device
-    from toolkit.model.mixture import fit_prior
+    from toolkit.model.fitting import fit_prior
     from toolkit.pictures import card
     from toolkit.pictures.images import png
     from toolkit.shell.data import load_for
@@ -75,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
     with beside(args.output):
         if args.fit_prior:
             train = load_for(loaded, datasets.full_name(loaded.dataset), "train", typed.of(flags.PlaceOptions))
-            loaded.sampler = fit_prior(loaded.model, train)
+            loaded.sampler = fit_prior(args.fit_prior, loaded.model, train)
             shown = counted(len(train.images), "image")
             print(f"Prior: {loaded.sampler.words}, fitted to {shown} of {loaded.dataset}")
         if args.plain:

@@ -28,7 +28,7 @@ class EvaluateOptions:
     importance_samples: int = option(
         20, "samples per image for log p(x), for papers 5000; 0 skips it", "sampling", kind=sample_count, common=True
     )
-    prior: str = flags.prior_option("normal", "prior for KL and log p(x)")
+    prior: str | None = flags.prior_option("prior for KL and log p(x)", default_text="that of training")
     batchsize: int = option(250, "batch size; affects speed only", "general", kind=count, aliases=("batch_size",))
     json: str | None = option(None, "also write the metrics to FILE; - is stdout", "output", kind=path, common=True)
 
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
 
     with beside(args.json):
         opened = open_model(model, typed.of(flags.DeviceOptions), together=True)
-        prior, dataset = prior_of(opened, args.prior), dataset_of(opened, data.dataset)
+        prior, dataset = prior_of(opened, args.prior or opened.model.prior.name), dataset_of(opened, data.dataset)
 
         def load(split):
             place = typed.of(flags.PlaceOptions)

@@ -20,7 +20,7 @@ from toolkit.files.progress import bar
 from toolkit.formats import checkpoint
 from toolkit.formats.description import in_words, model_rows
 from toolkit.machine import device, ranks
-from toolkit.model import mixture
+from toolkit.model.fitting import fit_prior
 from toolkit.options import directory, minutes, option, options_of, path, run_name
 from toolkit.pictures import images
 from toolkit.pictures.explorer.network import check_fit
@@ -165,7 +165,8 @@ def train(trainer, folder, board, clock=None) -> None:
 
 
 def add_prior(trainer, folder) -> None:
-    """Fit a mixture to the latent vectors of the training images; samples are drawn from it by default."""
+    """Fit a mixture to the latent vectors of the training images, from which samples are drawn by default; not to those
+    of a prior that follows them already."""
     kept = folder.without_sampler(trainer)
     if kept is None:
         return
@@ -173,9 +174,10 @@ def add_prior(trainer, folder) -> None:
         why = "with the lowest loss on held-out images" if math.isfinite(trainer.best) else "as β was still rising"
         print(f"Kept: epoch {kept.epoch} of {trainer.epoch}, {why}")
     try:
-        kept.sampler = mixture.fit_prior(kept.model, trainer.train, trainer.config.seed)
-        folder.save_again(kept)
-        print(f"Prior for samples: {kept.sampler.words}")
+        if not kept.model.prior.follows:
+            kept.sampler = fit_prior("mixture", kept.model, trainer.train, trainer.config.seed)
+            folder.save_again(kept)
+        print(f"Prior for samples: {kept.prior.words}")
     except UserError as error:
         print(f"No prior was fitted: {str(error).partition(' — ')[0]}")
 

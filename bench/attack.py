@@ -49,7 +49,7 @@ from toolkit.errors import UserError  # noqa: E402
 from toolkit.files import download, writing  # noqa: E402
 from toolkit.formats import checkpoint, codes, hub  # noqa: E402
 from toolkit.machine import device  # noqa: E402
-from toolkit.model.mixture import fit_prior  # noqa: E402
+from toolkit.model.fitting import fit_prior  # noqa: E402
 from toolkit.pictures.kinds import curves, film  # noqa: E402
 from toolkit.shell import presets  # noqa: E402
 from toolkit.training.folder import RunFolder  # noqa: E402
@@ -151,7 +151,7 @@ class Targets:
                 self.trainer.step(batch)
             run.save(self.trainer, self.trainer.end_epoch(), {})
             kept = run.without_sampler(self.trainer)
-            kept.sampler = fit_prior(kept.model, splits[0])
+            kept.sampler = fit_prior("mixture", kept.model, splits[0])
             run.save_again(kept)
         self.run, self.model = run, run.model_file
         self.state, self.log = run.folder / "state.npz", run.folder / "log.jsonl"

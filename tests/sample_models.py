@@ -15,6 +15,7 @@ import vae
 from toolkit.architectures import ModelConfig, build, config_of
 from toolkit.formats import checkpoint
 from toolkit.formats.checkpoint import Checkpoint
+from toolkit.model.priors import Flow, FlowOptions
 
 
 def make_model(**config):
@@ -31,11 +32,22 @@ def make_model(**config):
                 part.running_mean = mx.array(random.normal(0, 0.3, size).astype(np.float32))
                 part.running_var = mx.array(random.uniform(0.5, 1.5, size).astype(np.float32))
     for _, part in model.named_modules():
-        if isinstance(part, nn.Conv2d) and not part.weight.any():  # as residual blocks begin
+        if isinstance(part, nn.Conv2d | nn.Linear) and not part.weight.any():  # as residual blocks and couplings begin
             part.weight = mx.array(random.normal(0, 0.1, part.weight.shape).astype(np.float32))
     model.eval()
     mx.eval(model.parameters())
     return model
+
+
+def make_flow(dims, classes=0, seed=0, layers=4):
+    """A flow far from the identity."""
+    mx.random.seed(seed)
+    flow = Flow(dims, classes, FlowOptions(layers, 16))
+    for layer in flow.layers:
+        layer.lin3.weight = mx.random.normal(layer.lin3.weight.shape) / 4
+        layer.lin3.bias = mx.random.normal(layer.lin3.bias.shape) / 4
+    mx.eval(flow.parameters())
+    return flow
 
 
 def save(path, model, **facts):

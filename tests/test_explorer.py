@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from html_page import Page
 from PIL import Image
-from sample_models import make_model, save
+from sample_models import make_flow, make_model, save
 
 from bench import browser
 from toolkit import datasets
@@ -243,7 +243,7 @@ def test_samples_in_javascript_are_those_of_the_mixture():
     body = """
       const model = new Model(question.about, await unpack(question.block, question.about.arrays));
       const many = (...how) => Array.from({ length: 4000 }, () => [...model.sample(...how)]);
-      return [many("fitted", 1, 0), many("fitted", 0.5, 1), many("", 2, 0)];
+      return [many(0, 1, 0), many(0, 0.5, 1), many(1, 2, 0)];
     """
     first, second, normal = (np.array(one) for one in in_node(body, read_facts(page_of(model, sampler=fitted))))
     left = first[:, 0] < 0
@@ -253,6 +253,23 @@ def test_samples_in_javascript_are_those_of_the_mixture():
     np.testing.assert_allclose(second.mean(axis=0), [0, 5], atol=0.05)
     np.testing.assert_allclose(second.std(axis=0), [0.5, 0.05], atol=0.03)
     np.testing.assert_allclose(np.cov(normal.T), 4 * np.eye(2), atol=0.4)
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_the_flow_in_javascript_is_that_of_mlx(classes):
+    """A flow in training and one that was fitted afterwards."""
+    model, fitted = make_model(num_classes=classes, latent_dims=5, prior="flow", flow_units=20), make_flow(5, classes)
+    eps, label = np.random.default_rng(0).normal(size=(1, 5)).astype(np.float32), classes and [classes - 1]
+    body = """
+      const model = new Model(question.about, await unpack(question.block, question.about.arrays));
+      return [0, 1].map((prior) => [...model.ofFlow(prior, question.eps, question.label)]);
+    """
+    page = read_facts(page_of(model, sampler=fitted))
+    found = in_node(body, page | {"eps": eps[0].tolist(), "label": max(0, classes - 1)})
+    for flow, z in zip((fitted, model.prior), found, strict=True):
+        expected = np.array(flow.from_noise(mx.array(eps), label))[0]
+        assert np.abs(expected - eps).max() > 0.05
+        np.testing.assert_allclose(z, expected, atol=1e-4)
 
 
 def test_a_drawing_is_centred_as_mnist_is_and_resized_as_the_model_wants():

@@ -15,6 +15,7 @@ from toolkit import datasets
 from toolkit.errors import UserError
 from toolkit.formats import checkpoint
 from toolkit.model import inference, mixture, priors
+from toolkit.model.fitting import fit_prior
 from toolkit.model.mixture import Mixture
 from toolkit.model.priors import log_normal
 
@@ -124,7 +125,7 @@ def test_what_cannot_have_a_mixture_says_so(run, tmp_path, monkeypatch):
     broken = make_model()
     broken.encoder.proj_mu.bias = mx.full(3, math.inf)
     with pytest.raises(UserError, match="impossible latent vectors"):
-        mixture.fit_prior(broken, split)
+        fit_prior("mixture", broken, split)
 
     def impossible(*_):
         raise UserError("too few — use more")
@@ -174,7 +175,7 @@ def test_files_keep_it_as_arrays_of_their_own(tmp_path, run, fails, ending, clas
 @pytest.mark.slow
 def test_many_latent_dims_are_not_too_many(tmp_path):
     model = make_model(arch="mlp", latent_dims=700, image_size=8)
-    fitted = mixture.fit_prior(model, datasets.load("synthetic", "train", None, 60))
+    fitted = fit_prior("mixture", model, datasets.load("synthetic", "train", None, 60))
     save(tmp_path / "a.npz", model, sampler=fitted)
     read = checkpoint.load(tmp_path / "a.npz").sampler
     assert read.words == "one Gaussian" and read.sample(3, mx.random.key(0)).shape == (3, 700)
@@ -240,16 +241,16 @@ def test_the_prior_is_that_of_the_model_that_was_kept(run, tmp_path):
     assert run("train", *training, *flags)[0] == 0
     kept = checkpoint.load(tmp_path / "a" / name)
     assert kept.epoch < 3  # else nothing is shown
-    again = mixture.fit_prior(kept.model, datasets.load("synthetic", "train", None, 300))
+    again = fit_prior("mixture", kept.model, datasets.load("synthetic", "train", None, 300))
     np.testing.assert_allclose(kept.sampler.means, again.means, atol=1e-6)
     begin = ["--epochs", 1, "--init", tmp_path / "a" / name, "--outdir", tmp_path / "b"]
     assert run("train", *training, *begin)[0] == 0
     begun = checkpoint.load(tmp_path / "b" / name)
-    expected = mixture.fit_prior(begun.model, datasets.load("synthetic", "train", None, 300))
+    expected = fit_prior("mixture", begun.model, datasets.load("synthetic", "train", None, 300))
     np.testing.assert_allclose(begun.sampler.means, expected.means, atol=1e-6)
 
 
-def test_a_prior_of_training_with_another_name_is_what_normal_means(tmp_path, run, monkeypatch):
+def test_a_prior_of_training_with_another_name_has_that_name(tmp_path, run, monkeypatch):
     """As docs/contributing.md adds one."""
 
     class Wide(priors.StandardNormal):
@@ -258,8 +259,17 @@ def test_a_prior_of_training_with_another_name_is_what_normal_means(tmp_path, ru
     monkeypatch.setitem(priors.PRIORS, "wide", Wide)
     model, path = make_model(prior="wide"), tmp_path / "a.npz"
     save(path, model, dataset="synthetic", sampler=make_mixture(dims=3))
-    for asked, words in (([], "a wide normal"), (["--prior", "mixture"], "a mixture of 3 Gaussians")):
-        status, out, _ = run("evaluate", "--model", path, "--limit", 20, "--importance_samples", 0, *asked)
+    for asked, words in (("", "a wide normal"), ("wide", "a wide normal"), ("mixture", "a mixture of 3 Gaussians")):
+        status, out, _ = run(
+            "evaluate",
+            "--model",
+            path,
+            "--limit",
+            20,
+            "--importance_samples",
+            0,
+            *(["--prior", asked] if asked else []),
+        )
         assert status == 0 and f"prior: {words}" in out
 
 

@@ -56,6 +56,7 @@ class Option(NamedTuple):
     aliases: tuple[str, ...] = ()  # spellings of earlier systems
     positional: bool = False
     several: bool = False  # takes one or more values
+    bare: str = ""  # the value of the flag alone
     hidden: bool = False  # works, but is not listed in help
     changeable: bool = False  # by a resumed run
 

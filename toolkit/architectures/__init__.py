@@ -1,6 +1,7 @@
 """The table of architectures, the configuration of a model, and `build`. A new architecture is one file and one row."""
 
 import math
+from collections import ChainMap
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -23,6 +24,7 @@ from toolkit.wording import by_value
 from vae import VAE
 
 ARCHITECTURES = {row.name: row for row in (CONV, TRANSPOSE, MLP, RESNET, BOUNDED)}
+OWN = {"net": ("arch", ARCHITECTURES), "prior_net": ("prior", PRIORS)}  # fields with options of rows, and their tables
 MOST_PARAMETERS = 10**9
 
 
@@ -63,8 +65,9 @@ class ModelConfig:
         "objective",
         choices=("none", "threshold", "dynamic"),
     )
-    prior: str = "normal"  # p(z) in the KL term
+    prior: str = option("normal", "p(z) in the KL term", "model", kind=text, rows=lambda: PRIORS)
     net: Any = None  # the architecture's own options
+    prior_net: Any = None  # the prior's own options
 
     def __post_init__(self):
         tables = {"arch": ARCHITECTURES, "binarize": PIXELS, "likelihood": LIKELIHOODS, "prior": PRIORS}
@@ -74,10 +77,13 @@ class ModelConfig:
         row = self.architecture
         if self.max_filters is None:
             object.__setattr__(self, "max_filters", row.width)
-        if self.net is None and row.Options:
-            object.__setattr__(self, "net", row.Options())
-        if type(self.net) is not (row.Options or type(None)):
-            raise UserError(f"these options belong to another architecture than --arch {self.arch} — leave them out")
+        for name, (selector, table) in OWN.items():
+            Options = table[getattr(self, selector)].Options
+            if getattr(self, name) is None and Options:
+                object.__setattr__(self, name, Options())
+            if type(getattr(self, name)) is not (Options or type(None)):
+                chosen = f"--{selector} {getattr(self, selector)}"
+                raise UserError(f"these options do not belong to {chosen} — leave them out")
         least = {"latent_dims": 1, "channels": 1, "num_classes": 0}
         for name, value in (least | {"max_filters": row.least_width, "image_size": row.least_size}).items():
             if (found := getattr(self, name)) < value:
@@ -108,19 +114,20 @@ class ModelConfig:
 
     def values(self) -> dict[str, Any]:
         """All names and values, including the architecture's own options, as stored in files."""
-        own = asdict(self.net) if self.net else {}
-        return {name: value for name, value in vars(self).items() if name != "net"} | own
+        own = [asdict(getattr(self, name)) for name in OWN if getattr(self, name)]
+        return {name: value for name, value in vars(self).items() if name not in OWN} | dict(ChainMap(*own))
 
 
 def config_of(values: dict[str, Any]) -> ModelConfig:
     """The configuration with these values; raises ValueError or UserError if they are invalid."""
-    arch = values.get("arch", ModelConfig.arch)
-    row = ARCHITECTURES.get(arch) if isinstance(arch, str) else None
-    own = {name for name, _, _ in options_of(row.Options)} if row and row.Options else set()
-    net = from_values(row.Options, {name: values[name] for name in own & values.keys()}) if own else None
-    shared = {name: value for name, value in values.items() if name not in own and name != "net"}
+    shared, made = {name: value for name, value in values.items() if name not in OWN}, {}
+    for name, (selector, table) in OWN.items():
+        chosen = values.get(selector, getattr(ModelConfig, selector))
+        row = table.get(chosen) if isinstance(chosen, str) else None
+        own = {option for option, _, _ in options_of(row.Options)} & shared.keys() if row and row.Options else set()
+        made[name] = from_values(row.Options, {option: shared.pop(option) for option in own}) if own else None
     config = from_values(ModelConfig, shared)
-    return ModelConfig(**{field.name: getattr(config, field.name) for field in fields(config)} | {"net": net})
+    return ModelConfig(**{field.name: getattr(config, field.name) for field in fields(config)} | made)
 
 
 def build(config: ModelConfig) -> VAE:
@@ -128,7 +135,7 @@ def build(config: ModelConfig) -> VAE:
     row = config.architecture
     try:
         likelihood = LIKELIHOODS[config.likelihood](config.pixels, config.channels, config.binarize)
-        prior = PRIORS[config.prior](config.latent_dims)
+        prior = PRIORS[config.prior](config.latent_dims, config.decoder_classes, config.prior_net)
         model = VAE(config, row.encoder(config), row.decoder(config), likelihood, prior)
         fits = model.parameter_count() <= MOST_PARAMETERS
     except (OverflowError, ValueError, TypeError, RuntimeError):  # sizes beyond MLX's limits

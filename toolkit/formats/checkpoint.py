@@ -3,7 +3,7 @@
 Arrays have the key names of the MLX example, on which this toolkit is based, so `.npz` files work in both. Everything
 else (the model's configuration, data set, options, test metrics) is a dictionary of facts: JSON in the comment of the
 zip archive, or in the metadata of a `.safetensors` file. The arrays of a prior that was fitted after
-training are `sampler.weights` …; `convert.py --plain` leaves them out for strict readers. Third-party files have no
+training are `sampler.*`; `convert.py --plain` leaves them out for strict readers. Third-party files have no
 facts; their configuration is inferred from the shapes of their arrays. Nothing is unpickled.
 
 A file is read in two steps: first names and shapes, then, if they match a model, the values. So an oversized file is
@@ -36,6 +36,7 @@ from toolkit.files.writing import reason, write
 from toolkit.formats import hub, pytorch
 from toolkit.formats.recognise import recognise
 from toolkit.model.mixture import Mixture
+from toolkit.model.priors import Flow
 from vae import VAE
 
 ENDINGS = (".npz", ".safetensors")  # that are written
@@ -94,7 +95,7 @@ class Checkpoint:
     collapsed: bool = False
     options: dict[str, Any] = field(default_factory=dict)  # of its training
     test: dict[str, Any] = field(default_factory=dict)  # metrics per image
-    sampler: Mixture | None = None  # prior for sampling, fitted after training
+    sampler: Mixture | Flow | None = None  # prior for sampling, fitted after training
 
     def __post_init__(self):
         classes = self.model.config.num_classes
@@ -105,7 +106,7 @@ class Checkpoint:
     @property
     def prior(self) -> Any:
         """The prior to sample from: the fitted one, or else that of the training."""
-        return self.sampler or self.model.prior
+        return self.model.prior if self.sampler is None else self.sampler
 
     def facts(self) -> dict[str, Any]:
         """The metadata for its file."""
@@ -172,12 +173,13 @@ def load(path: Path | str) -> Checkpoint:
     with in_one_line(path):
         facts = {name: contents.facts[name] for name in FACTS if name in contents.facts}
         checkpoint, fitted = Checkpoint(model, **facts), contents.shapes.keys() - parts.keys()
+        kind = Mixture if f"{SAMPLER}weights" in fitted else Flow
         if fitted:
-            Mixture.check_shapes(without(SAMPLER, contents.shapes), model.config)
+            kind.of_shapes(without(SAMPLER, contents.shapes), model.config)
         arrays = contents.arrays()
         put_weights(path, model, arrays)
         if fitted:
-            checkpoint.sampler = Mixture.from_arrays(without(SAMPLER, arrays))
+            checkpoint.sampler = kind.from_arrays(without(SAMPLER, arrays), model.config)
     return checkpoint
 
 

@@ -33,6 +33,7 @@ def model_rows(model: VAE) -> list[tuple[str, str]]:
         ("Latent dimensions", str(config.latent_dims)),
         ("Filters", str(config.max_filters)),
         ("Likelihood", f"{model.likelihood.words} ({config.likelihood})"),
+        *([("Prior", model.prior.words)] if config.prior != ModelConfig.prior else []),
         ("Parameters", f"{model.parameter_count():,}"),
     ]
 

@@ -1,9 +1,4 @@
-"""A mixture of Gaussians as a prior, fitted to the latent vectors of a trained model.
-
-The latent vectors of images do not fill the standard normal evenly, so a vector drawn from it often lies far from all
-of them and decodes to an implausible image. A mixture fitted after training follows the images. The model's weights and
-its KL term stay unchanged. Fitting is in float64, in NumPy.
-"""
+"""A mixture of Gaussians as a prior, fitted to the latent vectors of a trained model. In float64, in NumPy."""
 
 import math
 import time
@@ -12,10 +7,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from toolkit.errors import UserError
 from toolkit.files.progress import shown
-from toolkit.model import inference
-from toolkit.model.inputs import Images
 from toolkit.model.priors import Prior
 from toolkit.random import generator
 
@@ -36,6 +28,7 @@ class Mixture:
     """
 
     name = "mixture"
+    follows = True
 
     def __init__(self, weights: np.ndarray, means: np.ndarray, scales: np.ndarray):
         """`weights` (C, M) with C = 1 without classes, `means` (M, D), and the lower triangles of the covariances'
@@ -67,8 +60,8 @@ class Mixture:
         return {name: getattr(self, name).astype(np.float32) for name in ("weights", "means", "scales")}
 
     @staticmethod
-    def check_shapes(arrays: dict[str, np.ndarray], config: Any) -> None:
-        """Raise ValueError if the arrays' shapes do not fit a model."""
+    def of_shapes(arrays: dict[str, np.ndarray], config: Any) -> None:
+        """Raise ValueError if the shapes of arrays do not fit a model."""
         dims, count = config.latent_dims, arrays["weights"].shape[-1]
         shapes = {"weights": (max(1, config.decoder_classes), count), "means": (count, dims)}
         shapes["scales"] = (count, dims * (dims + 1) // 2)
@@ -76,8 +69,9 @@ class Mixture:
             raise ValueError("its fitted prior has the wrong shapes")
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "Mixture":
+    def from_arrays(cls, arrays: dict[str, np.ndarray], config: Any) -> "Mixture":
         """A mixture from saved arrays; raises ValueError if they are invalid."""
+        cls.of_shapes(arrays, config)
         with np.errstate(invalid="ignore"):  # the next lines check for NaN
             weights, means, scales = (np.asarray(arrays[name], np.float64) for name in ("weights", "means", "scales"))
         if not all(np.isfinite(array).all() for array in (weights, means, scales)):
@@ -125,25 +119,12 @@ class Mixture:
 # Fitting
 
 
-def fit_prior(model: Any, split: Images, seed: int = 0) -> Mixture:
-    """Fit a mixture to the latent vectors of a model's training images.
-
-    It is fitted to the posteriors q(z | x) with their variances, so it approximates the aggregate posterior. The number
-    of components grows until held-out latent vectors no longer improve.
-    """
-    means, log_vars = inference.encode(model, split)
-    classes = model.config.decoder_classes
-    labels = np.asarray(split.labels) if classes else np.zeros(len(means), int)
-    return fit(means, log_vars, [np.flatnonzero(labels == c) for c in range(max(1, classes))], seed)
-
-
 def fit(means: np.ndarray, log_vars: np.ndarray, groups: list[np.ndarray], seed: int = 0) -> Mixture:
     """Fit a mixture to posteriors, (N, D) each; `groups` holds their numbers by class.
 
-    A class with too few posteriors gets the Gaussian of all classes.
+    The number of components grows until held-out latent vectors no longer improve. A class with too few posteriors gets
+    the Gaussian of all classes.
     """
-    if not len(means):
-        raise UserError("there are no images to fit a prior to — use more images")
     groups = [group if len(group) >= LEAST else np.arange(len(means)) for group in groups]
     best = best_size(means, log_vars, groups, seed)
     mixtures = []

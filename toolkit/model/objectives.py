@@ -18,7 +18,8 @@ LEAST_SHARE = 1e-12  # of a sample; smaller ones change nothing, but lead to sub
 class Elbo(NamedTuple):
     """The negative evidence lower bound: error + β KL.
 
-    With free bits, the KL of a dimension, averaged over the batch, is penalised only above `free_bits` nats.
+    With free bits, the KL of a group, averaged over the batch, is penalised only above `free_bits` nats. A group is a
+    dimension or, if the prior's KL has no closed form, all of them.
     """
 
     free_bits: float = 0
@@ -39,7 +40,7 @@ class Elbo(NamedTuple):
 
     def title(self, errors: str, kl: str) -> str:
         """A description, from those of the two terms."""
-        return f"{errors} + {kl}" + (f", {self.free_bits:g} free nats per dimension" if self.free_bits else "")
+        return f"{errors} + {kl}" + (f", {self.free_bits:g} free nats" if self.free_bits else "")
 
 
 class ImportanceWeighted(NamedTuple):

@@ -16,6 +16,7 @@ from toolkit.files.writing import is_stream
 from toolkit.options import DATASETS, count, directory, number, option, path, seed, whole, word
 
 DEFAULT_MODEL = "pretrained/vae_mnist_filters_0064_dims_0008.npz"
+FITTED = ("mixture", "flow")  # priors that can be fitted after training
 REPLACING = ("codes", "vis_lat_space")  # options of generate.py that replace sampling
 
 
@@ -24,9 +25,9 @@ def checking_option(kind: Any) -> Any:
     return option(None, "must match the checkpoint", "model", kind=kind, hidden=True)
 
 
-def prior_option(default: str | None, about: str, **more: Any) -> Any:
-    about += ". mixture: Gaussians fitted after training; normal: the prior used in training"
-    return option(default, about, "sampling", choices=("mixture", "normal"), **more)
+def prior_option(about: str, **more: Any) -> Any:
+    about += ": mixture or flow, fitted after training; normal or flow, used in training"
+    return option(None, about, "sampling", kind=word, unit="PRIOR", **more)
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class SeedOptions:
 
 @dataclass(frozen=True)
 class PriorOptions:
-    prior: str | None = prior_option(None, "prior of samples", default_text="mixture, if fitted", not_with=REPLACING)
+    prior: str | None = prior_option("prior of samples", default_text="the fitted one, if any", not_with=REPLACING)
     temperature: float = option(
         1.0,
         "scale of the latent noise; below 1, samples are cleaner and less varied",

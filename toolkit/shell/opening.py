@@ -10,7 +10,7 @@ from toolkit.errors import UserError, warn
 from toolkit.formats import checkpoint, hub
 from toolkit.formats.checkpoint import Checkpoint
 from toolkit.machine import device, ranks
-from toolkit.shell.flags import DeviceOptions, ModelOptions
+from toolkit.shell.flags import FITTED, DeviceOptions, ModelOptions
 from toolkit.training.plan import COLLAPSED_KL
 from vae import VAE
 
@@ -52,10 +52,13 @@ def open_model(options: ModelOptions, on: DeviceOptions, together: bool = False)
 
 def prior_of(opened: Opened, asked: str | None) -> Any:
     """The prior selected by a flag; by default the fitted prior or, without one, the training prior."""
-    checkpoint = opened.checkpoint
-    if asked == "mixture" and checkpoint.sampler is None:
-        raise UserError(f"{opened.path} has no mixture — convert.py --fit_prior adds one")
-    return checkpoint.prior if asked in (None, "mixture") else checkpoint.model.prior
+    priors = {prior.name: prior for prior in (opened.model.prior, opened.checkpoint.sampler) if prior is not None}
+    if asked is None:
+        return opened.checkpoint.prior
+    if asked not in priors:
+        ways = "convert.py --fit_prior adds one" if asked in FITTED else f"choose {' or '.join(priors)}"
+        raise UserError(f"{opened.path} has no prior named {asked} — {ways}")
+    return priors[asked]
 
 
 # Names of models as people type them

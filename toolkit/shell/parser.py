@@ -195,7 +195,7 @@ class Parser(argparse.ArgumentParser):
         about: dict[str, Any] = {"action": "store_true"}
         if known.kind:
             about = {"type": self.reader(known), "metavar": unit_of(name, known)}
-            about |= {"nargs": "+"} if known.several else {}
+            about |= {"nargs": "+"} if known.several else {"nargs": "?", "const": known.bare} if known.bare else {}
         if known.positional:
             about |= {} if default is ... else {"nargs": "*" if known.several else "?"}
             self.add_argument(name, **about)

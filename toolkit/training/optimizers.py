@@ -9,6 +9,7 @@ from toolkit.layers import forms
 from toolkit.training.plan import TrainConfig
 
 MUON_FACTOR = 2  # Muon's learning rate divided by AdamW's
+PRIOR_FACTOR = 0.1  # the rate of a learned prior, divided by that of the model
 NUDGE = 1e-30  # added to gradients
 
 
@@ -72,12 +73,24 @@ class Muon(SideBySide, DecoupledMuon):
     pass
 
 
-def make(config: TrainConfig) -> optim.Optimizer:
-    """The optimizer of a run. Combined with Muon, AdamW has no weight decay."""
-    if config.optimizer == "adamw":
-        return AdamW(config.lr, weight_decay=config.weight_decay)
-    muon, adamw = Muon(MUON_FACTOR * config.lr, config.weight_decay), AdamW(config.lr, weight_decay=0)
-    return optim.MultiOptimizer([muon, adamw], [by_muon])
+def make(config: TrainConfig, prior: bool = False) -> optim.Optimizer:
+    """The optimizer of a run; `prior` if the prior has parameters. Combined with Muon, AdamW has no weight decay."""
+    is_muon = config.optimizer == "muon"
+    rest = with_factor(AdamW(config.lr, weight_decay=0 if is_muon else config.weight_decay), 1)
+    groups, filters = [], []
+    if is_muon:
+        groups.append(with_factor(Muon(config.lr, config.weight_decay), MUON_FACTOR))
+        filters.append(by_muon)
+    if prior:
+        groups.append(with_factor(AdamW(config.lr, weight_decay=0), PRIOR_FACTOR))
+        filters.append(of_prior)
+    return optim.MultiOptimizer([*groups, rest], filters) if groups else rest
+
+
+def with_factor(optimizer: optim.Optimizer, factor: float) -> optim.Optimizer:
+    """An optimizer whose learning rate is that of the run times a factor."""
+    optimizer.factor = factor
+    return optimizer
 
 
 def by_muon(path: str, array: mx.array) -> bool:
@@ -85,10 +98,11 @@ def by_muon(path: str, array: mx.array) -> bool:
     return array.ndim == 4 or (array.ndim == 2 and ".hidden" in path)
 
 
+def of_prior(path: str, array: mx.array) -> bool:
+    return path.startswith("prior.")
+
+
 def set_rate(optimizer: optim.Optimizer, rate: float) -> None:
     """Set the learning rate."""
-    if isinstance(optimizer, optim.MultiOptimizer):
-        muon, adamw = optimizer.optimizers
-        muon.learning_rate, adamw.learning_rate = MUON_FACTOR * rate, rate
-    else:
-        optimizer.learning_rate = rate
+    for group in optimizer.optimizers if isinstance(optimizer, optim.MultiOptimizer) else [optimizer]:
+        group.learning_rate = rate * group.factor

@@ -68,7 +68,7 @@ class ElboOptions:
         0, "epochs over which β rises to --beta", "objective", kind=in_epochs, aliases=("beta_annealing_period",)
     )
     beta_start: float = option(0.001, "β at the start", "objective", kind=weight, only_with=("beta_warmup",))
-    free_bits: float = option(0, "KL per dimension that is not penalised", "objective", kind=weight, unit="NATS")
+    free_bits: float = option(0, "KL of a dimension that is not penalised; of all together with a flow", "objective", kind=weight, unit="NATS")
 
     def objective(self, epoch: int) -> Elbo:
         """The objective after `epoch` epochs."""
@@ -222,7 +222,7 @@ def make_plan(values: Mapping[str, Any] | None = None) -> Plan:
 
     rows = {name: known.rows().get(values.get(name, default)) for name, default, known in SELECTORS}
     own_options = {name: make(row.Options) for name, row in rows.items() if row and row.Options}
-    model = replace(make(ModelConfig), net=own_options.get("arch"))
+    model = replace(make(ModelConfig), net=own_options.get("arch"), prior_net=own_options.get("prior"))
     plan = Plan(make(TrainConfig), model, MappingProxyType(own_options))
     if "muon" == plan.train.optimizer != own.get("optimizer", "muon"):
         raise UserError(f"--arch {arch} has no kernels for Muon — leave --optimizer muon out")

@@ -81,7 +81,7 @@ class Trainer:
         self.augment = few if self.config.augment == "auto" else self.config.augment
         self.objective = plan.objective(0)  # of the current epoch
         self.updates: dict[str, Callable] = {}
-        self.optimizer = optimizers.make(self.config)
+        self.optimizer = optimizers.make(self.config, prior=bool(self.model.prior.trainable_parameters()))
         self.optimizer.init(self.model.trainable_parameters())
         if weights:
             self.begin_with(weights)
@@ -302,8 +302,8 @@ class Trainer:
     def samples(self) -> np.ndarray:
         """Samples from the same latent vectors in every epoch, floats in [0, 1]."""
         self.model.eval()
-        z = self.model.prior.sample(SHOWN, random.key(self.config.seed, random.SAMPLES))
         labels = mx.arange(SHOWN, dtype=mx.int32) % max(1, self.model.config.decoder_classes)
+        z = self.model.prior.sample(SHOWN, random.key(self.config.seed, random.SAMPLES), labels=labels)
         return np.array(self.model.decode(z, labels))
 
 

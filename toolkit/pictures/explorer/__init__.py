@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import mlx.core as mx
 import numpy as np
 
 from toolkit import datasets
@@ -81,7 +82,8 @@ def make(title: str, subject: Subject, count: int | None = None, half: bool = Fa
         "classes": checkpoint.class_names,
         "mean": model.likelihood.mean_of,
         "binary": PIXELS[model.config.binarize].binary,
-        "prior": {"words": model.prior.words, "middle": [0] * model.config.latent_dims},
+        "middle": middle_of(model).tolist(),
+        "priors": [],
         "drawn": {"side": row.drawn[0], "box": row.drawn[1]} if row and row.drawn else None,
         "fit": model.config.fit,
         "crop": row.crop if row else 1,
@@ -89,9 +91,9 @@ def make(title: str, subject: Subject, count: int | None = None, half: bool = Fa
         "decoder": network.describe(decoder, arrays),
     }
     named = {}
-    if checkpoint.sampler:
-        about["mixture"] = checkpoint.sampler.words
-        named |= {f"mixture_{name}": array for name, array in checkpoint.sampler.arrays().items()}
+    for prior in (checkpoint.sampler, model.prior):
+        if prior is not None:
+            about["priors"].append(network.describe_prior(prior, arrays, named))
     if about["drawn"]:
         named["resize"] = resize_matrix(about["drawn"]["side"], model.config.image_size)
     if test is not None:
@@ -100,6 +102,12 @@ def make(title: str, subject: Subject, count: int | None = None, half: bool = Fa
     block, about["arrays"] = pack([array.astype(kept) for array in arrays], named)
     page = assemble(subject.title, about, block)
     return Explorer(page, network.rounding_error(model, folded, test) if half else "")
+
+
+def middle_of(model: Any) -> np.ndarray:
+    """The vector in the middle of the prior: a sample without noise."""
+    labels = np.zeros(1, int) if model.config.decoder_classes else None
+    return np.array(model.prior.sample(1, mx.random.key(0), 0.0, labels))[0]
 
 
 def describe_images(subject: Subject, test: Any, named: dict[str, np.ndarray]) -> dict[str, Any]:

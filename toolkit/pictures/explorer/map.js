@@ -12,7 +12,7 @@ class LatentMap {
     const { shape: [, dims], data } = arrays.plane;
     this.middle = data.subarray(0, dims);
     this.directions = [data.subarray(dims, 2 * dims), data.subarray(2 * dims)];
-    this.origin = this.placeOf(facts.prior.middle);
+    this.origin = this.placeOf(facts.middle);
     this.context = canvas.getContext("2d");
     this.still = document.createElement("canvas"); // points and circles, drawn once
     this.marks = { now: [0, 0], kept: [] };

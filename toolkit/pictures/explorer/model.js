@@ -7,6 +7,8 @@ const MEANS = {
   clip: (value) => Math.min(1, Math.max(0, value)),
 };
 
+const LARGEST_LOG_SCALE = 2; // of a coupling layer
+
 class Model {
   constructor(facts, arrays) {
     const { size, channels, dims } = facts, classes = facts.classes.length;
@@ -15,6 +17,8 @@ class Model {
     this.decoder = new Network(facts.decoder, arrays, Features.vector(dims), classes);
     this.mean = this.encoder.output.data.subarray(0, dims);
     this.logVariance = this.encoder.output.data.subarray(dims);
+    this.flows = facts.priors.map(({ couplings = [] }) => couplings.map(({ kept, layers }) => (
+      { kept, network: new Network(layers, arrays, Features.vector(dims), classes) })));
     this.made = new Features(size, this.decoder.output.length / size ** 2, 0); // rows without a border
   }
 
@@ -46,10 +50,26 @@ class Model {
     return Math.max(0, errors.indexOf(Math.min(...errors)));
   }
 
-  sample(fitted, temperature, label = 0) {
-    /* A latent vector from the fitted mixture or from the standard normal. */
+  sample(prior, temperature, label = 0) {
+    /* A latent vector from the prior with this number. */
     const eps = Float64Array.from({ length: this.dims }, () => temperature * gaussian());
-    if (!fitted) return Float32Array.from(eps);
+    return this.facts.priors[prior].kind === "mixture" ? this.ofMixture(eps, label) : this.ofFlow(prior, eps, label);
+  }
+
+  ofFlow(prior, eps, label = 0) {
+    /* Noise → latent vector; unchanged by the standard normal, which has no couplings. */
+    const z = Float32Array.from(eps);
+    for (const { kept, network } of this.flows[prior]) {
+      network.input.data.set(z.map((value, i) => kept[i] * value));
+      const { data } = network.run(label);
+      for (let i = 0; i < this.dims; i++) {
+        if (!kept[i]) z[i] = z[i] * Math.exp(LARGEST_LOG_SCALE * Math.tanh(data[i] / LARGEST_LOG_SCALE)) + data[this.dims + i];
+      }
+    }
+    return z;
+  }
+
+  ofMixture(eps, label) {
     const [weights, means, scales] = ["weights", "means", "scales"].map((name) => this.arrays[`mixture_${name}`]);
     const components = weights.shape[1], first = (weights.shape[0] > 1 ? label : 0) * components;
     let left = Math.random(), m = -1;

@@ -18,12 +18,15 @@ from toolkit.model import inference
 from toolkit.model.inputs import Images
 from vae import VAE
 
+PRIORS = ("normal", "mixture", "flow")  # that model.js knows
 LARGEST = 2**24  # parameters of a model in a page
 TRIED_ON = 100  # latent vectors on which the effect of rounding is measured
 
 
 def check_fit(model: VAE) -> None:
     """Raise UserError if a browser cannot run a model: network.js lacks its layers, or it is too large."""
+    if model.prior.name not in PRIORS:
+        raise UserError(f"the explorer cannot draw samples from {model.prior.words} — use another kind of picture")
     if layers(model)[0][-1].name != "heads":  # network.js knows no other posterior
         raise UserError(f"the explorer cannot run a model of --arch {model.config.arch} — use one of another --arch")
     if (count := model.parameter_count()) > LARGEST:
@@ -62,6 +65,21 @@ def rounding_error(model: VAE, rounded: VAE, test: Images | None) -> str:
         return words
     before, after = (inference.encode(one, test)[0] for one in (model, rounded))
     return f"{words}, latent vectors by at most {np.abs(before - after).max():.4f}"
+
+
+def describe_prior(prior: Any, arrays: list[np.ndarray], named: dict[str, np.ndarray]) -> dict[str, Any]:
+    """A prior for model.js: the networks of a flow are appended to `arrays`, a mixture goes into `named`."""
+    about = {"kind": prior.name, "words": prior.words}
+    if prior.name == "mixture":
+        named |= {f"mixture_{name}": array for name, array in prior.arrays().items()}
+    if prior.name == "flow":
+        labels = [Call("append_labels", [], ())] if prior.num_classes else []
+        about["couplings"] = []
+        for one in prior.layers:
+            dense = [[one.lin1, nn.leaky_relu], [one.lin2, nn.leaky_relu], [one.lin3]]
+            described = describe([*labels, *(Call("dense", modules, ()) for modules in dense)], arrays)
+            about["couplings"].append({"kept": np.array(one._kept).astype(int).tolist(), "layers": described})
+    return about
 
 
 def describe(calls: list[Call], arrays: list[np.ndarray]) -> list[dict[str, Any]]:

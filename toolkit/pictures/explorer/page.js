@@ -12,6 +12,8 @@ const SLOW = 150; // milliseconds per picture; beyond, the page warns
 const NEIGHBOURS = 5;
 const PEN = { side: 112, radius: 4.5, step: 4 }; // in pixels: the drawing, its pen, and a step of the arrow keys
 
+const PRIORS = { normal: "the standard normal", mixture: "the fitted mixture", flow: "the flow" }; // by kind
+
 const $ = (id) => document.getElementById(id);
 const facts = JSON.parse($("about").textContent);
 let model, arrays, map, film;
@@ -112,13 +114,11 @@ function makeSliders() {
 
 function makeStage() {
   picture = new Screen($("picture"), facts.size, facts.channels);
-  const priors = [...(facts.mixture ? [["fitted", "the fitted mixture"]] : []), ["", facts.prior.words]];
-  $("prior").append(...priors.map(([value, textContent]) => element("option", { value, textContent })));
-  $("prior").title = facts.mixture || "";
+  $("prior").append(...facts.priors.map(({ kind, words }, value) => element("option", { value, title: words, textContent: PRIORS[kind] })));
   $("temperature").addEventListener("input", () => ($("temperature-value").textContent = Number($("temperature").value).toFixed(2)));
   const random = () => model.sample($("prior").value, Number($("temperature").value), label);
   $("random").addEventListener("click", () => show(random()));
-  $("reset").addEventListener("click", () => show(facts.prior.middle));
+  $("reset").addEventListener("click", () => show(facts.middle));
   $("keep").addEventListener("click", () => keep(shown));
   $("surprise").addEventListener("click", () => {
     for (let i = 0; i < 5; i++) keep(random());
@@ -455,7 +455,7 @@ async function begin() {
   if (arrays.plane) makeMap();
   else document.querySelector("main").lastElementChild.append($("draw-section")); // in place of the map
   if (arrays.labels) setLabel(arrays.labels.data[0]);
-  show(arrays.means ? meanOf(0) : facts.prior.middle);
+  show(arrays.means ? meanOf(0) : facts.middle);
   measure();
 }
 
