@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from toolkit.files.records import as_json
 from toolkit.files.targets import METRICS, check_ending, mark
 from toolkit.files.writing import write
-from toolkit.options import count, option, path, sample_count
+from toolkit.options import count, number, option, path, sample_count
 from toolkit.shell import flags
 from toolkit.shell.command import beside, command
 from toolkit.shell.parser import parse
@@ -21,6 +21,7 @@ from toolkit.wording import counted, public_name
 
 WIDTH, NAMES, VALUES = 80, 18, 17  # of the table, and of its first two columns
 FOR_A_PAPER = 5000  # importance samples
+NEIGHBOURS = 5  # that scores of samples compare
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,16 @@ class EvaluateOptions:
         20, "samples per image for log p(x), for papers 5000; 0 skips it", "sampling", kind=sample_count, common=True
     )
     prior: str | None = flags.prior_option("prior for KL and log p(x)", default_text="that of training")
+    score_samples: int | None = option(
+        None,
+        "score N samples from each prior",
+        "sampling",
+        kind=number(int, NEIGHBOURS + 1, 10**6),
+        common=True,
+    )
+    temperature: float = option(
+        1.0, "scale of their latent noise", "sampling", kind=number(float, 0, 1000), only_with=("score_samples",)
+    )
     batchsize: int = option(250, "batch size; affects speed only", "general", kind=count, aliases=("batch_size",))
     json: str | None = option(None, "also write the metrics to FILE; - is stdout", "output", kind=path, common=True)
 
@@ -48,8 +59,10 @@ def main(argv: list[str] | None = None) -> None:
         flags.check_targets(typed.of(flags.WriteOptions), METRICS, [args.json], model.model)
         check_ending(args.json, (".json",))
     from toolkit.machine import ranks
+    from toolkit.metrics.features import network_for
     from toolkit.metrics.measure import measure_in_turn
-    from toolkit.metrics.words import rows
+    from toolkit.metrics.samples import measure_samples
+    from toolkit.metrics.words import rows, sample_lines
     from toolkit.pictures.card import command_of
     from toolkit.shell.data import dataset_of, load_for
     from toolkit.shell.opening import open_model, prior_of
@@ -65,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
             return ranks.leader_first(lambda: load_for(opened.checkpoint, dataset, split, place, data.limit))
 
         test = load("test")
-        train = None if test.labels is None else load("train")
+        train = load("train") if test.labels is not None or args.score_samples else None
         if ranks.size > 1:
             common = {"importance_samples": args.importance_samples, "prior": args.prior, "seed": seed}
             common["checksum of the model"] = checksum(opened)
@@ -76,7 +89,8 @@ def main(argv: list[str] | None = None) -> None:
         under = VAE(trained.config, trained.encoder, trained.decoder, trained.likelihood, prior).eval()
         print(f"{dataset}, {counted(len(test.images), 'test image')}, random seed {seed}, prior: {prior.words}\n")
         metrics, printed = {}, 0
-        for part in measure_in_turn(under, test, train, args.importance_samples, seed, args.batchsize):
+        known = None if test.labels is None else train
+        for part in measure_in_turn(under, test, known, args.importance_samples, seed, args.batchsize):
             metrics |= part
             table = list(rows(metrics))
             print_rows(table[printed:])
@@ -86,6 +100,12 @@ def main(argv: list[str] | None = None) -> None:
             words = sys.argv[1:] if argv is None else argv
             print("\n  log p(x) grows with the number of samples. For a paper:")
             print(f"  {typed.program} {shlex.join([*words, '--importance_samples', str(FOR_A_PAPER)])}")
+        if args.score_samples and ranks.rank == 0:
+            priors = [each for each in (opened.checkpoint.sampler, trained.prior) if each is not None]
+            network = network_for(dataset, trained.config.channels)
+            drawn = args.score_samples, args.temperature, seed
+            metrics["samples"] = measure_samples(trained, priors, test, train, network, *drawn)
+            print("\n" + "\n".join(sample_lines(metrics["samples"])))
         if args.json and ranks.rank == 0:
             made = opened.checkpoint
             training = {"command": command_of(made), "epochs": made.epoch, "options": made.options}

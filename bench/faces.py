@@ -8,7 +8,6 @@ points the share of a value differs at most from the share that the classifier f
 """
 
 import argparse
-import math
 import os
 import sys
 import tempfile
@@ -18,19 +17,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import mlx.core as mx
 import mlx.nn as nn
-import mlx.optimizers as optim
 import numpy as np
 
 import vae
+from bench import classifiers
 from toolkit import datasets
 from toolkit.architectures import ModelConfig
-from toolkit.files.progress import bar
 from toolkit.formats import checkpoint
 from toolkit.machine import device
 from toolkit.metrics.similarity import psnr
 from toolkit.model import inference
-from toolkit.model.inputs import batch, batches, to_floats
-from toolkit.pictures.images import to_bytes
+from toolkit.model.inference import to_bytes
+from toolkit.model.inputs import batch, to_floats
 from toolkit.training.trainer import hold_out
 
 SAMPLES, EPOCHS, FEATURES = 10_000, 12, 128
@@ -54,22 +52,9 @@ class Classifier(nn.Module):
 def train_classifier(split, size):
     """Train a classifier on a split with factors."""
     mx.random.seed(0)
-    known, channels = split.factors, split.images.shape[3]
-    model, random = Classifier(size, channels, list(map(len, known.values))), np.random.default_rng(0)
-    optimizer = optim.AdamW(optim.linear_schedule(0.003, 0, EPOCHS * math.ceil(len(split.images) / 64)))
-
-    def loss(x, values):
-        errors = [nn.losses.cross_entropy(found, values[:, i]).mean() for i, found in enumerate(model(x))]
-        return mx.stack(errors).sum()
-
-    gradients = nn.value_and_grad(model, loss)
-    with bar(EPOCHS * len(split.images), "Training the classifier") as shown:
-        for _ in range(EPOCHS):
-            for x, numbers, _ in batches(split, 64, model.config, random.permutation(len(split.images))):
-                optimizer.update(model, gradients(x, mx.array(known.numbers[np.array(numbers)]))[1])
-                mx.eval(model.state, optimizer.state)
-                shown.update(len(x))
-    return model.eval()
+    known = split.factors
+    model = Classifier(size, split.images.shape[3], list(map(len, known.values)))
+    return classifiers.train(model, split, model.config, known.numbers, EPOCHS)
 
 
 def classify(classifier, images):

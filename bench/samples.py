@@ -15,18 +15,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import mlx.core as mx
 import mlx.nn as nn
-import mlx.optimizers as optim
 import numpy as np
 
 import vae
+from bench import classifiers
 from toolkit import datasets
 from toolkit.architectures import ModelConfig
-from toolkit.files.progress import bar
 from toolkit.formats import checkpoint
 from toolkit.machine import device
+from toolkit.metrics.distances import frechet
 from toolkit.model import inference
-from toolkit.model.inputs import batches, to_floats
-from toolkit.pictures.images import to_bytes
+from toolkit.model.inference import to_bytes
+from toolkit.model.inputs import to_floats
 
 SAMPLES, CONFIDENT = 10_000, 0.9
 SIZE, FEATURES, EPOCHS = 32, 64, 8  # of the classifier, which is then confident on 98% of test images
@@ -46,24 +46,14 @@ class Classifier(nn.Module):
         return nn.relu(self.encoder(x)[0])
 
     def __call__(self, x):
-        return self.classes(self.features(x))
+        return [self.classes(self.features(x))]
 
 
 def train_classifier(split):
     """Train a classifier on a split."""
     mx.random.seed(0)
-    model, random = Classifier(), np.random.default_rng(0)
-    steps = EPOCHS * -(-len(split.images) // 64)
-    optimizer = optim.AdamW(optim.linear_schedule(0.003, 0, steps))
-    gradients = nn.value_and_grad(model, lambda x, labels: nn.losses.cross_entropy(model(x), labels, reduction="mean"))
-    with bar(EPOCHS * len(split.images), "Training the classifier") as shown:
-        for _ in range(EPOCHS):
-            for x, _, labels in batches(split, 64, model.config, random.permutation(len(split.images))):
-                optimizer.update(model, gradients(x, labels)[1])
-                mx.eval(model.state, optimizer.state)
-                shown.update(len(x))
-    model.eval()
-    return model
+    model = Classifier()
+    return classifiers.train(model, split, model.config, np.asarray(split.labels, np.int32)[:, None], EPOCHS)
 
 
 def classify(classifier, images):
@@ -76,20 +66,11 @@ def classify(classifier, images):
     return np.concatenate(features), np.concatenate(probabilities)
 
 
-def frechet_distance(a, b):
-    """The Fréchet distance between Gaussians fitted to two sets of features."""
-    mean_a, mean_b, cov_a, cov_b = a.mean(axis=0), b.mean(axis=0), np.cov(a.T), np.cov(b.T)
-    values, vectors = np.linalg.eigh(cov_a)
-    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ cov_b @ root), 0)).sum()
-    return ((mean_a - mean_b) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * cross
-
-
 def row(name, images, labels, classifier, real):
     features, probabilities = classify(classifier, images)
     confident = (probabilities.max(axis=1) > CONFIDENT).mean()
     correct = f"{(probabilities.argmax(axis=1) == labels).mean():.1%}" if labels is not None else ""
-    print(f"| {name} | {confident:.1%} | {correct} | {frechet_distance(features, real):.2f} |", flush=True)
+    print(f"| {name} | {confident:.1%} | {correct} | {frechet(features, real):.2f} |", flush=True)
 
 
 def main():

@@ -11,7 +11,6 @@ from toolkit.machine import ranks
 from toolkit.metrics import bounds, latents
 from toolkit.metrics.similarity import psnr
 from toolkit.model import inference
-from toolkit.model.priors import Prior
 from vae import VAE
 
 ACTIVE = 0.01  # a dimension is active if the variance of its posterior mean over the data exceeds this
@@ -57,10 +56,9 @@ def measure_in_turn(
     yield active | {"variance_by_dimension": variances.tolist()}
     mutual_information, marginal_kl = latents.information(means, log_vars, prior, seed, split.labels)
     yield {"mutual_information": mutual_information}
-    trained = isinstance(prior, Prior)  # not fitted afterwards
-    if trained or not model.config.decoder_classes:  # otherwise the prior differs between classes
+    if not prior.by_class:
         yield {"marginal_kl": marginal_kl}
-    if trained:
+    if not prior.follows:
         yield {"kl_by_dimension": latents.kl_by_dimension(means, log_vars).tolist()}
     if train is not None:
         train_means, _ = inference.encode(model, train, batch_size)

@@ -1,6 +1,7 @@
-"""Name, value and meaning of each metric, for evaluate.py and reports."""
+"""Name, value and meaning of each metric, for evaluate.py and reports; the table of the scores of samples."""
 
 import math
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,3 +41,42 @@ def rows(metrics: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield "log p(x) ≥", mean("log_likelihood"), f"nats, {bound['importance_samples']} importance samples each"
         if "bits_per_dimension" in bound:
             yield "Bits per dimension", f"{bound['bits_per_dimension']:.5f}", "−log p(x) in bits per pixel and channel"
+
+
+SCORES = {"frechet": 2, "precision": 3, "recall": 3, "density": 3, "coverage": 3, "novelty": 2}  # and their digits
+NAME, COLUMN = 20, 10  # widths of their table
+
+
+def sample_lines(samples: dict[str, Any]) -> Iterator[str]:
+    """The scores of samples as the lines of a table; below each score its standard deviation."""
+    count, draws = f"{samples['count']:,}", samples["draws"]
+    at = "" if samples["temperature"] == 1 else f", temperature {samples['temperature']:g}"
+    yield f"  Against {count} test images{at}: mean and standard deviation of {draws} draws, in"
+    yield f"  features of {samples['features']}"
+    yield ""
+    yield " " * NAME + "".join("Fréchet".rjust(COLUMN) if name == "frechet" else name.rjust(COLUMN) for name in SCORES)
+    rows = dict(samples["scores"])
+    for name, scores in rows.items():
+        found = [scores.get(score) for score in SCORES]
+        digits = SCORES.values()
+        values = [f"{one['mean']:.{n}f}" if one else "–" for one, n in zip(found, digits, strict=True)]
+        spread = [f"±{one['deviation']:.{n}f}" if one else "" for one, n in zip(found, digits, strict=True)]
+        *before, last = textwrap.wrap(name, NAME - 3)
+        yield from (f"  {words}" for words in before)
+        yield f"  {last:{NAME - 2}}" + "".join(value.rjust(COLUMN) for value in values)
+        yield (" " * NAME + "".join(value.rjust(COLUMN) for value in spread)).rstrip()
+    if not any("frechet" in scores for scores in rows.values()):
+        yield f"  The Fréchet distance needs more than {samples['dimensions']} samples."
+    if classes := samples.get("by_class"):
+        yield ""
+        yield f"  By class, {samples['prior_by_class']}: Fréchet distance and coverage"
+        for name, scores in classes.items():
+            told = (
+                "too few images"
+                if scores is None
+                else ", ".join(
+                    f"{scores[score]['mean']:.{SCORES[score]}f} ± {scores[score]['deviation']:.{SCORES[score]}f}"
+                    for score in ("frechet", "coverage")
+                )
+            )
+            yield f"  {name:{NAME - 2}}  {told}"

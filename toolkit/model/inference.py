@@ -71,6 +71,16 @@ def decode(
     return np.concatenate(images)
 
 
+def to_bytes(pixels: np.ndarray) -> np.ndarray:
+    """Floats in [0, 1] → bytes, rounded; bytes stay as they are."""
+    pixels = np.array(pixels)
+    if pixels.dtype == np.uint8:
+        return pixels
+    if not np.isfinite(pixels).all():
+        raise UserError("the model produced NaN pixels: its weights are broken — train or copy it again")
+    return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+
+
 def reconstruct(model: Any, split: Images) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Chunks of inputs and of their reconstructions from the posterior mean."""
     for x, _, labels in batches(split, CHUNK, model.config):

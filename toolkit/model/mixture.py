@@ -40,6 +40,7 @@ class Mixture:
         self.factors[:, rows, columns] = self.scales
         inverses = np.linalg.inv(self.factors)
         heights = np.log(np.abs(np.diagonal(inverses, axis1=1, axis2=2))).sum(axis=1)
+        self.by_class = len(self.weights) > 1
         with np.errstate(divide="ignore"):
             logs = np.log(self.weights)
         # Maps each component to the standard normal: a matrix, a shift, and the log-density at its mean.

@@ -32,6 +32,7 @@ class Prior(nn.Module):
     words: str
     Options: type | None = None  # a frozen dataclass of its own options
     follows = False  # whether it learns where the latent vectors are, so that none is fitted after training
+    by_class = False  # whether it differs between classes
 
     def __init__(self, latent_dims: int, num_classes: int = 0, options: Any = None):
         super().__init__()
@@ -89,7 +90,8 @@ class Flow(Prior):
     def __init__(self, latent_dims: int, num_classes: int = 0, options: FlowOptions | None = None):
         super().__init__(latent_dims)
         own = options or FlowOptions()
-        self.num_classes, self.words = num_classes, f"a flow of {own.flow_layers} coupling layers"
+        self.num_classes, self.by_class = num_classes, num_classes > 0
+        self.words = f"a flow of {own.flow_layers} coupling layers"
         self.layers = [Coupling(latent_dims, own.flow_units, num_classes, i) for i in range(own.flow_layers)]
 
     def sample(self, count: int, key: mx.array, temperature: float = 1.0, labels: Any = None) -> mx.array:

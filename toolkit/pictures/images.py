@@ -18,6 +18,7 @@ from PIL import Image, PngImagePlugin
 from toolkit.errors import UserError
 from toolkit.files.targets import PICTURE, mark
 from toolkit.files.writing import is_stream, write
+from toolkit.model.inference import to_bytes
 
 GAP = 2  # pixels between the images of a sheet
 PAPER = 255
@@ -31,16 +32,6 @@ MARK = mark(PICTURE)
 Record = dict[str, str]
 SOFTWARE = Image.Exif()
 SOFTWARE[0x131] = MARK
-
-
-def to_bytes(pixels: np.ndarray) -> np.ndarray:
-    """Floats in [0, 1] → bytes, rounded; bytes stay as they are."""
-    pixels = np.array(pixels)
-    if pixels.dtype == np.uint8:
-        return pixels
-    if not np.isfinite(pixels).all():
-        raise UserError("the model produced NaN pixels: its weights are broken — train or copy it again")
-    return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
 
 
 def pairs(left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -68,7 +68,9 @@ class ElboOptions:
         0, "epochs over which β rises to --beta", "objective", kind=in_epochs, aliases=("beta_annealing_period",)
     )
     beta_start: float = option(0.001, "β at the start", "objective", kind=weight, only_with=("beta_warmup",))
-    free_bits: float = option(0, "KL of a dimension that is not penalised; of all together with a flow", "objective", kind=weight, unit="NATS")
+    free_bits: float = option(
+        0, "KL per dimension, or in total with a flow, not penalised", "objective", kind=weight, unit="NATS"
+    )
 
     def objective(self, epoch: int) -> Elbo:
         """The objective after `epoch` epochs."""

@@ -5,7 +5,18 @@ from types import ModuleType
 from typing import NamedTuple
 
 from toolkit.pictures import explorer
-from toolkit.pictures.kinds import comparison, curves, film, interpolate, latents, manifold, report, samples, traversal
+from toolkit.pictures.kinds import (
+    comparison,
+    curves,
+    film,
+    interpolate,
+    latents,
+    manifold,
+    nearest,
+    report,
+    samples,
+    traversal,
+)
 
 
 class PictureKind(NamedTuple):
@@ -16,17 +27,19 @@ class PictureKind(NamedTuple):
     Options: type | None = None
 
 
+ALL = ("data", "label", "sampler")
 ROWS = (
     PictureKind("traversal", "one row per latent dimension, from -3 to 3; .gif animates it", traversal),
     PictureKind("interpolate", "interpolation between images; .gif animates it", interpolate),
     PictureKind("manifold", "the plane of the two latent dimensions with the largest KL", manifold),
     PictureKind("latents", "latent means of the test images, coloured by class", latents, ("data",)),
     PictureKind("samples", "a sheet of samples, by class if the model has classes", samples, ("sampler", "label")),
+    PictureKind("nearest", "samples beside the training pictures most like them", nearest, ALL),
     PictureKind("reconstructions", "test images, their reconstructions, and the error", comparison, ("data",)),
     PictureKind("curves", "loss, reconstruction and KL of runs, by epoch", curves, ("runs",)),
     PictureKind("training", "animation of samples over the epochs, as .gif", film, ("runs",)),
     PictureKind("explorer", "an interactive page, as one HTML file", explorer, ("data",)),
-    PictureKind("report", "all of these, with metrics, in one HTML file", report, ("data", "label", "sampler")),
+    PictureKind("report", "all of these, with metrics, in one HTML file", report, ALL),
 )
 
 
