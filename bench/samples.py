@@ -1,9 +1,13 @@
 """python bench/samples.py pretrained/vae_mnist_filters_0064_dims_0008.npz
+python bench/samples.py --held_out models/vae_mnist_filters_0064_dims_0016.npz --temperatures 0.8 1
 
 Measure how much a model's samples look like digits, with a classifier of MNIST that is trained for this purpose: the
 share of confident classifications (probability above 0.9), for class-conditional models the share of correct classes,
 and the Fréchet distance between the features of samples and test images. Prints a Markdown table with a row for each
 prior of each model, after the rows of test images and reconstructions.
+
+With --held_out, models are compared by the scores of `evaluate.py --score_samples` instead, with the images that
+--keep_best held out of their training: for choosing among them, without the test split and the classifier above.
 """
 
 import argparse
@@ -24,9 +28,13 @@ from toolkit.architectures import ModelConfig
 from toolkit.formats import checkpoint
 from toolkit.machine import device
 from toolkit.metrics.distances import frechet
+from toolkit.metrics.features import network_for
+from toolkit.metrics.samples import measure_samples
+from toolkit.metrics.words import SCORES
 from toolkit.model import inference
 from toolkit.model.inference import to_bytes
 from toolkit.model.inputs import to_floats
+from toolkit.training.trainer import hold_out
 
 SAMPLES, CONFIDENT = 10_000, 0.9
 SIZE, FEATURES, EPOCHS = 32, 64, 8  # of the classifier, which is then confident on 98% of test images
@@ -73,12 +81,38 @@ def row(name, images, labels, classifier, real):
     print(f"| {name} | {confident:.1%} | {correct} | {frechet(features, real):.2f} |", flush=True)
 
 
+def print_held_out(loaded, path, data_dir, temperatures):
+    """Rows with the scores of a model's samples and reconstructions on held-out images."""
+    config, dataset = loaded.model.config, datasets.full_name(loaded.options["dataset"])
+    whole = datasets.load(dataset, "train", data_dir, None, config.image_size, config.channels, None)
+    own, held_out = (
+        whole._replace(images=whole.images[numbers], labels=whole.labels[numbers])
+        for numbers in hold_out(len(whole.images), loaded.options["seed"])
+    )
+    priors = [prior for prior in (loaded.sampler, loaded.model.prior) if prior is not None]
+    network, count = network_for(dataset, config.channels), len(held_out.images)
+    for i, temperature in enumerate(temperatures):
+        found = measure_samples(loaded.model, priors, held_out, own, network, count, temperature)["scores"]
+        for name, scores in list(found.items())[2 if i else 0 :]:
+            cells = [
+                f"{scores[score]['mean']:.{digits}f}" if score in scores else "" for score, digits in SCORES.items()
+            ]
+            print(f"| {path} | {name} | {temperature:g} | {' | '.join(cells)} |", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+")
     parser.add_argument("--data_dir", default=os.environ.get("VAE_DATA_DIR", "data"))
+    parser.add_argument("--held_out", action="store_true")
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0])
     args = parser.parse_args()
     device.start()
+    if args.held_out:
+        print(f"| model | | temperature | {' | '.join(SCORES)} |\n|---|---|---|" + len(SCORES) * "---|")
+        for path in args.models:
+            print_held_out(checkpoint.load(path), path, args.data_dir, args.temperatures)
+        return
     train, test = (datasets.load("mnist", split, args.data_dir, None, 64, 1, None) for split in ("train", "test"))
     classifier = train_classifier(train)
     real, _ = classify(classifier, test.images)
@@ -93,9 +127,10 @@ def main():
         row(f"{path}: reconstructions", to_bytes(pixels), test.labels, classifier, real)
         labels = np.arange(SAMPLES) % 10 if model.config.decoder_classes else None
         for prior in (model.prior, loaded.sampler):
-            if prior is not None:
-                z = prior.sample(SAMPLES, mx.random.key(0), 1.0, labels)
-                row(f"{path}: {prior.words}", to_bytes(inference.decode(model, z, labels)), labels, classifier, real)
+            for temperature in args.temperatures if prior is not None else ():
+                z = prior.sample(SAMPLES, mx.random.key(0), temperature, labels)
+                name = f"{path}: {prior.words}, temperature {temperature:g}"
+                row(name, to_bytes(inference.decode(model, z, labels)), labels, classifier, real)
 
 
 if __name__ == "__main__":
