@@ -69,7 +69,8 @@ def sample_lines(samples: dict[str, Any]) -> Iterator[str]:
         yield f"  The Fréchet distance needs more than {samples['dimensions']} samples."
     if classes := samples.get("by_class"):
         yield ""
-        yield f"  By class, {samples['prior_by_class']}: Fréchet distance and coverage"
+        yield "  By class: Fréchet distance and coverage, from"
+        yield f"  {samples['prior_by_class']}"
         for name, scores in classes.items():
             told = (
                 "too few images"
