@@ -18,7 +18,7 @@ from toolkit.shell.parser import HELP, parse
 
 COMMANDS = ("train", "generate", "reconstruct", "encode", "evaluate", "visualize", "convert", "doctor")
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]}
-RECIPES = re.split(r"(?m)^## ((?:Add|Train) .*)$", PAGES["docs/contributing.md"])[1:]  # title, text, title, …
+RECIPES = re.split(r"(?m)^## (Add .*)$", PAGES["docs/contributing.md"])[1:]  # title, text, title, …
 LINES = sorted(
     {
         line
@@ -144,25 +144,19 @@ def apply(root, text):
 
 @pytest.mark.slow
 def test_recipes_run_as_printed(tmp_path):
-    """All of them in one copy of the repository: the edits are made, then the printed commands are run in one process.
-
-    "Train with your prior" changes the default of all models, so its edits and commands come last.
-    """
+    """All of them in one copy of the repository: the edits are made, then the printed commands are run in one process."""
     root = tmp_path / "copy"
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("toolkit", "tests", "docs"):
         shutil.copytree(ROOT / name, root / name, ignore=ignored)
     for path in [*ROOT.glob("*.py"), *ROOT.glob("*.toml")]:
         shutil.copy(path, root)
-    recipes = dict(zip(RECIPES[::2], RECIPES[1::2], strict=True))
-    last = recipes.pop("Train with your prior")
-    for titles, texts in ((list(recipes), list(recipes.values())), (["Train with your prior"], [last])):
-        commands = []
-        for title, text in zip(titles, texts, strict=True):
-            text = text.partition("\n## ")[0]
-            assert apply(root, text) == text.count("```python"), f"{title}: an edit is not understood"
-            assert (found := re.findall(r"(?m)^    (python .*)$", text)), title
-            commands += found
-        done = subprocess.run([sys.executable, "-c", RUN_ALL, *commands], cwd=root, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "warn" not in done.stderr.lower()
+    commands = []
+    for title, text in zip(RECIPES[::2], RECIPES[1::2], strict=True):
+        text = text.partition("\n## ")[0]
+        assert apply(root, text) == text.count("```python"), f"{title}: an edit is not understood"
+        assert (found := re.findall(r"(?m)^    (python .*)$", text)), title
+        commands += found
+    done = subprocess.run([sys.executable, "-c", RUN_ALL, *commands], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "warn" not in done.stderr.lower()

@@ -142,10 +142,12 @@ FLOW = ["--prior", "flow", "--flow_layers", 3, "--flow_units", 8]
 TINY = "--dataset synthetic --limit 40 --image_size 16 --batchsize 20".split()
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-@pytest.mark.parametrize("flags", [[], ["--objective", "iwae", "--iw_samples", 2], ["--conditional"]])
-def test_every_architecture_trains_with_a_flow(run, tmp_path, arch, flags):
-    status, out, err = run("train", *TINY, *FLOW, "--arch", arch, *flags, "--epochs", 2, "--outdir", tmp_path)
+@pytest.mark.parametrize(
+    "flags",
+    [*(f"--arch {arch}" for arch in ARCHITECTURES), "--arch mlp --objective iwae --iw_samples 2", "--conditional"],
+)
+def test_every_architecture_trains_with_a_flow(run, tmp_path, flags):
+    status, out, err = run("train", *TINY, *FLOW, *flags.split(), "--epochs", 1, "--outdir", tmp_path)
     assert (status, err) == (0, "") and "Prior: a flow of 3 coupling layers" in out
     (path,) = tmp_path.glob("*.npz")
     kept = checkpoint.load(path)
