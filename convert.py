@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.model.fitting import fit_prior
     from toolkit.pictures import card
     from toolkit.pictures.images import png
-    from toolkit.shell.data import load_for
+    from toolkit.shell.data import load_for, trained_on
     from toolkit.shell.opening import find_model, shared_name
 
     to_folder = args.output.endswith("/")
@@ -76,7 +76,8 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"{args.input} does not name its training data set — give --dataset")
     with beside(args.output):
         if args.fit_prior:
-            train = load_for(loaded, datasets.full_name(loaded.dataset), "train", typed.of(flags.PlaceOptions))
+            dataset = datasets.full_name(args.dataset) if args.dataset else trained_on(source, loaded.dataset)
+            train = load_for(loaded, dataset, "train", typed.of(flags.PlaceOptions))
             loaded.sampler = fit_prior(args.fit_prior, loaded.model, train)
             shown = counted(len(train.images), "image")
             print(f"Prior: {loaded.sampler.words}, fitted to {shown} of {loaded.dataset}")

@@ -204,7 +204,7 @@ def for_minutes(minutes, plan, typed, outdir, run, place):
         chosen = {name: options[name] for name in budget.CHOSEN if name in options and name not in typed}
         return make_plan(plan.options() | chosen), None, None
     splits = ranks.leader_first(lambda: load_splits(plan, place))
-    plan, reason, clock = budget.begin(60 * minutes, plan, typed, splits)
+    plan, reason, clock = budget.begin(60 * minutes, plan, {*typed.defaults, *typed.values}, splits)
     print(f"Plan for {counted(minutes, 'minute')}: {reason}")
     return plan, splits, clock
 

@@ -144,7 +144,7 @@ def apply(root, text):
 
 @pytest.mark.slow
 def test_recipes_run_as_printed(tmp_path):
-    """All of them in one copy of the repository: the edits are made, then the printed commands are run in one process."""
+    """All of them in one copy of the repository: the edits are made, then the commands are run in one process."""
     root = tmp_path / "copy"
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("toolkit", "tests", "docs"):

@@ -6,6 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
+from PIL import Image
 from sample_models import arrays_of, make_flow, make_model, save
 
 from toolkit import datasets
@@ -211,6 +212,19 @@ def test_a_flow_fitted_by_conversion(run, fails, tmp_path, mnist_folder, quick_f
         )
     save(tmp_path / "bad.npz", loaded.model, dataset="synthetic", sampler=make_flow(5))
     assert "wrong shapes" in fails("generate", "--model", tmp_path / "bad.npz", "--outfile", tmp_path / "x.png")
+
+
+def test_a_prior_is_fitted_to_a_folder_that_is_named(run, fails, tmp_path, quick_fit):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i in range(20):
+        Image.new("L", (20, 20), 12 * i).save(pictures / f"{i}.png")
+    save(tmp_path / "a.npz", make_model(), dataset="folder:pictures")
+    flags = [tmp_path / "a.npz", tmp_path / "b.npz", "--fit_prior", "--cache_dir", tmp_path / "cache"]
+    assert "add --dataset folder:PATH" in fails("convert", *flags)
+    assert run("convert", *flags, "--dataset", f"folder:{pictures}")[0] == 0
+    loaded = checkpoint.load(tmp_path / "b.npz")
+    assert isinstance(loaded.sampler, Mixture) and loaded.dataset == "folder:pictures"
 
 
 def test_importance_sampling_under_a_flow_agrees_with_another_way(tmp_path):

@@ -16,7 +16,7 @@ from toolkit.shell.data import trained_on
 from toolkit.shell.earlier import DECODERS, translated
 from toolkit.shell.opening import find_model
 from toolkit.shell.parser import HELP, HELP_ALL, Typed, fields_of, parse, row_options, typed_value, words_of
-from toolkit.training.plan import DECIDED, remembered
+from toolkit.training.plan import DECIDED, RECIPES, remembered
 from toolkit.wording import did_you_mean, ending_in_words
 
 LARGEST, LONGEST_LINE = 2**16, 1000  # bytes of a file of options, and of a line; tomllib is quadratic in a key's dots
@@ -42,8 +42,13 @@ def parse_with_presets(document: str, argv: list[str] | None, *declared: type) -
     if "arch" not in asked and asked.get("decoder") in DECODERS:
         asked["arch"] = given["arch"] = DECODERS[asked["decoder"]]
     model = path.read(model) if model else given.get("like")
-    defaults = options_like(model, asked) if model else {}
+    defaults = (options_like(model, asked) if model else {}) | by_recipe(asked.get("recipe"))
     return parse(document, argv, *declared, given=given, defaults=defaults, translate=translated)
+
+
+def by_recipe(name: str | None) -> dict[str, Any]:
+    """The options of the model that a recipe sets, besides those of its training."""
+    return {option: value for option, value in RECIPES.get(name, {}).items() if option not in DECIDED}
 
 
 def options_like(name: str, asked: dict[str, Any]) -> dict[str, Any]:

@@ -47,15 +47,16 @@ RECIPES = {
     "fast": dict(zip(DECIDED, ("muon", 0.01, "linear", 500, 64, 0.05), strict=True)),
     "classic": dict(zip(DECIDED, ("adamw", 0.001, "constant", 0, 128, 0.01), strict=True)),
 }
-OF_ARCHITECTURES = {  # their own defaults in the first recipe
+RECIPES["samples"] = RECIPES["fast"] | {"latent_dims": 16, "beta": 0.3, "prior": "flow", "epochs": 20}
+OF_ARCHITECTURES = {  # their own defaults, except in the classic recipe
     "mlp": {"optimizer": "adamw", "lr": 0.003, "weight_decay": 0.01},  # has no kernels for Muon
     "resnet": {"lr": 0.003},
 }
 
 
 def decided(name: str, about: str, **more: Any) -> Any:
-    """An option whose default depends on the recipe; the first recipe can differ by architecture."""
-    usual, classic = (recipe[name] for recipe in RECIPES.values())
+    """An option whose default depends on the recipe, and can differ by architecture."""
+    usual, classic = (RECIPES[recipe][name] for recipe in ("fast", "classic"))
     others = by_value({arch: recipe[name] for arch, recipe in OF_ARCHITECTURES.items() if name in recipe})
     words = ", ".join([str(usual), *others, f"classic {classic}"])
     return option(usual, about, "optimisation", default_text=words, **more)
@@ -123,7 +124,12 @@ class TrainConfig:
         aliases=("num_epochs",),
         changeable=True,
     )
-    recipe: str = option("fast", "fast, or classic as in the MLX example", "optimisation", choices=tuple(RECIPES))
+    recipe: str = option(
+        "fast",
+        "fast; samples, for models to draw samples from; or classic, as in the MLX example",
+        "optimisation",
+        choices=tuple(RECIPES),
+    )
     optimizer: str = decided("optimizer", "muon (AdamW for all but kernels) or adamw", choices=("muon", "adamw"))
     lr: float = decided(
         "lr", "peak learning rate; Muon uses twice this", kind=rate, aliases=("learning_rate",), changeable=True
@@ -217,7 +223,7 @@ def make_plan(values: Mapping[str, Any] | None = None) -> Plan:
     values = dict(values or {})
     recipe, arch = (values.get(name, of) for name, of in (("recipe", TrainConfig.recipe), ("arch", ModelConfig.arch)))
     own = OF_ARCHITECTURES.get(arch, {})
-    values = RECIPES.get(recipe, {}) | (own if recipe == TrainConfig.recipe else {}) | values
+    values = RECIPES.get(recipe, {}) | (own if recipe != "classic" else {}) | values
 
     def make(part: type) -> Any:
         return from_values(part, {name: values[name] for name, _, _ in options_of(part) if name in values})
