@@ -9,7 +9,7 @@ from toolkit.layers import forms
 from toolkit.training.plan import TrainConfig
 
 MUON_FACTOR = 2  # Muon's learning rate divided by AdamW's
-PRIOR_FACTOR = 0.1  # the rate of a learned prior, divided by that of the model
+PRIOR_FACTOR = 0.3  # the rate of a learned prior, divided by that of the model
 NUDGE = 1e-30  # added to gradients
 
 
