@@ -23,7 +23,7 @@ CASES = {
     "conv": ({}, {}, "cpu"),
     "textbook": ({"likelihood": "bce", "binarize": "dynamic"}, {"conditional": True, "keep_best": True}, "plain"),
     "transpose": ({"arch": "transpose", "likelihood": "normal"}, {"free_bits": 0.05}, "plain"),
-    "mlp": ({"arch": "mlp"}, {"conditional": True}, "cpu"),
+    "mlp": ({"arch": "mlp", "prior": "flow", "flow_units": 8}, {"conditional": True}, "cpu"),
     "bounded": ({"arch": "bounded"}, {"conditional": True}, "plain"),
     "resnet": ({"arch": "resnet", "likelihood": "logistic"}, {"objective": "iwae", "iw_samples": 10}, "cpu"),
 }

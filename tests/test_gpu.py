@@ -36,7 +36,8 @@ def work(run, tmp_path, monkeypatch):
     def commands(*flags):
         out = call("train", *TINY, "--limit", 24, "--epochs", 1, "--outdir", "m", *flags)
         call("evaluate", "--model", f"m/{MODEL}", "--limit", 12, "--importance_samples", 21, "--batchsize", 200)
-        call("evaluate", "--model", f"m/{MODEL}", "--limit", 12, "--importance_samples", 2, "--prior", "mixture")
+        more = ["--prior", "flow", "--score_samples", 10] if "--prior" in flags else ["--prior", "mixture"]
+        call("evaluate", "--model", f"m/{MODEL}", "--limit", 12, "--importance_samples", 2, *more)
         for pixels in ("mean", "sample"):
             call("generate", "--model", f"m/{MODEL}", "--nsamples", 3, "--pixels", pixels, "--overwrite")
         call("reconstruct", "--model", f"m/{MODEL}", "--rec_testdata", "--limit", 9)
@@ -65,7 +66,10 @@ def test_other_likelihoods(work, likelihood):
         work("--likelihood", likelihood)
 
 
-@pytest.mark.parametrize("flags", ["--conditional", "--recipe classic", "--free_bits 0.1", "--binarize dynamic"])
+@pytest.mark.parametrize(
+    "flags",
+    ["--conditional", "--recipe classic", "--free_bits 0.1", "--binarize dynamic", "--prior flow --flow_units 8"],
+)
 def test_other_options(work, flags):
     with gpu() as traces:
         work(*flags.split())
