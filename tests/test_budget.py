@@ -132,7 +132,7 @@ def test_the_line_that_a_run_prints_repeats_it(run, tmp_path, monkeypatch):
 def test_an_interrupted_run_is_resumed_with_what_was_decided(run, fails, tmp_path, monkeypatch):
     monkeypatch.setitem(budget.LAWS, 1, budget.LAWS[1]._replace(filters=(8, 16)))
     monkeypatch.setattr(budget, "TIMED", 0.05)
-    flags = [*TINY, "--minutes", 0.1, "--outdir", tmp_path]
+    flags = [*TINY, "--minutes", 0.06, "--outdir", tmp_path]
     score, ended = Trainer.end_epoch, []
 
     def interrupted(trainer):
@@ -151,7 +151,7 @@ def test_an_interrupted_run_is_resumed_with_what_was_decided(run, fails, tmp_pat
     status, out, _ = run("train", *flags, "--resume")
     assert status == 0 and "Resuming after epoch 1\n" in out
     facts = checkpoint.load_state(state).facts
-    assert facts["options"]["epochs"] == epochs and facts["minutes"] == 0.1
+    assert facts["options"]["epochs"] == epochs and facts["minutes"] == 0.06
 
 
 @pytest.mark.parametrize(

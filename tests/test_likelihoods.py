@@ -252,6 +252,6 @@ def test_the_bound_with_one_sample_is_the_negative_loss_on_average():
     split = datasets.load("synthetic", "test", None, 30)
     for name in LIKELIHOODS:
         model = make_model(likelihood=name, image_size=8, max_filters=4)
-        single = np.mean([inference.importance_bound(model, split, 1, s, 30).mean() for s in range(40)])
-        elbos = [measure.measure(model, split, None, 0, s, 30)["elbo"]["mean"] for s in range(40)]
-        assert single == pytest.approx(np.mean(elbos), rel=2e-3)
+        single = np.mean([inference.importance_bound(model, split, 1, s, 30).mean() for s in range(20)])
+        elbos = [measure.measure(model, split, None, 0, s, 30)["elbo"]["mean"] for s in range(20)]
+        assert single == pytest.approx(np.mean(elbos), rel=3e-3)

@@ -99,9 +99,6 @@ def test_train_and_evaluate_together(run, tmp_path):
 
 @pytest.mark.slow
 def test_one_line_for_all(tmp_path):
-    assert launch(2, "train.py", "--dataset", "folder:/nope") == [
-        "error: the image folder /nope does not exist — pass --dataset folder:PATH"
-    ]
     error = "error: 2 ranks cannot share batches of 1 image — use a larger --batchsize"
     assert launch(2, "train.py", *TINY, 1, "--batchsize", 1, "--outdir", tmp_path) == [error]
     assert launch(2, "generate.py") == ["error: this command runs in one process — start it without mlx.launch"]

@@ -397,7 +397,7 @@ def test_ctrl_c_at_any_moment_and_many_times_is_one_line_at_most(tmp_path):
     """Also while modules are imported, while the first press is being handled, and while the command ends."""
     random = np.random.default_rng(0)
     traced = os.environ | {"PYTHONPROFILEIMPORTTIME": "1"}  # so that we see when our first module is there
-    for i in range(TIMES := 6):
+    for i in range(TIMES := 4):
         process = start("train.py", *TINY, "--epochs", 3, "--cpu", "--outdir", tmp_path / str(i), env=traced)
         while process.stderr.readline().split()[-1:] != ["toolkit"]:
             pass

@@ -119,7 +119,7 @@ def test_killed_anywhere_and_resumed_ends_with_the_same_bits(run, tmp_path):
     run("train", *TINY, 6, "--outdir", tmp_path / "whole")
     killed = tmp_path / "killed"
     command = [sys.executable, "train.py", "--cpu", *TINY, "6", "--resume", "--outdir", str(killed)]
-    for seconds in (0, 0.02, 0.11, 0.23):  # after the run has begun to write: anywhere in an epoch or a write
+    for seconds in (0.02, 0.2):  # after the run has begun to write: anywhere in an epoch or a write
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         for line in process.stdout:
             if line.startswith(("Resuming", "There is no run", "  ")):
