@@ -50,6 +50,7 @@ from toolkit.files import download, writing  # noqa: E402
 from toolkit.formats import checkpoint, codes, hub  # noqa: E402
 from toolkit.machine import device  # noqa: E402
 from toolkit.model.fitting import fit_prior  # noqa: E402
+from toolkit.model.priors import Flow, FlowOptions  # noqa: E402
 from toolkit.pictures.kinds import curves, film  # noqa: E402
 from toolkit.shell import presets  # noqa: E402
 from toolkit.training.folder import RunFolder  # noqa: E402
@@ -155,7 +156,10 @@ class Targets:
             run.save_again(kept)
         self.run, self.model = run, run.model_file
         self.state, self.log = run.folder / "state.npz", run.folder / "log.jsonl"
-        checkpoint.save(place / "a.safetensors", checkpoint.load(self.model))
+        with_flow = checkpoint.load(self.model)
+        config = with_flow.model.config
+        with_flow.sampler = Flow(config.latent_dims, config.decoder_classes, FlowOptions(2, 4))
+        checkpoint.save(place / "a.safetensors", with_flow)
         self.bytes = {path: path.read_bytes() for path in (self.model, self.state, self.log, place / "a.safetensors")}
         self.bytes[place / "a.pth"] = (ROOT / "tests/pytorch/vae.pth").read_bytes()
         self.remembered = (contents := checkpoint.read(self.state)).arrays(), contents.facts

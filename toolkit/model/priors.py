@@ -127,9 +127,10 @@ class Flow(Prior):
     @classmethod
     def of_shapes(cls, arrays: dict[str, np.ndarray], config: Any) -> "Flow":
         """A flow with arrays of these shapes, for a model; raises ValueError if there is none."""
-        layers, units = len({key.split(".")[1] for key in arrays if "." in key}), arrays.get("layers.0.lin2.bias")
-        with suppress(IndexError, OverflowError, RuntimeError, TypeError):  # MLX's errors for impossible sizes
-            flow = cls(config.latent_dims, config.decoder_classes, FlowOptions(layers, units.size))
+        layers = len({key.split(".")[1] for key in arrays if "." in key})
+        units = arrays.get("layers.0.lin2.bias", np.zeros(0)).size
+        with suppress(OverflowError, RuntimeError, TypeError, ValueError):  # MLX's errors for impossible sizes
+            flow = cls(config.latent_dims, config.decoder_classes, FlowOptions(layers, units))
             if {key: array.shape for key, array in flow.arrays().items()} == {k: a.shape for k, a in arrays.items()}:
                 return flow
         raise ValueError("its fitted prior has the wrong shapes")
