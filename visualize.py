@@ -7,6 +7,7 @@ Show what a model has learned.
 from dataclasses import dataclass
 from functools import cache
 
+from toolkit.errors import UserError
 from toolkit.files.targets import PAGE, PICTURE, check_ending
 from toolkit.options import Row, option, options_of, path, text, word
 from toolkit.shell import flags
@@ -31,6 +32,7 @@ SHARED = {  # flags for what the kinds load
     "label": (LabelOptions,),
     "sampler": (flags.SeedOptions, flags.PriorOptions),
     "runs": (RunOptions,),
+    "models": (),
 }
 
 
@@ -68,16 +70,24 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.shell.origin import record
 
     draw, animate, write_page = (getattr(kind.file, name, None) for name in ("draw", "animate", "write_page"))
-    endings = (".html", ".htm") if write_page else images.ENDINGS if draw else (".gif",)
+    endings = images.ENDINGS if draw else (".gif",) if animate else ()
+    endings = (*endings, ".html", ".htm") if write_page else endings
     outfile = args.outfile or args.kind + endings[0]
+    if draw and write_page and not outfile.endswith((".html", ".htm")):
+        write_page = None
     files = picture_files(typed, chosen, not write_page)
     model, write_options = typed.of(flags.ModelOptions), typed.of(flags.PictureOptions)
-    flags.check_targets(write_options, PAGE if write_page else PICTURE, [outfile], model.model, *files)
+    flags.check_targets(
+        write_options, PAGE if write_page else PICTURE, [outfile], model.model, *files, *getattr(chosen, "models", ())
+    )
     check_ending(outfile, endings)
     with beside(args.outfile):
-        opened = None if "runs" in kind.needs else open_model(model, typed.of(flags.DeviceOptions))
+        alone = not {"runs", "models"} & set(kind.needs)
+        opened = open_model(model, typed.of(flags.DeviceOptions)) if alone else None
         if opened:
             subject = subject_of(typed, opened)
+        elif "models" in kind.needs:
+            subject = models_of(typed, chosen)
         else:
             subject = [find_run(name) for name in chosen.logs] or own_runs(find_model(model.model))
         if write_page:
@@ -87,7 +97,8 @@ def main(argv: list[str] | None = None) -> None:
             made, caption = (animate if moving else draw)(subject, chosen), kind.file.CAPTION
             if opened:
                 caption = subject.caption(caption, getattr(chosen, "image", None))
-            title = f"{kind.file.TITLE}: {subject.title if opened else ' and '.join(curves.names(subject))}"
+            told = subject.title if opened else " and ".join(getattr(kind.file, "names", curves.names)(subject))
+            title = f"{kind.file.TITLE}: {told}"
             if moving:
                 made = made._replace(draw=lambda i, draw=made.draw: framed(draw(i), title, caption))
             elif args.kind != "samples" or chosen.scale != 1:
@@ -105,6 +116,17 @@ def picture_files(typed, chosen, alone):
         data = [name for part in SHARED["data"] for name, _, _ in options_of(part)]
         check_effects(typed, data, "picture files")
     return files
+
+
+def models_of(typed, chosen):
+    """The models that are named beside each other."""
+    from toolkit.shell.opening import open_model
+
+    check_effects(typed, ["model"], "compare")
+    if len(chosen.models) < 2:
+        raise UserError("compare shows two or more models beside each other — name them: compare A B")
+    device = typed.of(flags.DeviceOptions)
+    return [subject_of(typed, open_model(flags.ModelOptions(name), device)) for name in chosen.models]
 
 
 def subject_of(typed, opened):

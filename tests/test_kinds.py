@@ -23,7 +23,17 @@ from toolkit.formats.checkpoint import Checkpoint
 from toolkit.model import inference
 from toolkit.options import options_of
 from toolkit.pictures import charts, fonts, images, sampling
-from toolkit.pictures.kinds import comparison, curves, film, interpolate, latents, manifold, samples, traversal
+from toolkit.pictures.kinds import (
+    beside,
+    comparison,
+    curves,
+    film,
+    interpolate,
+    latents,
+    manifold,
+    samples,
+    traversal,
+)
 from toolkit.pictures.layout import page
 from toolkit.pictures.subject import Subject
 
@@ -473,12 +483,12 @@ def test_options_that_do_not_apply_are_rejected(fails, run, model_file, tmp_path
         ("--dataset mnist", "samples", "explorer or report"),
         ("--limit 3", "curves", "explorer or report"),
         ("--image 3", "interpolate", "traversal or report"),
-        ("--seed 3", "traversal", "samples, nearest or report"),
+        ("--seed 3", "traversal", "samples, nearest, compare or report"),
         ("--nsamples 3", "latents", "samples, nearest, reconstructions or explorer"),
-        ("--temperature 2", "reconstructions", "samples, nearest or report"),
+        ("--temperature 2", "reconstructions", "samples, nearest, compare or report"),
         ("--importance_samples 3", "manifold", "report"),
         ("--rows 3", "report", "traversal, interpolate or manifold"),
-        ("--label 3", "latents", "samples, nearest or report"),
+        ("--label 3", "latents", "samples, nearest, compare or report"),
         ("--half", "report", "explorer"),
     ],
 )
@@ -503,12 +513,12 @@ def test_kinds_are_listed_a_line_each(run):
 @pytest.mark.parametrize("kind", visualize.kinds())
 def test_the_help_of_a_kind_shows_its_flags_alone(run, kind):
     status, out, _ = run("visualize", kind, "-h")
-    assert status == 0 and out.startswith(f"usage: python visualize.py {kind} [options]")
+    assert status == 0 and out.startswith(f"usage: python visualize.py {kind} ") and "[options]\n" in out
     listed = re.findall(r"^  (--\w+)", out, re.M)
     assert set(listed) == {
         "--help",
         "--version",
-        *(f"--{name}" for name, _, _ in options_of(visualize.kinds()[kind].Options)),
+        *(f"--{name}" for name, _, known in options_of(visualize.kinds()[kind].Options) if not known.positional),
     }
     assert ("--dataset" in listed) == (kind not in ("samples", "curves", "training"))
 
@@ -618,3 +628,97 @@ def test_films_are_wide_and_bounded(run, fails, tmp_path):
             assert made.n_frames == 2 and 1000 <= made.width < 1100
     frames = film.animate([tmp_path / "large"])
     assert frames.draw(0).shape[:2] == frames.draw(1).shape[:2]
+
+
+# Several models
+
+
+@pytest.fixture
+def several(tmp_path):
+    """A function that saves models with options, and returns their files."""
+
+    def made(*changes):
+        paths = []
+        for i, (config, options) in enumerate(changes):
+            model, path = make_model(**config), tmp_path / f"{i}.npz"
+            own = {"dataset": "synthetic", "latent_dims": model.config.latent_dims, "beta": 1.0} | options
+            save(path, model, dataset=own["dataset"], options=own)
+            paths.append(path)
+        return paths
+
+    return made
+
+
+def test_models_beside_each_other_are_named_by_what_differs(run, several, tmp_path):
+    paths, out = several(({}, {"beta": 1.0}), ({}, {"beta": 4.0})), tmp_path / "c.html"
+    flags = ["--dataset", "synthetic", "--limit", 30, "--outfile", out]
+    status, _, err = run("visualize", "compare", *paths, *flags)
+    assert (status, err) == (0, "")
+    found = Page(out.read_text())
+    words = " ".join(found.text)
+    for section in (
+        "Reconstructions",
+        "Samples",
+        "Latent traversal",
+        "KL by dimension",
+        "Rate and distortion",
+        "Metrics",
+    ):
+        assert section in words
+    assert "Comparison: β 1, β 4" in words and ".npz" not in words
+    assert [tag for tag, _ in found.tags].count("img") == 5
+    same = several(({}, {}), ({}, {}))
+    assert run("visualize", "compare", *same, *flags, "--overwrite")[0] == 0
+    assert "Comparison: 0.npz, 1.npz" in " ".join(Page(out.read_text()).text)
+
+
+def test_what_cannot_be_compared_is_left_out_with_its_reason(run, several, tmp_path):
+    changes = ({"image_size": 16}, {}), ({"image_size": 24, "channels": 3, "latent_dims": 2}, {"dataset": "mnist"})
+    paths, out = several(*changes), tmp_path / "c.html"
+    data = ["--limit", 30]
+    status, _, err = run(
+        "visualize", "compare", *paths, *data, "--dataset", "synthetic", "--outfile", out, "--overwrite"
+    )
+    assert status == 0, err
+    words = " ".join(Page(out.read_text()).text)
+    assert "Losses at different image sizes are not comparable" in words and "3 dims, 2 dims" in words
+
+
+def test_models_of_different_data(tmp_path, monkeypatch):
+    shown = []
+    for name, dataset in (("a", "synthetic"), ("b", "mnist")):
+        data = datasets.load("synthetic", "test", None, 30)
+        kept = Checkpoint(make_model(), dataset, options={"dataset": dataset})
+        shown.append(Subject(kept, lambda split, data=data: data, name=name, dataset=dataset))
+    found = {section.title: section for section in beside.sections(shown)}
+    assert found["Reconstructions"].picture is None and "different data" in found["Reconstructions"].caption
+    assert found["Samples"].picture is not None and beside.names(shown) == ["synthetic digits", "MNIST"]
+
+
+def test_many_models_are_points_and_rows(run, several, tmp_path):
+    paths, out = several(*(({}, {"beta": float(i)}) for i in range(1, 8))), tmp_path / "c.html"
+    assert run("visualize", "compare", *paths, "--limit", 20, "--outfile", out)[0] == 0
+    found = Page(out.read_text())
+    assert [tag for tag, _ in found.tags].count("img") == 1 and "β 7" in " ".join(found.text)
+
+
+def test_a_sheet_of_several_models(run, fails, several, tmp_path):
+    paths, out = several(({}, {"beta": 1.0}), ({"num_classes": 10}, {"beta": 2.0})), tmp_path / "c.png"
+    assert run("visualize", "compare", *paths, "--limit", 20, "--outfile", out)[0] == 0
+    with Image.open(out) as picture:
+        assert picture.text["Title"] == "Comparison: β 1 and β 2"
+        assert picture.text["Command"].startswith("python visualize.py compare 0.npz 1.npz")
+    assert "two or more models" in fails("visualize", "compare", paths[0], "--outfile", tmp_path / "x.png")
+    assert "--model has no effect" in fails("visualize", "compare", *paths, "--model", paths[0], "--outfile", out)
+    assert "no such file or model" in fails("visualize", "compare", paths[0], "nope", "--outfile", tmp_path / "x.png")
+
+
+def test_names_of_models_are_no_code(run, tmp_path):
+    paths = []
+    for name in ('</script><b>".npz', "'&<i>.npz"):
+        path = tmp_path / name.replace("/", "∕")
+        save(path, make_model(), dataset="synthetic")
+        paths.append(path)
+    out = tmp_path / "c.html"
+    assert run("visualize", "compare", *paths, "--limit", 20, "--outfile", out)[0] == 0
+    assert not {"script", "b", "i"} & {tag for tag, _ in Page(out.read_text()).tags}

@@ -1,5 +1,6 @@
 """Descriptions of a model and its checkpoint, for train.py, `generate.py --info` and reports."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -8,6 +9,11 @@ from toolkit.formats.checkpoint import Checkpoint
 from toolkit.model.inputs import PIXELS
 from toolkit.wording import counted, shown_name
 from vae import VAE
+
+TELLING = (  # options by which people tell models apart
+    *("dataset", "conditional", "arch", "latent_dims", "max_filters", "image_size", "likelihood", "binarize"),
+    *("objective", "prior", "beta", "free_bits", "recipe", "epochs", "seed"),
+)
 
 
 def architecture(config: ModelConfig) -> str:
@@ -56,10 +62,13 @@ def checkpoint_rows(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     return [(title, " ".join(words.split())) for title, words in rows]
 
 
+SETTINGS = {"beta": "β {}", "latent_dims": "{} dims", "max_filters": "{} filters", "epochs": "{} epochs"}
+
+
 def setting(name: str, value: object) -> str:
-    """An option of training in words: `β 4`, `latent_dims 8`."""
+    """An option of training in words: `β 4`, `8 dims`, `objective iwae`."""
     shown = f"{value:g}" if isinstance(value, float) else str(value)
-    return f"{'β' if name == 'beta' else name} {shown}"
+    return shown_name(shown) if name == "dataset" else SETTINGS.get(name, f"{name} {{}}").format(shown)
 
 
 def in_words(dataset: str, latent_dims: int, by_class: bool, options: dict[str, Any]) -> str:
@@ -67,6 +76,16 @@ def in_words(dataset: str, latent_dims: int, by_class: bool, options: dict[str, 
     parts = [(shown_name(dataset) or "unknown data") + (" by class" if by_class else "")]
     parts += [counted(latent_dims, "latent dimension")]
     return ", ".join(parts + ([setting("beta", options["beta"])] if "beta" in options else []))
+
+
+def told_apart(known: Sequence[dict[str, Any]], otherwise: Sequence[str]) -> list[str]:
+    """Names for runs or models from their options: the settings in which they differ or, if these do not tell them
+    apart, other names."""
+    names = dict.fromkeys(name for each in known for name in each)
+    differ = [name for name in names if len({str(each.get(name)) for each in known}) > 1]
+    differ = [name for name in TELLING if name in differ] or differ
+    short = [", ".join(setting(name, each[name]) for name in differ if name in each) for each in known]
+    return short if len(set(short)) == len(otherwise) else list(otherwise)
 
 
 def title(checkpoint: Checkpoint, dataset: str = "", label: str | None = None) -> str:

@@ -11,9 +11,10 @@ import numpy as np
 
 from toolkit.errors import UserError
 from toolkit.formats import checkpoint
-from toolkit.formats.description import in_words, setting
+from toolkit.formats.description import in_words, told_apart
 from toolkit.pictures.charts import COLOURS, Axes, Canvas
 from toolkit.training import log
+from toolkit.wording import public_name
 
 TITLE = "Training"
 CAPTION = "Solid: training; dashed: test. The y-axes omit outliers, such as the first epochs."
@@ -76,15 +77,13 @@ def names(paths: Sequence[Path | str]) -> list[str]:
     options: list[dict[str, Any]] = []
     with suppress(UserError):  # of a run whose state is gone
         options = [checkpoint.read(folder / "state.npz").facts.get("options", {}) for folder in folders]
-    differ = [name for name in (options or [{}])[0] if len({str(each.get(name)) for each in options}) > 1]
-    short = [", ".join(setting(name, each[name]) for name in differ if name in each) for each in options]
+        options = [each | {"dataset": public_name(each.get("dataset", ""))} for each in options]
     if len(options) == 1:
         (own,) = options
         return [in_words(own.get("dataset", ""), own.get("latent_dims", 0), own.get("conditional", False), own)]
-    if len(set(short)) == len(folders) and "dataset" not in differ:
-        return short
     alike = len({folder.name for folder in folders}) < len(folders)
-    return [f"{folder.parent.name}/{folder.name}" if alike else folder.name for folder in folders]
+    own = [f"{folder.parent.name}/{folder.name}" if alike else folder.name for folder in folders]
+    return told_apart(options, own)
 
 
 def plot(canvas, axes, points, fill, dash=math.inf):

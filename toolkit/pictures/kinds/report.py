@@ -5,7 +5,7 @@ The explorer, a page of scripts, is included in a frame.
 
 import base64
 import html
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -55,11 +55,11 @@ PAGE = """<!DOCTYPE html>
 <meta charset="utf-8">
 <meta name="generator" content="mlx-vae page">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>VAE of {name}</title>
+<title>{title}</title>
 <style>{style}</style>
 </head>
 <body>
-<h1>VAE of {name}</h1>
+<h1>{title}</h1>
 <p class="about">{about}</p>
 {body}
 </body>
@@ -79,9 +79,31 @@ def write_page(subject: Subject, options: Options) -> str:
     metrics = measure(subject.model, test, train, options.importance_samples, subject.sampler.seed, CHUNK)
     sections = [("Metrics", table(metrics))]
     sections += [*pictures(subject, options.image), *playground(subject), training(subject)]
+    return page_of(f"VAE of {subject.title}", description(subject), sections)
+
+
+def page_of(title: str, about: str, sections: Sequence[tuple[str, str]]) -> str:
+    """A page with sections, which have a title and HTML."""
     body = "\n".join(f"<h2>{html.escape(name)}</h2>\n{content}" for name, content in sections)
-    name, about = html.escape(subject.title), html.escape(description(subject))
-    return PAGE.format(name=name, style=STYLE, about=about, body=body)
+    return PAGE.format(title=html.escape(title), style=STYLE, about=html.escape(about), body=body)
+
+
+def figure(content: str, caption: str) -> str:
+    return f"<figure>{content}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
+def image(picture: Any, words: str) -> str:
+    source = "data:image/png;base64," + base64.b64encode(png(picture)).decode()
+    return f'<img src="{source}" alt="{html.escape(words)}">'
+
+
+def rows_of(table: Sequence[Sequence[str]]) -> str:
+    """A table of texts with a head row and a head column."""
+    head, *rows = [[html.escape(cell) for cell in row] for row in table]
+    lines = ["".join(f'<th scope="col">{cell}</th>' for cell in head)]
+    for first, *others in rows:
+        lines.append(f'<th scope="row">{first}</th>' + "".join(f'<td class="value">{cell}</td>' for cell in others))
+    return "<table>\n" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "\n</table>"
 
 
 def description(subject: Subject) -> str:
@@ -123,12 +145,12 @@ def playground(subject: Subject) -> Iterator[tuple[str, str]]:
             yield "Explorer", f'<details class="explorer">{opened}{frame}</details>'
 
 
-def pictures(subject: Subject, image: int | str | None) -> Iterator[tuple[str, str]]:
+def pictures(subject: Subject, which: int | str | None) -> Iterator[tuple[str, str]]:
     """All pictures of a model, its data and its run, with captions."""
     kinds = {
         samples: samples.Options(nsamples=96),
         comparison: comparison.Options(nsamples=16),
-        traversal: traversal.Options(image=image),
+        traversal: traversal.Options(image=which),
         interpolate: interpolate.Options(),
         latents: None,
         manifold: manifold.Options(rows=14),
@@ -137,7 +159,5 @@ def pictures(subject: Subject, image: int | str | None) -> Iterator[tuple[str, s
     for kind, options in kinds.items():
         with suppress(UserError):  # with too few images or dimensions, or a broken log, only that picture is left out
             shown = kind.draw(subject.runs if kind is curves else subject, options)
-            source = "data:image/png;base64," + base64.b64encode(png(shown)).decode()
-            caption = html.escape(subject.caption(kind.CAPTION, image if kind is traversal else None))
-            figure = f'<img src="{source}" alt="{kind.TITLE}"><figcaption>{caption}</figcaption>'
-            yield kind.TITLE, f"<figure>{figure}</figure>"
+            caption = subject.caption(kind.CAPTION, which if kind is traversal else None)
+            yield kind.TITLE, figure(image(shown, kind.TITLE), caption)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from toolkit.pictures import explorer
 from toolkit.pictures.kinds import (
+    beside,
     comparison,
     curves,
     film,
@@ -36,6 +37,7 @@ ROWS = (
     PictureKind("samples", "a sheet of samples, by class if the model has classes", samples, ("sampler", "label")),
     PictureKind("nearest", "samples beside the training pictures most like them", nearest, ALL),
     PictureKind("reconstructions", "test images, their reconstructions, and the error", comparison, ("data",)),
+    PictureKind("compare", "several models beside each other; .html is a page", beside, ("models", *ALL)),
     PictureKind("curves", "loss, reconstruction and KL of runs, by epoch", curves, ("runs",)),
     PictureKind("training", "animation of samples over the epochs, as .gif", film, ("runs",)),
     PictureKind("explorer", "an interactive page, as one HTML file", explorer, ("data",)),
