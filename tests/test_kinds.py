@@ -665,11 +665,11 @@ def test_models_beside_each_other_are_named_by_what_differs(run, several, tmp_pa
         "Metrics",
     ):
         assert section in words
-    assert "Comparison: β 1, β 4" in words and ".npz" not in words
+    assert "Comparison: β 1 and β 4" in words and ".npz" not in words
     assert [tag for tag, _ in found.tags].count("img") == 5
     same = several(({}, {}), ({}, {}))
     assert run("visualize", "compare", *same, *flags, "--overwrite")[0] == 0
-    assert "Comparison: 0.npz, 1.npz" in " ".join(Page(out.read_text()).text)
+    assert "Comparison: 0.npz and 1.npz" in " ".join(Page(out.read_text()).text)
 
 
 def test_what_cannot_be_compared_is_left_out_with_its_reason(run, several, tmp_path):
@@ -681,7 +681,7 @@ def test_what_cannot_be_compared_is_left_out_with_its_reason(run, several, tmp_p
     )
     assert status == 0, err
     words = " ".join(Page(out.read_text()).text)
-    assert "Losses at different image sizes are not comparable" in words and "3 dims, 2 dims" in words
+    assert "Losses at different image sizes are not comparable" in words and "3 dims and 2 dims" in words
 
 
 def test_models_of_different_data(tmp_path, monkeypatch):

@@ -80,7 +80,7 @@ def names(subjects: Sequence[Subject]) -> list[str]:
 
 
 def title_of(subjects: Sequence[Subject]) -> str:
-    return ", ".join(names(subjects))
+    return " and ".join(names(subjects))
 
 
 def about(subjects: Sequence[Subject]) -> str:

@@ -34,6 +34,8 @@ h1 { font-size: 1.7rem; margin-bottom: 0.2rem; overflow-wrap: anywhere; } h2 { f
 p.about { color: #555; margin-top: 0; } figure { margin: 0; } figcaption { color: #555; font-size: 0.9rem; }
 img { max-width: 100%; height: auto; display: block; margin: 0.5rem 0; }
 table { border-collapse: collapse; width: 100%; } td { padding: 0.25rem 0.8rem 0.25rem 0; border-top: 1px solid #ddd; }
+th { font-weight: 600; padding: 0.25rem 0; border-top: 1px solid #ddd; text-align: left; }
+th[scope="col"] { border: 0; text-align: right; } td.value:last-child { padding-right: 0; }
 table.run { overflow-wrap: anywhere; }
 table.run td:first-child { white-space: nowrap; color: #555; vertical-align: top; }
 pre { background: #f5f5f3; padding: 0.7rem 0.9rem; border-radius: 8px; white-space: pre-wrap; overflow-wrap: anywhere; }
