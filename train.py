@@ -165,8 +165,7 @@ def train(trainer, folder, board, clock=None) -> None:
 
 
 def add_prior(trainer, folder) -> None:
-    """Fit a mixture to the latent vectors of the training images, from which samples are drawn by default; not to those
-    of a prior that follows them already."""
+    """Fit a mixture to the latent vectors of the training images; samples are drawn from it by default."""
     kept = folder.without_sampler(trainer)
     if kept is None:
         return
@@ -174,10 +173,9 @@ def add_prior(trainer, folder) -> None:
         why = "with the lowest loss on held-out images" if math.isfinite(trainer.best) else "as β was still rising"
         print(f"Kept: epoch {kept.epoch} of {trainer.epoch}, {why}")
     try:
-        if not kept.model.prior.follows:
-            kept.sampler = fit_prior("mixture", kept.model, trainer.train, trainer.config.seed)
-            folder.save_again(kept)
-        print(f"Prior for samples: {kept.prior.words}")
+        kept.sampler = fit_prior("mixture", kept.model, trainer.train, trainer.config.seed)
+        folder.save_again(kept)
+        print(f"Prior for samples: {kept.sampler.words}")
     except UserError as error:
         print(f"No prior was fitted: {str(error).partition(' — ')[0]}")
 

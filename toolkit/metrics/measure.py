@@ -58,7 +58,7 @@ def measure_in_turn(
     yield {"mutual_information": mutual_information}
     if not prior.by_class:
         yield {"marginal_kl": marginal_kl}
-    if not prior.follows:
+    if prior.by_dimension:
         yield {"kl_by_dimension": latents.kl_by_dimension(means, log_vars).tolist()}
     if train is not None:
         train_means, _ = inference.encode(model, train, batch_size)

@@ -28,7 +28,7 @@ class Mixture:
     """
 
     name = "mixture"
-    follows = True
+    by_dimension = False
 
     def __init__(self, weights: np.ndarray, means: np.ndarray, scales: np.ndarray):
         """`weights` (C, M) with C = 1 without classes, `means` (M, D), and the lower triangles of the covariances'

@@ -31,7 +31,7 @@ class Prior(nn.Module):
     name: str  # of --prior
     words: str
     Options: type | None = None  # a frozen dataclass of its own options
-    follows = False  # whether it learns where the latent vectors are, so that none is fitted after training
+    by_dimension = False  # whether its KL has a value for each dimension
     by_class = False  # whether it differs between classes
 
     def __init__(self, latent_dims: int, num_classes: int = 0, options: Any = None):
@@ -56,6 +56,7 @@ class StandardNormal(Prior):
 
     name = "normal"
     words = "the standard normal"
+    by_dimension = True
 
     def sample(self, count: int, key: mx.array, temperature: float = 1.0, labels: Any = None) -> mx.array:
         return temperature * mx.random.normal((count, self.latent_dims), key=key)
@@ -85,7 +86,6 @@ class Flow(Prior):
     name = "flow"
     words = "a flow of coupling layers, learned with the model"
     Options = FlowOptions
-    follows = True
 
     def __init__(self, latent_dims: int, num_classes: int = 0, options: FlowOptions | None = None):
         super().__init__(latent_dims)

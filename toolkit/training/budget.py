@@ -117,9 +117,8 @@ def begin(seconds: float, plan: Plan, typed: Collection[str], splits: list[Split
     law = LAWS[images.shape[3]]
     if "latent_dims" not in typed:
         plan = make_plan(plan.options() | {"latent_dims": law.latent_dims})
+    clock = Clock(seconds, mixture.estimate_fitting_time(len(images), plan.model.latent_dims))
     trainer = Trainer(plan, *splits)
-    follows = trainer.model.prior.follows
-    clock = Clock(seconds, 0 if follows else mixture.estimate_fitting_time(len(images), plan.model.latent_dims))
     least = datasets.look_up(plan.train.dataset)[0].least_steps
     facts = Facts(plan, typed, law, len(trainer.train_numbers), least, trainer.scored, clock.prior)
     return *decide(seconds, facts, lambda plan: time_step(Trainer(plan, *splits))), clock

@@ -47,7 +47,7 @@ RECIPES = {
     "fast": dict(zip(DECIDED, ("muon", 0.01, "linear", 500, 64, 0.05), strict=True)),
     "classic": dict(zip(DECIDED, ("adamw", 0.001, "constant", 0, 128, 0.01), strict=True)),
 }
-RECIPES["samples"] = RECIPES["fast"] | {"latent_dims": 16, "beta": 0.3, "prior": "flow", "epochs": 20}
+RECIPES["samples"] = RECIPES["fast"] | {"latent_dims": 32, "beta": 0.3, "prior": "flow"}
 OF_ARCHITECTURES = {  # their own defaults, except in the classic recipe
     "mlp": {"optimizer": "adamw", "lr": 0.003, "weight_decay": 0.01},  # has no kernels for Muon
     "resnet": {"lr": 0.003},
