@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     from toolkit.machine import ranks
     from toolkit.metrics.features import network_for
     from toolkit.metrics.measure import measure_in_turn
-    from toolkit.metrics.samples import measure_samples
+    from toolkit.metrics.samples import check_count, measure_samples
     from toolkit.metrics.words import rows, sample_lines
     from toolkit.pictures.card import command_of
     from toolkit.shell.data import dataset_of, load_for
@@ -78,6 +78,8 @@ def main(argv: list[str] | None = None) -> None:
             return ranks.leader_first(lambda: load_for(opened.checkpoint, dataset, split, place, data.limit))
 
         test = load("test")
+        if args.score_samples:
+            check_count(args.score_samples, test)
         train = load("train") if test.labels is not None or args.score_samples else None
         if ranks.size > 1:
             common = {"importance_samples": args.importance_samples, "prior": args.prior, "seed": seed}

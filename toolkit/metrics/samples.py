@@ -32,16 +32,19 @@ def features_of_split(network: Network, split: Split, config: Any) -> np.ndarray
     return np.concatenate(parts)
 
 
+def check_count(count: int, test: Split) -> None:
+    """Raise UserError unless so many samples can be compared with test images."""
+    if count > (most := len(test.images)):
+        raise UserError(f"--score_samples {count:,} needs as many test images, and there are {most:,} — lower it")
+    if count <= distances.NEIGHBOURS:
+        raise UserError(f"--score_samples needs more than {distances.NEIGHBOURS} — raise it")
+
+
 class Judge:
     """Compares sets of pictures with `count` test pictures at a time."""
 
     def __init__(self, network: Network, config: Any, test: Split, train: Split, count: int):
-        if count > len(test.images):
-            raise UserError(
-                f"--score_samples {count:,} needs as many test images, and there are {len(test.images):,} — lower it"
-            )
-        if count <= distances.NEIGHBOURS:
-            raise UserError(f"--score_samples needs more than {distances.NEIGHBOURS} — raise it")
+        check_count(count, test)
         self.network, self.count = network, count
         self.test, self.train = (features_of_split(network, split, config) for split in (test, train))
         self.usual = np.median(distances.nearest(self.test, self.train)[1])
