@@ -67,6 +67,8 @@ SETTINGS = {"beta": "β {}", "latent_dims": "{} dims", "max_filters": "{} filter
 
 def setting(name: str, value: object) -> str:
     """An option of training in words: `β 4`, `8 dims`, `objective iwae`."""
+    if name == "conditional":
+        return "by class" if value else ""
     shown = f"{value:g}" if isinstance(value, float) else str(value)
     return shown_name(shown) if name == "dataset" else SETTINGS.get(name, f"{name} {{}}").format(shown)
 
@@ -84,7 +86,7 @@ def told_apart(known: Sequence[dict[str, Any]], otherwise: Sequence[str]) -> lis
     names = dict.fromkeys(name for each in known for name in each)
     differ = [name for name in names if len({str(each.get(name)) for each in known}) > 1]
     differ = [name for name in TELLING if name in differ] or differ
-    short = [", ".join(setting(name, each[name]) for name in differ if name in each) for each in known]
+    short = [", ".join(filter(None, (setting(name, each[name]) for name in differ if name in each))) for each in known]
     return short if len(set(short)) == len(otherwise) else list(otherwise)
 
 

@@ -101,8 +101,10 @@ def sections(subjects: Sequence[Subject]) -> Iterator[Section]:
         if len(runs) == len(subjects):
             yield Section("Training", curves.CAPTION, curves.draw(runs))
     metrics = [measured(subject) for subject in subjects]
-    yield tradeoff(metrics, apart)
-    yield Section("Metrics", metrics_caption(subjects, why), table=list(table(metrics, apart)))
+    why = " ".join(filter(None, (why, incomparable(subjects))))
+    yield Section("Rate and distortion", why) if why else tradeoff(metrics, apart)
+    about = f"On {few_words(subjects[0])}; ± is the standard error over images."
+    yield Section("Metrics", f"{about} {why}".strip(), table=list(table(metrics, apart)))
 
 
 def reconstructions(subjects: Sequence[Subject], apart: list[str]) -> Section:
@@ -206,13 +208,12 @@ def measured(subject: Subject) -> dict:
     return measure(subject.model, few(subject).test, None, 0, subject.sampler.seed, inference.CHUNK)
 
 
-def metrics_caption(subjects: Sequence[Subject], why: str) -> str:
-    likelihoods = len({subject.model.config.likelihood for subject in subjects}) > 1
-    sizes = len({subject.model.config.image_size for subject in subjects}) > 1
-    parts = [f"On {few_words(subjects[0])}; ± is the standard error over images.", why]
-    if likelihoods or sizes:
-        parts.append(f"Losses at different {'likelihoods' if likelihoods else 'image sizes'} are not comparable.")
-    return " ".join(filter(None, parts))
+def incomparable(subjects: Sequence[Subject]) -> str:
+    """Why the losses cannot be compared; empty if they can."""
+    for name, words in (("likelihood", "likelihoods"), ("image_size", "image sizes")):
+        if len({getattr(subject.model.config, name) for subject in subjects}) > 1:
+            return f"Losses at different {words} are not comparable."
+    return ""
 
 
 def table(metrics: list[dict], apart: list[str]) -> Iterator[list[str]]:
