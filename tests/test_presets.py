@@ -183,3 +183,16 @@ def test_names_that_no_file_can_have(fails, tmp_path, name):
     for option in ("outdir", "run_name"):
         (tmp_path / "run.json").write_text(json.dumps({option: name}))
         assert "must be a valid file name" in fails("train", "--config", tmp_path / "run.json")
+
+
+def test_a_recipe_of_the_model_to_be_like_gives_its_options_too(run, tmp_path):
+    small = [*TINY, "--flow_layers", 2, "--flow_units", 8]
+    run("train", *small, "--recipe", "samples", "--latent_dims", 3, "--outdir", tmp_path / "a")
+    like = next((tmp_path / "a").glob("*.npz"))
+    for i, recipe in enumerate(([], ["--recipe", "samples"])):
+        status, out, err = run("train", "--like", like, *recipe, "--flow_units", 9, "--outdir", tmp_path / str(i))
+        assert (status, err) == (0, "") and "Latent dimensions: 3\n" in out and "0.3 KL" in out
+    run("train", *TINY, "--latent_dims", 3, "--outdir", tmp_path / "b")
+    like = next((tmp_path / "b").glob("*.npz"))
+    _, out, _ = run("train", "--like", like, "--recipe", "samples", "--outdir", tmp_path / "c")
+    assert "Latent dimensions: 32\n" in out and "Prior: a flow" in out

@@ -42,7 +42,8 @@ def parse_with_presets(document: str, argv: list[str] | None, *declared: type) -
     if "arch" not in asked and asked.get("decoder") in DECODERS:
         asked["arch"] = given["arch"] = DECODERS[asked["decoder"]]
     model = path.read(model) if model else given.get("like")
-    defaults = (options_like(model, asked) if model else {}) | by_recipe(asked.get("recipe"))
+    defaults = options_like(model, asked) if model else {}
+    defaults = by_recipe(asked.get("recipe", defaults.get("recipe"))) | defaults
     return parse(document, argv, *declared, given=given, defaults=defaults, translate=translated)
 
 
@@ -71,7 +72,8 @@ def options_like(name: str, asked: dict[str, Any]) -> dict[str, Any]:
     renewed = {name for name in ("recipe", "arch") if asked.get(name, before[name]) != before[name]}
     own = ARCHITECTURES[before["arch"]].Options
     of_architecture = ["max_filters", *(name for name, _, _ in fields_of([own]))]
-    dropped = [*(DECIDED if renewed else ()), *(of_architecture if "arch" in renewed else ())]
+    of_recipe = by_recipe(asked["recipe"]) if "recipe" in renewed else ()
+    dropped = [*(DECIDED if renewed else ()), *of_recipe, *(of_architecture if "arch" in renewed else ())]
     return {name: value for name, value in options.items() if name not in dropped}
 
 
