@@ -71,7 +71,8 @@ def main(argv: list[str] | None = None) -> None:
 
     with beside(args.json):
         opened = open_model(model, typed.of(flags.DeviceOptions), together=True)
-        prior, dataset = prior_of(opened, args.prior or opened.model.prior.name), dataset_of(opened, data.dataset)
+        prior = prior_of(opened, args.prior) if args.prior is not None else opened.model.prior
+        dataset = dataset_of(opened, data.dataset)
 
         def load(split):
             place = typed.of(flags.PlaceOptions)
@@ -103,10 +104,9 @@ def main(argv: list[str] | None = None) -> None:
             print("\n  log p(x) grows with the number of samples. For a paper:")
             print(f"  {typed.program} {shlex.join([*words, '--importance_samples', str(FOR_A_PAPER)])}")
         if args.score_samples and ranks.rank == 0:
-            priors = [each for each in (opened.checkpoint.sampler, trained.prior) if each is not None]
             network = network_for(dataset, trained.config.channels)
             drawn = args.score_samples, args.temperature, seed
-            metrics["samples"] = measure_samples(trained, priors, test, train, network, *drawn)
+            metrics["samples"] = measure_samples(trained, opened.checkpoint.priors, test, train, network, *drawn)
             print("\n" + "\n".join(sample_lines(metrics["samples"])))
         if args.json and ranks.rank == 0:
             made = opened.checkpoint

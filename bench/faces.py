@@ -1,4 +1,4 @@
-"""python bench/faces.py ../shared/data/faces.zip models/vae_folder-faces_filters_0128_dims_0064.npz
+"""python bench/faces.py faces.zip models/vae_folder-faces_filters_0128_dims_0064.npz
 
 Do the samples of models follow the factors of their pictures? Measures reconstructions (PSNR from means) of test
 pictures and of those that --keep_best holds out, and the shares of each factor's values among samples: a classifier,
@@ -103,7 +103,7 @@ def main():
             _, held_out = hold_out(len(train.images), loaded.options.get("seed", 0))
             decibels = quality(loaded.model, train, held_out), quality(loaded.model, test, np.arange(len(test.images)))
             print(f"| {letter} | {path} | {os.path.getsize(path) / 1e6:.2f} | {decibels[0]:.2f} | {decibels[1]:.2f} |")
-            for prior in (prior for prior in (loaded.model.prior, loaded.sampler) if prior is not None):
+            for prior in reversed(loaded.priors):
                 pixels = inference.decode(loaded.model, prior.sample(SAMPLES, mx.random.key(0)))
                 found[f"{letter}: {prior.words}"] = shares(train.factors, classify(classifier, to_bytes(pixels)))
     print("\n| factor | right | " + " | ".join(found) + " |\n|---|---|" + "---|" * len(found))

@@ -32,6 +32,7 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
+from bench import scaling
 from toolkit import datasets
 from toolkit.architectures import ModelConfig, build
 from toolkit.files.progress import bar
@@ -195,14 +196,7 @@ def trained(recipe, split, seed, side, dims, epochs):
 def on_board(splits, dims, epochs, seed):
     """Train as train.py does; returns the test loss after the last epoch, and the minutes of all steps."""
     trainer = Trainer(make_plan({"latent_dims": dims, "epochs": epochs, "seed": seed}), *splits)
-    start = time.perf_counter()
-    with bar(trainer.horizon, "Training") as shown:
-        while trainer.steps < trainer.horizon:
-            for batch in trainer.batches():
-                trainer.step(batch)
-                shown.update()
-    trainer.wait()
-    minutes = (time.perf_counter() - start) / 60
+    minutes = scaling.train(trainer) / 60
     return trainer.score(trainer.test, np.arange(len(trainer.test.images)))["loss"], minutes
 
 

@@ -89,10 +89,9 @@ def print_held_out(loaded, path, data_dir, temperatures):
         whole._replace(images=whole.images[numbers], labels=whole.labels[numbers])
         for numbers in hold_out(len(whole.images), loaded.options["seed"])
     )
-    priors = [prior for prior in (loaded.sampler, loaded.model.prior) if prior is not None]
     network, count = network_for(dataset, config.channels), len(held_out.images)
     for i, temperature in enumerate(temperatures):
-        found = measure_samples(loaded.model, priors, held_out, own, network, count, temperature)["scores"]
+        found = measure_samples(loaded.model, loaded.priors, held_out, own, network, count, temperature)["scores"]
         for name, scores in list(found.items())[2 if i else 0 :]:
             cells = [
                 f"{scores[score]['mean']:.{digits}f}" if score in scores else "" for score, digits in SCORES.items()
@@ -126,8 +125,8 @@ def main():
         pixels = np.concatenate([y for _, y in inference.reconstruct(model, test)])
         row(f"{path}: reconstructions", to_bytes(pixels), test.labels, classifier, real)
         labels = np.arange(SAMPLES) % 10 if model.config.decoder_classes else None
-        for prior in (model.prior, loaded.sampler):
-            for temperature in args.temperatures if prior is not None else ():
+        for prior in reversed(loaded.priors):
+            for temperature in args.temperatures:
                 z = prior.sample(SAMPLES, mx.random.key(0), temperature, labels)
                 name = f"{path}: {prior.words}, temperature {temperature:g}"
                 row(name, to_bytes(inference.decode(model, z, labels)), labels, classifier, real)

@@ -1,5 +1,5 @@
 """python bench/scaling.py mnist
-python bench/scaling.py ../shared/data/faces.zip --runs 5 6 7
+python bench/scaling.py faces.zip --runs 5 6 7
 python bench/scaling.py law mnist.md --latent_dims 16
 
 How the loss falls with filters, dimensions, batch size and training images: the runs behind `train.py --minutes`. Each
@@ -40,19 +40,24 @@ GREY = [
 COLOUR = [(filters, {8: 32, 16: 64, 32: 128}[dims], batch, count) for filters, dims, batch, count in GREY]
 
 
+def train(trainer):
+    """All steps of a run, without scores or files; returns their seconds."""
+    start = time.perf_counter()
+    with bar(trainer.horizon, "Training") as shown:
+        while trainer.steps < trainer.horizon:
+            for batch in trainer.batches():
+                trainer.step(batch)
+                shown.update()
+    trainer.wait()
+    return time.perf_counter() - start
+
+
 def scored(splits, dataset, filters, dims, batch, count):
     """Train one model; returns its loss, error and KL on held-out images, and the seconds that its steps took."""
     options = {"dataset": dataset, "max_filters": filters, "latent_dims": dims, "batchsize": batch, "keep_best": True}
     trainer = Trainer(make_plan(options), *splits)
     trainer.set_horizon(round(1000 * count / batch))
-    start = time.perf_counter()
-    with bar(trainer.horizon, "Training") as shown:
-        while trainer.steps < trainer.horizon:
-            for one in trainer.batches():
-                trainer.step(one)
-                shown.update()
-    trainer.wait()
-    seconds = time.perf_counter() - start
+    seconds = train(trainer)
     return trainer.score(trainer.train, trainer.held_out), seconds
 
 

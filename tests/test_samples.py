@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from PIL import Image
-from sample_models import make_model, save
+from sample_models import make_flow, make_model, save
 
 from toolkit import datasets
 from toolkit.architectures import ModelConfig
@@ -155,6 +155,25 @@ def test_scores_by_class(world):
     )
     assert made["by_class"]["0"] is None and made["by_class"]["5"] is None
     assert made["by_class"]["1"]["frechet"]["mean"] > 0
+
+
+def test_two_flows_have_a_row_each(run, tmp_path):
+    """One in training, another fitted afterwards; evaluate.py measures the bound under the first."""
+    model, path = make_model(prior="flow"), tmp_path / "a.npz"
+    split = datasets.load("synthetic", "test", None, 40)
+    scores = samples.measure_samples(
+        model, [make_flow(3, layers=10), model.prior], split, split, network_for("x", 1), 30
+    )
+    assert list(scores["scores"])[2:] == [
+        "a flow of 10 coupling layers, fitted",
+        "a flow of 10 coupling layers, of training",
+    ]
+    losses = []
+    for sampler in (None, make_flow(3, layers=10)):
+        save(path, model, dataset="synthetic", sampler=sampler)
+        run("evaluate", "--model", path, *MODEL, "--limit", 20, "--json", tmp_path / "a.json", "--overwrite")
+        losses.append(json.loads((tmp_path / "a.json").read_text())["kl"]["mean"])
+    assert losses[0] == losses[1]
 
 
 def test_too_few_samples_are_told(run, fails, tmp_path):

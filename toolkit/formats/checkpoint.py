@@ -104,9 +104,14 @@ class Checkpoint:
             raise ValueError(f"it has {classes} classes and names for {len(self.class_names)}")
 
     @property
+    def priors(self) -> list[Any]:
+        """The fitted prior, if there is one, and that of the training."""
+        return [prior for prior in (self.sampler, self.model.prior) if prior is not None]
+
+    @property
     def prior(self) -> Any:
         """The prior to sample from: the fitted one, or else that of the training."""
-        return self.model.prior if self.sampler is None else self.sampler
+        return self.priors[0]
 
     def facts(self) -> dict[str, Any]:
         """The metadata for its file."""

@@ -89,7 +89,10 @@ def measure_samples(
     """The scores of `count` samples from each prior, with means and standard deviations over several draws."""
     judge, config = Judge(network, model.config, test, train, count), model.config
     again = np.concatenate([network.of(to_bytes(y)) for _, y in inference.reconstruct(model, test)])
-    rows: dict[str, list] = {REAL: [], AGAIN: []} | {prior.words: [] for prior in priors}
+    names = [prior.words for prior in priors]
+    if len(set(names)) < len(names):  # a flow in training, and another fitted afterwards
+        names = [f"{name}, {which}" for name, which in zip(names, ("fitted", "of training"), strict=True)]
+    rows: dict[str, list] = {name: [] for name in (REAL, AGAIN, *names)}
     classes: dict[str, list] = {name: [] for name in (test.class_names if config.decoder_classes else ())}
     with bar(DRAWS * len(priors) * count, "Drawing samples") as shown:
         for draw in range(DRAWS):
@@ -104,7 +107,7 @@ def measure_samples(
                 z = prior.sample(count, mx.array(random.integers(0, 2**32, 2, np.uint32)), temperature, labels)
                 keys = image_keys(seed, draw, mx.arange(count, dtype=mx.uint32)) if is_binary(config) else None
                 made = network.of(to_bytes(inference.decode(model, z, labels, keys)))
-                rows[prior.words].append(judge.scores(made))
+                rows[names[i]].append(judge.scores(made))
                 if i == 0:
                     for number, name in enumerate(classes):
                         classes[name].append(judge.of_class(made, labels == number, labels == number))
@@ -114,7 +117,7 @@ def measure_samples(
     facts = {"count": count, "draws": DRAWS, "seed": seed, "temperature": temperature, "features": network.words}
     facts |= {"dimensions": network.units, "neighbours": distances.NEIGHBOURS, "scores": scores}
     facts["pixels"] = "drawn" if is_binary(config) else "mean"
-    return facts | ({"by_class": by_class, "prior_by_class": priors[0].words} if by_class else {})
+    return facts | ({"by_class": by_class, "prior_by_class": names[0]} if by_class else {})
 
 
 def is_binary(config: Any) -> bool:

@@ -29,7 +29,7 @@ HELD_OUT, MOST_HELD_OUT = 10, 2000  # one of ten posteriors is held out
 
 
 def fit_prior(kind: str, model: Any, split: Images, seed: int = 0) -> Mixture | Flow:
-    """Fit a prior of a kind in FITTED to the latent vectors of a model's training images."""
+    """Fit a prior of a kind in FITS to the latent vectors of a model's training images."""
     means, log_vars = inference.encode(model, split)
     if not len(means):
         raise UserError("there are no images to fit a prior to — use more images")

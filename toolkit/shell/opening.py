@@ -52,7 +52,7 @@ def open_model(options: ModelOptions, on: DeviceOptions, together: bool = False)
 
 def prior_of(opened: Opened, asked: str | None) -> Any:
     """The prior selected by a flag; by default the fitted prior or, without one, the training prior."""
-    priors = {prior.name: prior for prior in (opened.model.prior, opened.checkpoint.sampler) if prior is not None}
+    priors = {prior.name: prior for prior in reversed(opened.checkpoint.priors)}  # of one name, the fitted one
     if asked is None:
         return opened.checkpoint.prior
     if asked not in priors:

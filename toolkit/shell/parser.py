@@ -269,8 +269,8 @@ def help_page(document: str, words: list[str], declared: Declared) -> str:
     for way, row in chosen(words, declared).items():
         if row.Options:
             about = f"{row.words}\n\nShared flags: {program} -h"
-            words = [word_of(*each) for each in options_of(row.Options) if each[2].positional]
-            return page(" ".join([program, way, *words]), about, sections((row.Options,)), GENERAL)
+            places = [word_of(*each) for each in options_of(row.Options) if each[2].positional]
+            return page(" ".join([program, way, *places]), about, sections((row.Options,)), GENERAL)
     examples, _, about = document.strip().partition("\n\n")
     positional = {word_of(*each): each[2].rows for each in shared if each[2].positional}
     tables = [table_of(word, rows(), program) for word, rows in positional.items() if rows]

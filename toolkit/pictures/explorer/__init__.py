@@ -83,7 +83,6 @@ def make(title: str, subject: Subject, count: int | None = None, half: bool = Fa
         "mean": model.likelihood.mean_of,
         "binary": PIXELS[model.config.binarize].binary,
         "middle": middle_of(model).tolist(),
-        "priors": [],
         "drawn": {"side": row.drawn[0], "box": row.drawn[1]} if row and row.drawn else None,
         "fit": model.config.fit,
         "crop": row.crop if row else 1,
@@ -91,9 +90,7 @@ def make(title: str, subject: Subject, count: int | None = None, half: bool = Fa
         "decoder": network.describe(decoder, arrays),
     }
     named = {}
-    for prior in (checkpoint.sampler, model.prior):
-        if prior is not None:
-            about["priors"].append(network.describe_prior(prior, arrays, named))
+    about["priors"] = [network.describe_prior(prior, arrays, named) for prior in checkpoint.priors]
     if about["drawn"]:
         named["resize"] = resize_matrix(about["drawn"]["side"], model.config.image_size)
     if test is not None:

@@ -21,6 +21,7 @@ from toolkit.pictures.kinds import curves, report, traversal
 from toolkit.pictures.layout import PAPER, page, written
 from toolkit.pictures.subject import Subject, first_of
 from toolkit.training.plan import remembered
+from toolkit.wording import counted
 
 TITLE = "Comparison"
 CAPTION = ""
@@ -89,21 +90,23 @@ def about(subjects: Sequence[Subject]) -> str:
 
 def sections(subjects: Sequence[Subject]) -> Iterator[Section]:
     """Everything that can be compared; of the rest, why not."""
-    apart = names(subjects)
+    for subject in subjects:
+        subject.test = first_of(subject.test, MEASURED)
+    apart, tested = names(subjects), counted(len(subjects[0].test.images), "test image")
     same = len({subject.dataset for subject in subjects}) == 1
     why = "" if same else "The models were trained on different data."
     if len(subjects) <= MOST:
         yield reconstructions(subjects, apart) if same else Section("Reconstructions", why)
         yield samples(subjects, apart)
         yield traversals(subjects, apart)
-        yield usage(subjects, apart)
+        yield usage(subjects, apart, tested)
         runs = [subject.runs[0] for subject in subjects if subject.runs]
         if len(runs) == len(subjects):
             yield Section("Training", curves.CAPTION, curves.draw(runs))
-    metrics = [measured(subject) for subject in subjects]
+    metrics = [measure(one.model, one.test, None, 0, one.sampler.seed, inference.CHUNK) for one in subjects]
     why = " ".join(filter(None, (why, incomparable(subjects))))
     yield Section("Rate and distortion", why) if why else tradeoff(metrics, apart)
-    about = f"On {few_words(subjects[0])}; ± is the standard error over images."
+    about = f"On {tested}; ± is the standard error over images."
     yield Section("Metrics", f"{about} {why}".strip(), table=list(table(metrics, apart)))
 
 
@@ -131,7 +134,7 @@ def samples(subjects: Sequence[Subject], apart: list[str]) -> Section:
 def traversals(subjects: Sequence[Subject], apart: list[str]) -> Section:
     rows, left = [], []
     for name, subject in zip(apart, subjects, strict=True):
-        shown, words, values = traversal.traverse(few(subject), rows=DIMENSIONS)
+        shown, words, values = traversal.traverse(subject, rows=DIMENSIONS)
         rows += list(shown)
         left += [f"{name if i == 0 else ''}  {of.split()[0]}" for i, of in enumerate(words)]
     caption = "The dimensions with the largest KL, from −3 to 3; the others are 0."
@@ -140,9 +143,9 @@ def traversals(subjects: Sequence[Subject], apart: list[str]) -> Section:
     return Section("Latent traversal", caption, page(alike(rows), left, values, corner="value of z", block=block))
 
 
-def usage(subjects: Sequence[Subject], apart: list[str]) -> Section:
+def usage(subjects: Sequence[Subject], apart: list[str], tested: str) -> Section:
     """KL by dimension, largest first, as lines."""
-    kl = [np.sort(few(subject).kl)[::-1] for subject in subjects]
+    kl = [np.sort(subject.kl)[::-1] for subject in subjects]
     canvas = Canvas(1000, 330 + 20 * len(kl))
     most = max(map(len, kl))
     axes = Axes(
@@ -155,8 +158,8 @@ def usage(subjects: Sequence[Subject], apart: list[str]) -> Section:
             canvas.line(places, fill, 2)
         for x, y in places:
             canvas.dot(x, y, 3, fill)
-    legend(canvas, apart, 330)
-    caption = f"Mean KL of each dimension from the standard normal, on {few_words(subjects[0])}, largest first."
+    curves.legend(canvas, apart, 330)
+    caption = f"Mean KL of each dimension from the standard normal, on {tested}, largest first."
     return Section("KL by dimension", caption, canvas.finished())
 
 
@@ -184,28 +187,6 @@ def tradeoff(metrics: list[dict], apart: list[str]) -> Section:
 def around(values: list[float]) -> tuple[float, float]:
     margin = 0.15 * (max(values) - min(values)) or 0.1 * abs(values[0]) or 1.0
     return min(values) - margin, max(values) + margin
-
-
-def legend(canvas: Canvas, apart: list[str], top: float) -> None:
-    for i, name in enumerate(apart):
-        y = top + 20 * i
-        canvas.line([(74, y), (104, y)], curves.colour_of_run(i), 2)
-        canvas.text(112, y, name, 13, "lm", most=90)
-
-
-def few(subject: Subject) -> Subject:
-    """The subject with the test images on which models are measured."""
-    if len(subject.test.images) > MEASURED:
-        subject.test = first_of(subject.test, MEASURED)
-    return subject
-
-
-def few_words(subject: Subject) -> str:
-    return f"{len(few(subject).test.images):,} test images"
-
-
-def measured(subject: Subject) -> dict:
-    return measure(subject.model, few(subject).test, None, 0, subject.sampler.seed, inference.CHUNK)
 
 
 def incomparable(subjects: Sequence[Subject]) -> str:

@@ -49,11 +49,16 @@ def draw(paths: Sequence[Path | str], _: Any = None) -> np.ndarray:
                     "rd" if x > 500 else "ld",
                 )
                 canvas.text(x, y - 8 - 18 * r, words, 12, side, colour_of_run(r), halo=2)
-    for r, name in enumerate(names(paths)):
-        y = 716 + 20 * r
+    legend(canvas, names(paths), 716)
+    return canvas.finished()
+
+
+def legend(canvas: Canvas, words: Sequence[str], top: float) -> None:
+    """The name of each run beside its colour, below each other."""
+    for r, name in enumerate(words):
+        y = top + 20 * r
         canvas.line([(74, y), (104, y)], colour_of_run(r), 2)
         canvas.text(112, y, name, 13, "lm", most=90)
-    return canvas.finished()
 
 
 def robust(values: list[float]) -> tuple[float, float]:
